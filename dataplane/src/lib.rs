@@ -1,0 +1,6 @@
+//! The engine of Shunt.
+#![deny(unsafe_code)]
+
+pub mod io;
+pub mod net;
+pub mod spec;

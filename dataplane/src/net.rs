@@ -1,0 +1,94 @@
+//! Names for things on the network that `std::net` has no type for.
+
+use std::{fmt, str::FromStr};
+
+/// An Ethernet address (IEEE 802), six bytes in wire order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl MacAddr {
+    /// The broadcast address `ff:ff:ff:ff:ff:ff`.
+    pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
+
+    /// True for a group address (multicast or broadcast): the lowest bit of the first byte is set.
+    pub fn is_multicast(self) -> bool {
+        self.0[0] & 1 == 1
+    }
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The text was not six two-digit hexadecimal bytes separated by colons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a MAC address: expected six two-digit hexadecimal bytes separated by colons")]
+pub struct MacAddrParseError;
+
+impl FromStr for MacAddr {
+    type Err = MacAddrParseError;
+
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let mut bytes = [0; 6];
+        let mut parts = s.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().ok_or(MacAddrParseError)?;
+            if part.len() != 2 || !part.bytes().all(|c| c.is_ascii_hexdigit()) {
+                return Err(MacAddrParseError);
+            }
+            *byte = u8::from_str_radix(part, 16).map_err(|_| MacAddrParseError)?;
+        }
+        match parts.next() {
+            None => Ok(MacAddr(bytes)),
+            Some(_) => Err(MacAddrParseError),
+        }
+    }
+}
+
+/// A transport protocol that services can name (Kubernetes `ServicePort.protocol`).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp = 6,
+    /// RFC 768.
+    Udp = 17,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mac_addresses_read_back_as_written() {
+        let mac: MacAddr = "0a:58:0a:f4:01:02".parse().unwrap();
+        assert_eq!(mac.0, [0x0a, 0x58, 0x0a, 0xf4, 1, 2]);
+        assert_eq!(mac.to_string(), "0a:58:0a:f4:01:02");
+    }
+
+    #[test]
+    fn malformed_mac_addresses_are_refused() {
+        for text in ["", "0a:58", "0a:58:0a:f4:01:02:03", "0a:58:0a:f4:01:0g", "a:58:0a:f4:01:02", "+a:58:0a:f4:01:02"]
+        {
+            assert_eq!(text.parse::<MacAddr>(), Err(MacAddrParseError), "{text}");
+        }
+    }
+}
