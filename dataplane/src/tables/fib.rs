@@ -1,34 +1,31 @@
 //! The forwarding table: longest prefix match over IPv4.
 //!
-//! A trie with strides of 16, 8 and 8 bits. Prefixes are expanded to the stride they end in, so a lookup is one load
-//! for prefixes up to /16, two up to /24 and three below, whatever the number of routes:
+//! A trie with strides of 16, 8 and 8 bits; prefixes are expanded to the stride they end in:
 //!
 //! ```text
-//! address   |      16 bits      |   8   |   8   |
-//!             root[65536] --> node[256] --> node[256]
-//! entry     LEAF | next hop, or the number of the node below
+//! address     |      16 bits      |   8   |   8   |
+//!               root[65536] --> node[256] --> node[256]
 //! ```
-
-use std::hint::select_unpredictable;
+//!
+//! How deep a destination's prefix goes changes from packet to packet (a remote node's /24, a local pod's /32), and a
+//! branch on it would be mispredicted as often. So every lookup takes all three steps. Nodes lie in one array of
+//! cells, and the first cells stand for the next hops: cell `n` holds `n`. An entry that is a next hop is a node of
+//! one cell, itself, and the steps left over stay in that cell.
 
 use ipnet::Ipv4Net;
 
-/// Set in an entry that is a next hop; clear in one that is the number of a node.
-const LEAF: u32 = 1 << 31;
+/// Set in an entry that is the first cell of a node; an entry without it is a next hop.
+const NODE: u32 = 1 << 31;
 
-/// The node that leaves "descend" into, so that a lookup takes no branch. Its content is never used.
-const SINK: u32 = 0;
+const NODE_CELLS: usize = 1 << 8;
 
-/// Next hops a FIB can tell apart.
-pub const MAX_NEXT_HOPS: u32 = LEAF;
-
-type Root = Box<[u32; 1 << 16]>;
-type Node = [u32; 1 << 8];
+/// Next hops a FIB can tell apart. Four bytes are spent on each up to the highest used: number them densely.
+pub const MAX_NEXT_HOPS: u32 = 1 << 20;
 
 /// Longest prefix match from an IPv4 address to the number of a next hop.
 pub struct Fib {
-    root: Root,
-    nodes: Vec<Node>,
+    root: Box<[u32; 1 << 16]>,
+    cells: Vec<u32>,
 }
 
 impl Fib {
@@ -36,18 +33,20 @@ impl Fib {
     /// ignored. Of a prefix given twice the last counts.
     ///
     /// # Panics
-    /// If a next hop is [`MAX_NEXT_HOPS`] or more.
+    /// If a next hop is [`MAX_NEXT_HOPS`] or more, or there are several million routes.
     pub fn build(routes: impl IntoIterator<Item = (Ipv4Net, u32)>, default: u32) -> Fib {
         let mut routes: Vec<_> = routes.into_iter().collect();
         // Shortest first: a longer prefix then overwrites what it takes away from a shorter one, and no prefix ever
         // meets a node that belongs to a longer one. Stable, for the last of equal prefixes to count.
         routes.sort_by_key(|(prefix, _)| prefix.prefix_len());
-        let root = vec![leaf(default); 1 << 16].into_boxed_slice();
-        let mut fib = Fib { root: root.try_into().expect("of this length"), nodes: vec![[leaf(default); 1 << 8]] };
+        let highest = routes.iter().fold(default, |highest, &(_, next_hop)| highest.max(next_hop));
+        assert!(highest < MAX_NEXT_HOPS, "next hop {highest} is not below {MAX_NEXT_HOPS}");
+        let root = vec![default; 1 << 16].into_boxed_slice().try_into().expect("of this length");
+        let mut fib = Fib { root, cells: (0..=highest).collect() };
         for (prefix, next_hop) in routes {
-            fib.insert(prefix, leaf(next_hop));
+            fib.insert(prefix, next_hop);
         }
-        fib.nodes.shrink_to_fit();
+        fib.cells.shrink_to_fit();
         fib
     }
 
@@ -55,53 +54,47 @@ impl Fib {
     #[inline(always)]
     pub fn lookup(&self, address: u32) -> u32 {
         let entry = self.root[(address >> 16) as usize];
-        let entry = self.descend(entry, address >> 8);
-        let entry = self.descend(entry, address);
-        entry & !LEAF
+        let entry = self.step(entry, address >> 8);
+        self.step(entry, address)
     }
 
-    /// The entry below `entry` for the low byte of `bits`; a leaf stays what it is.
-    ///
-    /// How deep a destination's prefix goes changes from packet to packet, so a branch on it would be mispredicted;
-    /// a load from the sink's hot line costs less.
+    /// The entry below `entry` for the low byte of `bits`; a next hop stays what it is.
     #[inline(always)]
-    fn descend(&self, entry: u32, bits: u32) -> u32 {
-        let is_leaf = entry & LEAF != 0;
-        let node = select_unpredictable(is_leaf, SINK, entry);
-        let below = self.nodes.get(node as usize).map_or(entry, |node| node[(bits & 0xff) as usize]);
-        select_unpredictable(is_leaf, entry, below)
+    fn step(&self, entry: u32, bits: u32) -> u32 {
+        // The sign bit spread out: a node's cell is chosen by eight bits, a next hop's by none.
+        let choice = (entry as i32 >> 31) as u32 & 0xff;
+        let cell = (entry & !NODE) + (bits & choice);
+        // Entries only lead to cells there are; asked this way, the check costs no path that panics.
+        self.cells.get(cell as usize).copied().unwrap_or(entry)
     }
 
-    fn insert(&mut self, prefix: Ipv4Net, leaf: u32) {
+    fn insert(&mut self, prefix: Ipv4Net, next_hop: u32) {
         let (address, len) = (u32::from(prefix.network()), prefix.prefix_len());
-        let [.., low, lowest] = address.to_be_bytes();
+        let [.., low, lowest] = address.to_be_bytes().map(usize::from);
         let high = (address >> 16) as usize;
         if len <= 16 {
-            return self.root[high..][..1 << (16 - len)].fill(leaf);
+            return self.root[high..][..1 << (16 - len)].fill(next_hop);
         }
-        let middle = node_below(&mut self.nodes, &mut self.root[high]);
+        self.root[high] = self.node_below(self.root[high]);
+        let middle = (self.root[high] & !NODE) as usize + low;
         if len <= 24 {
-            return self.nodes[middle][low as usize..][..1 << (24 - len)].fill(leaf);
+            return self.cells[middle..][..1 << (24 - len)].fill(next_hop);
         }
-        let mut entry = self.nodes[middle][low as usize];
-        let last = node_below(&mut self.nodes, &mut entry);
-        self.nodes[middle][low as usize] = entry;
-        self.nodes[last][lowest as usize..][..1 << (32 - len)].fill(leaf);
+        self.cells[middle] = self.node_below(self.cells[middle]);
+        let last = (self.cells[middle] & !NODE) as usize + lowest;
+        self.cells[last..][..1 << (32 - len)].fill(next_hop);
     }
-}
 
-fn leaf(next_hop: u32) -> u32 {
-    assert!(next_hop < MAX_NEXT_HOPS, "next hop {next_hop} is not below {MAX_NEXT_HOPS}");
-    LEAF | next_hop
-}
-
-/// The node `entry` points to; a leaf is first pushed down into a new one.
-fn node_below(nodes: &mut Vec<Node>, entry: &mut u32) -> usize {
-    if *entry & LEAF != 0 {
-        nodes.push([*entry; 1 << 8]);
-        *entry = (nodes.len() - 1) as u32;
+    /// The entry as a node; a next hop is first pushed down into a new one.
+    fn node_below(&mut self, entry: u32) -> u32 {
+        if entry & NODE != 0 {
+            return entry;
+        }
+        let first = self.cells.len();
+        self.cells.resize(first + NODE_CELLS, entry);
+        assert!(self.cells.len() <= NODE as usize, "more than four million routes");
+        NODE | first as u32
     }
-    *entry as usize
 }
 
 #[cfg(test)]
@@ -198,7 +191,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "is not below")]
-    fn a_next_hop_that_would_read_as_a_leaf_is_refused() {
+    fn next_hops_without_end_are_refused() {
         Fib::build([(net("10.0.0.0/8"), MAX_NEXT_HOPS)], 0);
     }
 
