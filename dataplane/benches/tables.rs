@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use shunt_dataplane::{
     net::Protocol,
     spec::{Backend, ServiceSpec},
-    tables::{Fib, Maglev, ServiceTable},
+    tables::{Fib, Maglev, ServiceTable, VtepTable},
 };
 
 /// Long enough that branch predictors cannot learn it by heart.
@@ -138,5 +138,17 @@ fn service(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, fib, maglev, service);
+fn vtep(c: &mut Criterion) {
+    let table = VtepTable::build((0..5000).map(|i| 0x0a64_0000 + i), 1);
+    let mut random = Random(5);
+    let addresses: Vec<u32> = (0..BATCH).map(|_| 0x0a64_0000 + (random.next() % 5000) as u32).collect();
+    let mut group = c.benchmark_group("5k VTEPs");
+    group.throughput(Throughput::Elements(BATCH));
+    group.bench_function("lookup", |b| {
+        b.iter(|| black_box(&addresses).iter().filter_map(|&address| table.lookup(address)).map(u64::from).sum::<u64>())
+    });
+    group.finish();
+}
+
+criterion_group!(benches, fib, maglev, service, vtep);
 criterion_main!(benches);

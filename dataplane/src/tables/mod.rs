@@ -7,7 +7,9 @@ pub mod fib;
 mod hash;
 pub mod maglev;
 pub mod service;
+pub mod vtep;
 
 pub use fib::Fib;
 pub use maglev::Maglev;
 pub use service::{ServiceIndex, ServiceTable};
+pub use vtep::VtepTable;
