@@ -1,0 +1,4 @@
+//! Tables the stages look things up in.
+
+pub mod arena;
+pub mod conntrack;
