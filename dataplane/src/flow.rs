@@ -1,5 +1,7 @@
 //! A flow's identity: its five-tuple, and the seeded hash of it.
 
+use crate::tables::hash::{folded_multiply, mix};
+
 /// Protocol, addresses and ports of an IPv4 packet, in host order. The ports are 0 where there are none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct FiveTuple {
@@ -49,15 +51,12 @@ impl FiveTuple {
 pub struct FlowSeed([u64; 4]);
 
 impl FlowSeed {
-    /// A seed from one number; the four keys are its SplitMix64 sequence, made odd so that no key is zero.
+    /// A seed from one number. The four keys are odd, so that none is zero.
     pub fn from_number(number: u64) -> FlowSeed {
         let mut state = number;
         FlowSeed(std::array::from_fn(|_| {
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = state;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            (z ^ (z >> 31)) | 1
+            state = mix(state);
+            state | 1
         }))
     }
 
@@ -67,12 +66,6 @@ impl FlowSeed {
         let [a, b, c, d] = self.0;
         folded_multiply(folded_multiply(addresses ^ a, ports ^ b) ^ c, d)
     }
-}
-
-#[inline(always)]
-fn folded_multiply(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    product as u64 ^ (product >> 64) as u64
 }
 
 #[cfg(test)]
