@@ -5,14 +5,14 @@
 
 /// Two secret words, made from a seed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hasher {
+pub(crate) struct Hasher {
     mask: u64,
     multiplier: u64,
 }
 
 impl Hasher {
     /// The hasher of a seed; `purpose` sets apart the tables that share the seed.
-    pub(super) fn new(seed: u64, purpose: u64) -> Hasher {
+    pub(crate) fn new(seed: u64, purpose: u64) -> Hasher {
         let state = mix(seed) ^ purpose;
         // Odd, so that the product's low half alone already is a bijection of the key.
         Hasher { mask: mix(state), multiplier: mix(state.wrapping_add(1)) | 1 }
@@ -20,14 +20,20 @@ impl Hasher {
 
     /// 64 bits, each of which depends on the whole key.
     #[inline(always)]
-    pub(super) fn hash(self, key: u64) -> u64 {
-        let product = u128::from(key ^ self.mask) * u128::from(self.multiplier);
-        (product >> 64) as u64 ^ product as u64
+    pub(crate) fn hash(self, key: u64) -> u64 {
+        folded_multiply(key ^ self.mask, self.multiplier)
     }
 }
 
+/// The 128-bit product of two words, its halves folded by exclusive or.
+#[inline(always)]
+pub(crate) fn folded_multiply(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    (product >> 64) as u64 ^ product as u64
+}
+
 /// The finalizer of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), one step on from `x`.
-fn mix(x: u64) -> u64 {
+pub(crate) fn mix(x: u64) -> u64 {
     let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

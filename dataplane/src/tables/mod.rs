@@ -1,14 +1,18 @@
-//! Immutable lookup tables: built by control, part of a snapshot, read by every worker.
+//! The tables the stages look things up in.
 //!
-//! Tables point by index into flat vectors and answer with plain numbers; addresses are `u32` in host order. None is
-//! changed after it is built: an update builds a new one and shares what did not change.
+//! All but [`conntrack`] are immutable: built by control, part of a snapshot, read by every worker; an update builds a
+//! new one and shares what did not change. Tables point by index into flat arrays and answer with plain numbers;
+//! addresses are `u32` in host order.
 
+pub mod arena;
+pub mod conntrack;
 pub mod fib;
-mod hash;
+pub(crate) mod hash;
 pub mod maglev;
 pub mod service;
 pub mod vtep;
 
+pub use conntrack::Conntrack;
 pub use fib::Fib;
 pub use maglev::Maglev;
 pub use service::{ServiceIndex, ServiceTable};
