@@ -4,6 +4,7 @@
 pub mod flow;
 pub mod io;
 pub mod net;
+pub mod publish;
 pub mod spec;
 pub mod tables;
 pub mod wire;
