@@ -8,6 +8,7 @@ pub mod net;
 pub mod next_hop;
 pub mod packet;
 pub mod pipeline;
+pub mod publish;
 pub mod snapshot;
 pub mod spec;
 pub mod stages;
