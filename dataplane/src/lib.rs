@@ -4,3 +4,4 @@
 pub mod io;
 pub mod net;
 pub mod spec;
+pub mod xsk;
