@@ -16,3 +16,4 @@ pub mod tables;
 pub mod time;
 pub mod verdict;
 pub mod wire;
+pub mod xsk;
