@@ -190,10 +190,7 @@ async fn a_pending_port_is_a_warning_and_shows() {
 
 #[tokio::test]
 async fn counters_drops_and_conservation() {
-    use shunt_dataplane::{
-        spec::PortId,
-        switch::{DropReason, PortReport},
-    };
+    use shunt_dataplane::{spec::PortId, switch::PortReport, verdict::DropReason};
     let shell = Shell::start().await;
     let reason = DropReason::ALL[0];
     let mut report = PortReport {
@@ -201,11 +198,12 @@ async fn counters_drops_and_conservation() {
         rx_packets: 100,
         rx_bytes: 6400,
         missed: 0,
-        tx_packets: 40,
-        tx_bytes: 2560,
+        tx_packets: 93,
+        tx_bytes: 5952,
         forwarded: 90,
         to_host: 3,
         drops: vec![(reason, 7)],
+        ..PortReport::default()
     };
     shell.daemon.engine.set_reports(vec![report.clone()]);
     let counters = shell.json(&["counters"]).await;
@@ -217,8 +215,11 @@ async fn counters_drops_and_conservation() {
     assert!(drops.contains(reason.name()) && drops.contains(reason.sentence()), "{drops}");
 
     let balanced = shell.ok(&["conservation"]).await;
-    assert!(balanced.contains("100 packets received = 90 forwarded + 3 to the host + 7 dropped"), "{balanced}");
-    report.forwarded = 89;
+    assert!(
+        balanced.contains("100 packets received = 90 forwarded + 3 to the host + 0 answered + 7 dropped"),
+        "{balanced}"
+    );
+    report.rx_packets += 1;
     shell.daemon.engine.set_reports(vec![report]);
     let output = shell.run(&["conservation", "-o", "json"]).await;
     assert_eq!(output.status.code(), Some(6));

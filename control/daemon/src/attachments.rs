@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use shunt_dataplane::{
     spec::{MAX_PORTS, PortId, PortRole},
-    switch::{AttachSpec, PortInfo, UplinkFilter, XdpMode},
+    switch::{AttachSpec, PortInfo},
+    xsk::{UplinkFilter, XdpMode},
 };
 
 use crate::{compile::AttachedPorts, config::Config, desired::State, engine::Engine, kernel::KernelView};
@@ -114,7 +115,7 @@ impl Attachments {
         self.by_interface.retain(|interface, attachment| {
             let Progress::Attached { info, link } = &attachment.progress else { return false };
             let same_link = view.links.get(interface).is_some_and(|now| now.index == *link);
-            let keep = same_link && wanted.get(interface) == Some(&attachment.wanted);
+            let keep = same_link && wanted.get(interface).is_some_and(|wanted| wanted.role == attachment.wanted.role);
             if !keep {
                 gone.push(info.id);
             }
@@ -161,6 +162,21 @@ impl Attachments {
             self.by_interface.insert(interface.clone(), Attachment { wanted: wanted.clone(), progress });
         }
         fresh
+    }
+
+    /// Makes the uplink take what it should now. What fails is tried again the next time.
+    pub fn classify(&mut self, engine: &dyn Engine, wanted: &BTreeMap<String, Wanted>) {
+        for (interface, attachment) in &mut self.by_interface {
+            let (Progress::Attached { info, .. }, Some(wanted)) = (&attachment.progress, wanted.get(interface)) else {
+                continue;
+            };
+            if attachment.wanted.classify != wanted.classify {
+                match engine.classify(info.id, &wanted.classify) {
+                    Ok(()) => attachment.wanted = wanted.clone(),
+                    Err(e) => tracing::error!(interface, "cannot change what is taken from the kernel: {e}"),
+                }
+            }
+        }
     }
 
     /// Marks a number as never to be used again.

@@ -112,6 +112,10 @@ fn port_specs(view: &KernelView, ports: &AttachedPorts<'_>) -> Vec<PortSpec> {
             role: *role,
             mac: link.and_then(|link| link.mac).unwrap_or(info.mac),
             mtu: link.map_or(info.mtu, |link| link.mtu.try_into().unwrap_or(u16::MAX)),
+            unfinished_checksums: match role {
+                PortRole::Pod | PortRole::Host => true,
+                PortRole::Uplink => link.is_none_or(|link| link.unfinished_checksums),
+            },
         }
     };
     let mut specs: Vec<_> = ports.by_interface.iter().map(spec).collect();

@@ -12,7 +12,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 use shunt_control_api::{FieldError, field};
-use shunt_dataplane::{net::MacAddr, switch::XdpMode};
+use shunt_dataplane::{net::MacAddr, xsk::XdpMode};
 
 /// The configuration of one node's switch.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -126,6 +126,8 @@ struct Staged {
     fresh: Vec<PortId>,
     /// Not needed with it.
     gone: Vec<PortId>,
+    /// What the workers forwarded by before.
+    before: ForwardingSpec,
 }
 
 impl Controller {
@@ -206,7 +208,7 @@ impl Controller {
             let prepared = self.store.prepare(&state)?;
             let staged = self.stage(&state)?;
             if let Err(e) = prepared.commit() {
-                self.revert(staged);
+                self.revert(&staged);
                 return Err(e.into());
             }
             self.state = state.clone();
@@ -242,11 +244,15 @@ impl Controller {
         let gone = attachments.retain(&wanted, &self.view);
         let mode = self.identity.config.xdp_mode;
         let fresh = attachments.attach(&*self.engine, mode, &wanted, &self.view, &gone);
+        let before = self.published.clone();
         if let Err(e) = self.publish(state, &attachments) {
+            // It may have got further than some worker.
+            self.publish_again(&before);
             self.detach(&fresh);
             return Err(e);
         }
-        Ok(Staged { attachments, fresh, gone })
+        attachments.classify(&*self.engine, &wanted);
+        Ok(Staged { attachments, fresh, gone, before })
     }
 
     /// Goes on with a staged state: lets go of what it does not need.
@@ -267,11 +273,19 @@ impl Controller {
     }
 
     /// Goes back from a staged state to the one that is written down.
-    fn revert(&mut self, staged: Staged) {
-        let (state, attachments) = (self.state.clone(), self.attachments.clone());
-        match self.publish(&state, &attachments) {
-            Ok(()) => self.detach(&staged.fresh),
-            // The workers forward by a state that is not written down: stop rather than pretend.
+    fn revert(&mut self, staged: &Staged) {
+        self.publish_again(&staged.before);
+        self.detach(&staged.fresh);
+    }
+
+    /// Makes the workers forward by what they forwarded by before.
+    fn publish_again(&mut self, before: &ForwardingSpec) {
+        match self.engine.publish(before) {
+            Ok(generation) => {
+                self.generation = generation;
+                self.published = before.clone();
+            }
+            // What the workers do would not be what callers were told: stop rather than pretend.
             Err(e) => panic!("the switch refused to go back to the state it had: {e}"),
         }
     }
@@ -279,7 +293,7 @@ impl Controller {
     fn publish(&mut self, state: &State, attachments: &Attachments) -> Result<(), EngineError> {
         let spec = self.compiler.compile(&self.identity, state, &self.view, &attachments.attached());
         if self.generation == 0 || spec != self.published {
-            self.generation = self.engine.publish(spec.clone())?;
+            self.generation = self.engine.publish(&spec)?;
             self.published = spec;
         }
         Ok(())
@@ -309,7 +323,7 @@ impl Controller {
 
     fn stop(mut self) {
         self.feed.close();
-        if let Err(e) = self.engine.publish(ForwardingSpec::default()) {
+        if let Err(e) = self.engine.publish(&ForwardingSpec::default()) {
             tracing::error!("the switch refused to be emptied: {e}");
         }
         let ports: Vec<_> = self.attachments.iter().filter_map(|(_, a)| a.info().map(|info| info.id)).collect();

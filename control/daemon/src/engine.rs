@@ -8,6 +8,7 @@ use std::{error::Error, fmt};
 use shunt_dataplane::{
     spec::{ForwardingSpec, PortId},
     switch::{AttachSpec, FlowRecord, PortInfo, Switch, SwitchReport},
+    xsk::UplinkFilter,
 };
 
 /// Why the engine refused, in one line with its causes.
@@ -42,10 +43,12 @@ impl Error for EngineError {}
 pub trait Engine: Send + Sync {
     /// Takes an interface into the switch, while traffic flows.
     fn attach(&self, spec: AttachSpec) -> Result<PortInfo, EngineError>;
+    /// Changes what an uplink takes from the kernel.
+    fn classify(&self, port: PortId, filter: &UplinkFilter) -> Result<(), EngineError>;
     /// Lets an interface go; the forwarding state must not name it any more.
     fn detach(&self, port: PortId) -> Result<(), EngineError>;
     /// Puts a forwarding state in force. Returns its generation once every worker forwards by it.
-    fn publish(&self, spec: ForwardingSpec) -> Result<u64, EngineError>;
+    fn publish(&self, spec: &ForwardingSpec) -> Result<u64, EngineError>;
     /// Counters.
     fn report(&self) -> SwitchReport;
     /// Up to `limit` flows that `keep` lets pass.
@@ -57,11 +60,15 @@ impl Engine for Switch {
         Switch::attach(self, spec).map_err(|e| EngineError::new(&e))
     }
 
+    fn classify(&self, port: PortId, filter: &UplinkFilter) -> Result<(), EngineError> {
+        Switch::classify(self, port, filter).map_err(|e| EngineError::new(&e))
+    }
+
     fn detach(&self, port: PortId) -> Result<(), EngineError> {
         Switch::detach(self, port).map_err(|e| EngineError::new(&e))
     }
 
-    fn publish(&self, spec: ForwardingSpec) -> Result<u64, EngineError> {
+    fn publish(&self, spec: &ForwardingSpec) -> Result<u64, EngineError> {
         Switch::publish(self, spec).map_err(|e| EngineError::new(&e))
     }
 

@@ -2,7 +2,10 @@
 
 use std::{fmt::Write, future::Future, io, net::SocketAddr, time::Duration};
 
-use shunt_dataplane::switch::{PortReport, SwitchReport, WorkerReport};
+use shunt_dataplane::{
+    switch::{PortReport, SwitchReport, WorkerReport},
+    verdict::{Answer, DropReason},
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -130,12 +133,13 @@ impl Page {
 
     fn ports(&mut self, ports: &[(&PortReport, String)]) {
         type Field = fn(&PortReport) -> u64;
-        let families: [(&str, &str, Field); 7] = [
+        let families: [(&str, &str, Field); 8] = [
             ("received_packets", "Packets received.", |p| p.rx_packets),
             ("received_bytes", "Bytes received.", |p| p.rx_bytes),
             ("missed_packets", "Packets the device dropped before the switch saw them.", |p| p.missed),
             ("transmitted_packets", "Packets transmitted.", |p| p.tx_packets),
             ("transmitted_bytes", "Bytes transmitted.", |p| p.tx_bytes),
+            ("transmit_dropped_packets", "Packets to this port for which its device had no room.", |p| p.tx_dropped),
             ("forwarded_packets", "Packets received here and sent out of another port.", |p| p.forwarded),
             ("to_host_packets", "Packets received here and delivered to the host.", |p| p.to_host),
         ];
@@ -143,8 +147,15 @@ impl Page {
             let samples = ports.iter().map(|(port, labels)| (labels.clone(), field(port)));
             self.family(&format!("shunt_port_{name}_total"), "counter", help, samples);
         }
+        let answers = ports.iter().flat_map(|(port, labels)| {
+            let sample =
+                move |(answer, packets): &(Answer, u64)| (format!("{labels},answer=\"{}\"", answer.name()), *packets);
+            port.answers.iter().map(sample)
+        });
+        let help = "Packets received here and turned into an answer of the switch's own.";
+        self.family("shunt_port_answered_packets_total", "counter", help, answers);
         let drops = ports.iter().flat_map(|(port, labels)| {
-            let sample = move |(reason, packets): &(shunt_dataplane::switch::DropReason, u64)| {
+            let sample = move |(reason, packets): &(DropReason, u64)| {
                 (format!("{labels},reason=\"{}\"", reason.name()), *packets)
             };
             port.drops.iter().map(sample)
@@ -154,10 +165,12 @@ impl Page {
 
     fn workers(&mut self, workers: &[WorkerReport]) {
         type Field = fn(&WorkerReport) -> u64;
-        let families: [(&str, &str, Field); 3] = [
+        let families: [(&str, &str, Field); 5] = [
             ("packets", "Packets a worker has taken in.", |w| w.packets),
             ("bursts", "Bursts a worker has taken in.", |w| w.bursts),
             ("sleeps", "Times a worker went to sleep.", |w| w.sleeps),
+            ("flows_opened", "Flows a worker put into the connection table.", |w| w.flows_opened),
+            ("flows_expired", "Flows a worker expired.", |w| w.flows_expired),
         ];
         for (name, help, field) in families {
             let samples = workers.iter().map(|w| (format!("core=\"{}\"", w.core), field(w)));

@@ -73,14 +73,13 @@ async fn what_the_switch_refuses_leaves_the_former_state() {
     let mut daemon = TestDaemon::start(dir.path()).await;
     daemon.apply(whole()).await.unwrap();
     let (spec, interfaces) = (daemon.engine.published(), daemon.engine.interfaces());
-    daemon.engine.refuse.store(true, SeqCst);
+    daemon.engine.refuse.store(1, SeqCst);
     let request = ApplyRequest { ports: vec![port("default/b", "va2", 11)], ..Default::default() };
     let status = daemon.apply(request.clone()).await.unwrap_err();
     assert_eq!(status.code(), Code::Internal);
     assert!(status.message().contains("no room"), "{}", status.message());
     assert_eq!((daemon.engine.published(), daemon.engine.interfaces()), (spec, interfaces));
     assert_eq!(daemon.controller.feed().state().version, 1);
-    daemon.engine.refuse.store(false, SeqCst);
     assert_eq!(daemon.apply(request).await.unwrap().version, 2);
     daemon.stop().await;
 }

@@ -91,8 +91,10 @@ struct Port<'a> {
     missed: u64,
     tx_packets: u64,
     tx_bytes: u64,
+    tx_dropped: u64,
     forwarded: u64,
     to_host: u64,
+    answered: u64,
     dropped: u64,
 }
 
@@ -107,6 +109,13 @@ struct Worker {
     bursts: u64,
     packets: u64,
     sleeps: u64,
+    flows_opened: u64,
+    flows_expired: u64,
+}
+
+/// Packets answered by the switch itself, of those received on a port.
+pub fn answered(port: &v1::PortCounters) -> u64 {
+    port.answers.iter().map(|answer| answer.packets).sum()
 }
 
 /// Packets dropped of those received on a port.
@@ -125,8 +134,10 @@ impl<'a> From<&'a v1::GetCountersResponse> for Counters<'a> {
             missed: port.missed,
             tx_packets: port.tx_packets,
             tx_bytes: port.tx_bytes,
+            tx_dropped: port.tx_dropped,
             forwarded: port.forwarded,
             to_host: port.to_host,
+            answered: answered(port),
             dropped: dropped(port),
         };
         let worker = |worker: &v1::WorkerCounters| Worker {
@@ -139,6 +150,8 @@ impl<'a> From<&'a v1::GetCountersResponse> for Counters<'a> {
             bursts: worker.bursts,
             packets: worker.packets,
             sleeps: worker.sleeps,
+            flows_opened: worker.flows_opened,
+            flows_expired: worker.flows_expired,
         };
         Counters {
             generation: answer.generation,

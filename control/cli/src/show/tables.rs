@@ -4,7 +4,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use shunt_control_api::v1;
 
 use super::{
-    json::{dropped, protocol, role},
+    json::{answered, dropped, protocol, role},
     kind_name,
 };
 use crate::{
@@ -164,8 +164,10 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
         "MISSED",
         "TX PACKETS",
         "TX BYTES",
+        "NO ROOM",
         "FORWARDED",
         "TO HOST",
+        "ANSWERED",
         "DROPPED",
     ]);
     for port in &answer.ports {
@@ -176,8 +178,10 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
             port.missed,
             port.tx_packets,
             port.tx_bytes,
+            port.tx_dropped,
             port.forwarded,
             port.to_host,
+            answered(port),
             dropped(port),
         ];
         let names = [or_none(&port.name).to_owned(), or_none(&port.interface).to_owned()];
@@ -192,7 +196,7 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
     }
     format!(
         "{}\n\n{}\n\nflows: {} of {}",
-        render(&numbers(ports, 2..11)),
+        render(&numbers(ports, 2..13)),
         render(&numbers(workers, 0..9)),
         answer.flows_in_use,
         answer.flow_capacity
@@ -279,10 +283,11 @@ pub fn conservation(answer: &v1::GetCountersResponse) -> String {
     let received: u64 = answer.ports.iter().map(|port| port.rx_packets).sum();
     let forwarded: u64 = answer.ports.iter().map(|port| port.forwarded).sum();
     let to_host: u64 = answer.ports.iter().map(|port| port.to_host).sum();
+    let answered: u64 = answer.ports.iter().map(answered).sum();
     let dropped: u64 = answer.ports.iter().map(dropped).sum();
     let frames: u64 = answer.workers.iter().map(|worker| u64::from(worker.capacity)).sum();
     format!(
-        "balanced: {received} packets received = {forwarded} forwarded + {to_host} to the host + {dropped} dropped; \
+        "balanced: {received} packets received = {forwarded} forwarded + {to_host} to the host + {answered} answered + {dropped} dropped; \
          all {frames} frames are accounted for"
     )
 }

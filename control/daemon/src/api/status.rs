@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use shunt_control_api::v1;
 use shunt_dataplane::{
     spec::{PortId, PortRole},
-    switch::{PortInfo, PortReport, SwitchReport, WorkerReport, XdpMode},
+    switch::{PortInfo, PortReport, SwitchReport, WorkerReport},
 };
 
 use crate::{controller::ControllerHandle, names::port_names};
@@ -64,12 +64,7 @@ fn attached(info: &PortInfo) -> v1::AttachedPort {
         mac: info.mac.to_string(),
         mtu: info.mtu.into(),
         queues: info.queues,
-        xdp_mode: match info.xdp_mode {
-            XdpMode::Auto => "auto",
-            XdpMode::Native => "native",
-            XdpMode::Generic => "generic",
-        }
-        .to_owned(),
+        xdp_mode: info.xdp_mode.to_string(),
         zero_copy: info.zero_copy,
     }
 }
@@ -96,6 +91,7 @@ pub(super) fn counters(controller: &ControllerHandle, report: &SwitchReport) -> 
 
 fn port_counters(port: &PortReport, interface: &str, name: &str) -> v1::PortCounters {
     let drops = port.drops.iter().filter(|(_, packets)| *packets > 0);
+    let answers = port.answers.iter().filter(|(_, packets)| *packets > 0);
     v1::PortCounters {
         name: name.to_owned(),
         interface: interface.to_owned(),
@@ -105,8 +101,16 @@ fn port_counters(port: &PortReport, interface: &str, name: &str) -> v1::PortCoun
         missed: port.missed,
         tx_packets: port.tx_packets,
         tx_bytes: port.tx_bytes,
+        tx_dropped: port.tx_dropped,
         forwarded: port.forwarded,
         to_host: port.to_host,
+        answers: answers
+            .map(|(answer, packets)| v1::AnswerCounter {
+                answer: answer.name().to_owned(),
+                sentence: answer.sentence().to_owned(),
+                packets: *packets,
+            })
+            .collect(),
         drops: drops
             .map(|(reason, packets)| v1::DropCounter {
                 reason: reason.name().to_owned(),
@@ -128,5 +132,7 @@ fn worker_counters(worker: &WorkerReport) -> v1::WorkerCounters {
         bursts: worker.bursts,
         packets: worker.packets,
         sleeps: worker.sleeps,
+        flows_opened: worker.flows_opened,
+        flows_expired: worker.flows_expired,
     }
 }

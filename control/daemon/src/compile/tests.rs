@@ -1,5 +1,5 @@
 use shunt_control_api::v1;
-use shunt_dataplane::{net::Protocol, switch::XdpMode};
+use shunt_dataplane::{net::Protocol, xsk::XdpMode};
 
 use super::*;
 use crate::{
@@ -97,7 +97,7 @@ fn state() -> State {
 }
 
 fn view() -> KernelView {
-    let link = |index, mac, mtu| Link { index, mac: Some(mac), mtu };
+    let link = |index, mac, mtu| Link { index, mac: Some(mac), mtu, unfinished_checksums: index == 3 };
     let hop = |station: &str| NextHop { station: Some(ip(station)), mac: Some(HOP_MAC) };
     KernelView {
         links: [
@@ -157,6 +157,8 @@ fn every_destination_has_its_way() {
 fn ports_have_what_the_kernel_says_of_them() {
     let spec = compile(&identity(), &view());
     let ports: Vec<_> = spec.ports.iter().map(|p| (p.id, p.role, p.mac.0[5], p.mtu)).collect();
+    let unfinished: Vec<_> = spec.ports.iter().map(|p| p.unfinished_checksums).collect();
+    assert_eq!(unfinished, [false, true, true], "a card finishes checksums, a veth does not");
     // The host port's interface is not in the view: as it was when it was attached.
     let expected =
         [(UPLINK, PortRole::Uplink, 1, 1500), (HOST, PortRole::Host, 1, 1400), (POD, PortRole::Pod, 5, 1450)];

@@ -24,6 +24,8 @@ pub struct Link {
     pub mac: Option<MacAddr>,
     /// In bytes of IP packet.
     pub mtu: u32,
+    /// Packets may come from it with unfinished TCP and UDP checksums: it has no wire behind it.
+    pub unfinished_checksums: bool,
 }
 
 /// The way to a station that the switch sends to.

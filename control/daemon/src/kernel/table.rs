@@ -7,7 +7,7 @@ use std::{
 
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::{LinkAttribute, LinkMessage},
+    link::{LinkAttribute, LinkInfo, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
 };
 use shunt_dataplane::net::MacAddr;
@@ -87,17 +87,25 @@ impl Table {
             return Effect::None;
         }
         let index = message.header.index;
-        let (mut name, mut mac, mut mtu) = (None, None, 0);
+        let (mut name, mut mac, mut mtu, mut unfinished_checksums) = (None, None, 0, false);
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(text) => name = Some(text.clone()),
                 LinkAttribute::Address(bytes) => mac = ethernet(bytes),
                 LinkAttribute::Mtu(bytes) => mtu = *bytes,
+                // Devices made of software have a kind (veth, tun); cards have none.
+                LinkAttribute::LinkInfo(infos) => {
+                    unfinished_checksums |= infos.iter().any(|info| matches!(info, LinkInfo::Kind(_)));
+                }
+                // Paravirtual cards pass on what a neighbour on the same machine left unfinished.
+                LinkAttribute::ParentDevBusName(bus) => {
+                    unfinished_checksums |= matches!(bus.as_str(), "virtio" | "xen")
+                }
                 _ => {}
             }
         }
         let Some(name) = name else { return Effect::None };
-        let link = Link { index, mac, mtu };
+        let link = Link { index, mac, mtu, unfinished_checksums };
         match self.links.insert(index, (name.clone(), link.clone())) {
             Some(before) if before == (name, link) => Effect::None,
             // Which link the uplink's name means may be another one now, and with it every route.

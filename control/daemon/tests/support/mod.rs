@@ -8,7 +8,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicU32, Ordering::SeqCst},
     },
     thread::JoinHandle,
 };
@@ -29,7 +29,8 @@ use shunt_control_daemon::{
 use shunt_dataplane::{
     net::MacAddr,
     spec::{ForwardingSpec, PortId},
-    switch::{AttachSpec, FlowRecord, PortInfo, PortReport, SwitchReport, WorkerReport, XdpMode},
+    switch::{AttachSpec, FlowRecord, PortInfo, PortReport, SwitchReport, WorkerReport},
+    xsk::{UplinkFilter, XdpMode},
 };
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
@@ -38,8 +39,8 @@ use tonic::transport::Channel;
 #[derive(Default)]
 pub struct MemoryEngine {
     state: Mutex<EngineState>,
-    /// The next publications are refused.
-    pub refuse: AtomicBool,
+    /// So many of the next publications are refused.
+    pub refuse: AtomicU32,
 }
 
 #[derive(Default)]
@@ -120,15 +121,20 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
-    fn publish(&self, spec: ForwardingSpec) -> Result<u64, EngineError> {
-        if self.refuse.load(SeqCst) {
+    fn classify(&self, port: PortId, filter: &UplinkFilter) -> Result<(), EngineError> {
+        self.state.lock().unwrap().ports.get_mut(&port).expect("is attached").classify = filter.clone();
+        Ok(())
+    }
+
+    fn publish(&self, spec: &ForwardingSpec) -> Result<u64, EngineError> {
+        if self.refuse.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok() {
             return Err(error("no room".into()));
         }
         let mut state = self.state.lock().unwrap();
         for port in &spec.ports {
             assert!(state.ports.contains_key(&port.id), "{:?} is not attached", port.id);
         }
-        state.published = spec;
+        state.published = spec.clone();
         state.generation += 1;
         Ok(state.generation)
     }
@@ -145,6 +151,7 @@ impl Engine for MemoryEngine {
             bursts: 5,
             packets: 7,
             sleeps: 3,
+            ..WorkerReport::default()
         };
         SwitchReport {
             generation: state.generation,
@@ -175,8 +182,9 @@ impl MemoryKernel {
 
     /// Makes an interface appear, as another one than any before.
     pub fn add_link(&self, name: &str) {
-        static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(10);
-        let link = Link { index: NUMBER.fetch_add(1, SeqCst), mac: Some(MacAddr([2, 0, 0, 0, 0, 1])), mtu: 1450 };
+        static NUMBER: AtomicU32 = AtomicU32::new(10);
+        let (index, mac) = (NUMBER.fetch_add(1, SeqCst), Some(MacAddr([2, 0, 0, 0, 0, 1])));
+        let link = Link { index, mac, mtu: 1450, unfinished_checksums: true };
         self.change(|view| drop(view.links.insert(name.to_owned(), link)));
     }
 
