@@ -102,7 +102,7 @@ pub struct Worker {
     pipeline: Pipeline,
     batch: Batch,
     ports: Ports,
-    snapshot: Subscriber<Snapshot>,
+    snapshot: Subscriber<Arc<Snapshot>>,
     counters: Arc<WorkerCounters>,
     shared: Shared,
     commands: Receiver<Command>,
@@ -140,7 +140,7 @@ impl Worker {
     pub fn new(
         index: usize,
         pool: FramePool,
-        snapshot: Subscriber<Snapshot>,
+        snapshot: Subscriber<Arc<Snapshot>>,
         counters: Arc<WorkerCounters>,
         shared: Shared,
         commands: Receiver<Command>,
