@@ -103,7 +103,7 @@ pub struct Worker {
     pipeline: Pipeline,
     batch: Batch,
     ports: Ports,
-    snapshot: Subscriber<Snapshot>,
+    snapshot: Subscriber<Arc<Snapshot>>,
     counters: Arc<WorkerCounters>,
     shared: Shared,
     commands: Receiver<Command>,
@@ -141,7 +141,7 @@ impl Worker {
     pub fn new(
         index: usize,
         pool: FramePool,
-        snapshot: Subscriber<Snapshot>,
+        snapshot: Subscriber<Arc<Snapshot>>,
         counters: Arc<WorkerCounters>,
         shared: Shared,
         commands: Receiver<Command>,
