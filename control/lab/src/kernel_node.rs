@@ -6,7 +6,7 @@ use crate::{
     cluster::Service,
     error::Result,
     netns::Namespace,
-    plan::{GATEWAY, NodePlan, POD_MTU, Plan, PodPlan, VNI, VXLAN_PORT},
+    plan::{GATEWAY, NodePlan, POD_MTU, Plan, PodPlan, SERVICE_CIDR, VNI, VXLAN_PORT},
 };
 
 /// Makes flannel.1 in the node's namespace, and the entries that lead to each other node: the route to its pods, the
@@ -27,6 +27,8 @@ pub fn set_up(namespace: &Namespace, node: &NodePlan, plan: &Plan) -> Result<()>
         namespace.run(&format!("bridge fdb append {mac} dev flannel.1 dst {}", other.underlay()))?;
         namespace.ip(&format!("route replace {} via {gateway} dev flannel.1 onlink", other.pod_cidr()))?;
     }
+    // Without any route to a ClusterIP the node's own packets to it would not get as far as their translation.
+    namespace.ip(&format!("route add {SERVICE_CIDR} dev flannel.1 src {}", node.overlay()))?;
     for service in &plan.services {
         add_service(namespace, service)?;
     }

@@ -7,7 +7,9 @@
 //! | [`netns`], [`command`], [`tidy`], [`wait`] | namespaces, processes, and their removal however a run ends |
 //! | [`kernel_node`], [`shunt_node`] | the two kinds of node |
 //! | [`server`], [`probe`], [`tools`], [`capture`] | what runs inside: echo servers, measuring clients, real programs |
-//! | [`report`] | checks and their table |
+//! | [`counters`] | what a daemon counts, and whether it adds up |
+//! | [`change`] | changes to a running lab, and the traffic that must not notice |
+//! | [`checks`], [`report`] | measurements with a judgement, and the table they end in |
 //! | [`demo`] | the guided tour that `./dev demo` shows |
 //!
 //! The oracle is the Linux kernel: every check that does not ask the daemon itself can be run with all nodes forwarded
@@ -17,8 +19,11 @@
 pub mod binaries;
 pub mod capability;
 pub mod capture;
+pub mod change;
+pub mod checks;
 pub mod cluster;
 pub mod command;
+pub mod counters;
 pub mod demo;
 pub mod error;
 pub mod kernel_node;

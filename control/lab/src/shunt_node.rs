@@ -15,6 +15,7 @@ use crate::{
     binaries,
     cluster::Cluster,
     command::{Background, run},
+    counters::Counters,
     error::{LabError, Result, command_line},
     netns::Namespace,
     plan::{CLUSTER_CIDR, NodePlan, Plan, SERVICE_CIDR, VNI, VXLAN_PORT},
@@ -147,6 +148,16 @@ impl ShuntNode {
             command: command_line(&command),
             reason: error.to_string(),
             output,
+        })
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> Result<Counters> {
+        let value = self.ctl_json(&["counters"])?;
+        serde_json::from_value(value.clone()).map_err(|error| LabError::Unreadable {
+            command: "shuntctl counters -o json".to_owned(),
+            reason: error.to_string(),
+            output: value.to_string(),
         })
     }
 

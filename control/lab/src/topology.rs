@@ -210,6 +210,14 @@ impl Lab {
         self.nodes.iter().find(|node| node.plan.name() == name).ok_or_else(|| unknown("node", name))
     }
 
+    /// The namespace of a pod or node, and its address on the overlay.
+    pub fn station(&self, name: &str) -> Result<(&Namespace, Ipv4Addr)> {
+        match self.node(name) {
+            Ok(node) => Ok((&node.namespace, node.plan.overlay())),
+            Err(_) => self.pod(name).map(|pod| (&pod.namespace, pod.address())),
+        }
+    }
+
     /// The node with this name, to stop and start its daemon.
     pub fn node_mut(&mut self, name: &str) -> Result<&mut Node> {
         self.nodes.iter_mut().find(|node| node.plan.name() == name).ok_or_else(|| unknown("node", name))

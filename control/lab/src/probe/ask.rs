@@ -13,6 +13,8 @@ use shunt_dataplane::net::Protocol;
 use crate::server::WHO;
 
 const PATIENCE: Duration = Duration::from_secs(2);
+/// After so many questions without an answer the rest is not asked: it is known that something is wrong.
+const FAILURES: u32 = 10;
 
 /// Who answered how often.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -46,6 +48,9 @@ impl Answers {
 pub fn ask(protocol: Protocol, to: SocketAddrV4, count: u32) -> Answers {
     let mut answers = Answers::default();
     for _ in 0..count {
+        if answers.failed() == FAILURES {
+            break;
+        }
         let answer = match protocol {
             Protocol::Tcp => over_tcp(to),
             Protocol::Udp => over_udp(to),
