@@ -1,0 +1,68 @@
+//! Every interleaving (within loom's preemption bound) of two workers at one flow.
+//!
+//! Updates of a live entry (`touch`, `redecide`) are left to the tests with real threads: loom does not place a relaxed
+//! compare-and-swap right behind the store it read in modification order, and so reports orders that cannot happen.
+
+use loom::{sync::Arc, thread};
+
+use super::*;
+
+fn keys(n: u64) -> [Key; 2] {
+    [[n, 1], [n, 2]]
+}
+
+fn table() -> Arc<Conntrack> {
+    Arc::new(Conntrack::new(2, FlowSeed::from_number(3)))
+}
+
+fn model(test: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.max_branches = 20_000;
+    builder.check(test);
+}
+
+fn insert(table: &Conntrack, n: u64) -> Result<(), InsertError> {
+    table.insert(keys(n), [5, 6], 1, FlowState::Opening, 0)
+}
+
+#[test]
+fn two_workers_insert_the_same_flow_and_it_is_there_once() {
+    model(|| {
+        let table = table();
+        let other = table.clone();
+        let worker = thread::spawn(move || insert(&other, 1));
+        let mine = insert(&table, 1);
+        let theirs = worker.join().unwrap();
+        assert!(!(mine.is_ok() && theirs.is_ok()), "only one insert may win");
+        assert_eq!(table.in_use(), u32::from(mine.is_ok()) + u32::from(theirs.is_ok()));
+        for key in keys(1) {
+            assert_eq!(table.find(key, table.hash(key)).is_some(), mine.is_ok() || theirs.is_ok());
+        }
+        let slots = table.buckets.iter().flat_map(|line| &line.0).filter(|w| w.load(Ordering::Relaxed) != 0).count();
+        assert_eq!(slots as u32, 2 * table.in_use());
+    });
+}
+
+#[test]
+fn a_reader_never_mixes_an_old_flow_with_the_one_that_took_its_entry() {
+    model(|| {
+        let table = table();
+        insert(&table, 1).unwrap();
+        let other = table.clone();
+        let worker = thread::spawn(move || {
+            let key = keys(1)[0];
+            other.remove(&other.find(key, other.hash(key)).unwrap());
+            other.insert(keys(2), [7, 8], 2, FlowState::Opening, 0).unwrap();
+        });
+        let slot = Slot::new(0, Direction::Forward);
+        for n in [1, 2] {
+            if let Some(hit) = table.read(slot, keys(n)[0]) {
+                assert_eq!(hit.other, keys(n)[1]);
+                assert_eq!((hit.next_hop(), hit.generation()), if n == 1 { (5, 1) } else { (7, 2) });
+            }
+        }
+        worker.join().unwrap();
+        assert!(table.find(keys(2)[0], table.hash(keys(2)[0])).is_some());
+    });
+}

@@ -1,0 +1,357 @@
+//! Connection tracking: one fixed, lock-free table that all workers share.
+//!
+//! A flow is one 64-byte entry, found under two keys: the forward one (client to VIP) and the reply one (backend to
+//! client). What a packet is rewritten to is the reverse of the other direction's key, so the entry needs no separate
+//! translation. An established packet touches two lines of table memory:
+//!
+//! ```text
+//! hash ──> bucket: 8 slots of 8 bytes                 entry: 8 words
+//!          ┌──────────┬──────────────┬─┐              0 1  forward key
+//!          │ tag (31) │c│ index + 1   │d│ ──────────>  2 3  reply key
+//!          └──────────┴──────────────┴─┘              4    forward decision  next hop | incarnation | generation
+//!          c: committed   d: direction                5    reply decision
+//!                                                     6    activity          tick | incarnation | state
+//!                                                     7    version           incarnation | phase
+//! ```
+//!
+//! A key lives in the bucket its hash names or in that bucket's neighbour (index xor 1).
+//!
+//! - **Readers** take no lock: they copy an entry's words between two reads of its version (a seqlock).
+//! - **Writers** claim slots and entries by compare-and-swap; see `insert`.
+//! - **Updates of a live entry** (decision, activity) are compare-and-swaps of one word, each of which carries the low
+//!   bits of the version: an update meant for a flow that has gone meanwhile fails.
+//! - **Expiry** is a sweep that every worker runs over its own share, a few entries per burst.
+
+mod free;
+mod insert;
+mod state;
+
+pub use insert::InsertError;
+pub use state::{Direction, FlowState};
+
+use self::free::FreeList;
+use super::arena::{Arena, Ordering, fence};
+use crate::flow::{FiveTuple, FlowSeed};
+
+/// A packed five-tuple (see [`FiveTuple::to_words`]).
+pub type Key = [u64; 2];
+
+const SLOTS: usize = 8;
+const COMMITTED: u64 = 1 << 32;
+
+const DECISION: usize = 4;
+const ACTIVITY: usize = 6;
+const VERSION: usize = 7;
+
+/// Next hops a decision can name.
+pub const MAX_NEXT_HOPS: u32 = 1 << 20;
+const INCARNATION_BITS: u32 = 12;
+
+/// The two lowest bits of a version. An entry goes round: free, linking (its owner is putting it into the buckets; only
+/// other inserts look at it), live, free again with the next incarnation. Whoever takes it out of *live* owns it.
+const PHASE: u64 = 0b11;
+const FREE: u64 = 0;
+const LINKING: u64 = 1;
+const LIVE: u64 = 2;
+const NEXT_INCARNATION: u64 = 4;
+
+/// The table.
+#[derive(Debug)]
+pub struct Conntrack {
+    buckets: Arena,
+    bucket_mask: usize,
+    entries: Arena,
+    free: FreeList,
+    seed: FlowSeed,
+}
+
+/// Where a key was found: an entry, and which of its keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slot(u32);
+
+impl Slot {
+    /// The entry's index.
+    #[inline(always)]
+    pub fn entry(self) -> u32 {
+        (self.0 >> 1) - 1
+    }
+
+    /// Which key.
+    #[inline(always)]
+    pub fn direction(self) -> Direction {
+        if self.0 & 1 == 0 { Direction::Forward } else { Direction::Reply }
+    }
+
+    fn new(entry: u32, direction: Direction) -> Slot {
+        Slot((entry + 1) << 1 | direction as u32)
+    }
+}
+
+/// What an entry said about a packet, and the words as they were, for updates.
+#[derive(Clone, Copy, Debug)]
+pub struct Hit {
+    /// Where.
+    pub slot: Slot,
+    /// The key of packets the other way.
+    pub other: Key,
+    decision: u64,
+    activity: u64,
+}
+
+impl Hit {
+    /// The next hop that was decided on, as an index into the next hops of [`Hit::generation`].
+    #[inline(always)]
+    pub fn next_hop(&self) -> u32 {
+        (self.decision >> 44) as u32
+    }
+
+    /// The snapshot generation of the decision.
+    #[inline(always)]
+    pub fn generation(&self) -> u32 {
+        self.decision as u32
+    }
+
+    /// The flow's state before this packet.
+    #[inline(always)]
+    pub fn state(&self) -> FlowState {
+        FlowState::from_number(self.activity as u8)
+    }
+}
+
+#[inline(always)]
+fn pack_decision(next_hop: u32, version: u64, generation: u32) -> u64 {
+    debug_assert!(next_hop < MAX_NEXT_HOPS);
+    u64::from(next_hop) << 44 | incarnation(version) << 32 | u64::from(generation)
+}
+
+#[inline(always)]
+fn pack_activity(tick: u32, version: u64, state: FlowState) -> u64 {
+    u64::from(tick) << 32 | incarnation(version) << 8 | state as u64
+}
+
+#[inline(always)]
+fn incarnation(version: u64) -> u64 {
+    version >> 2 & ((1 << INCARNATION_BITS) - 1)
+}
+
+/// A live entry, for people.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flow {
+    /// Client to VIP.
+    pub forward: FiveTuple,
+    /// Backend to client.
+    pub reply: FiveTuple,
+    /// Its state.
+    pub state: FlowState,
+    /// Tick of the last packet.
+    pub last_seen: u32,
+    /// Snapshot generation of the forward decision.
+    pub generation: u32,
+}
+
+impl Conntrack {
+    /// A table for `capacity` flows. Memory: 64 bytes a flow, and 64 to 128 for its slots; untouched pages cost nothing.
+    pub fn new(capacity: u32, seed: FlowSeed) -> Conntrack {
+        let capacity = capacity.clamp(1, (1 << 30) - 1);
+        // Two keys a flow in buckets of 8, at most half full.
+        let buckets = (capacity as usize / 2).next_power_of_two().max(2);
+        Conntrack {
+            buckets: Arena::new(buckets),
+            bucket_mask: buckets - 1,
+            entries: Arena::new(capacity as usize),
+            free: FreeList::new(),
+            seed,
+        }
+    }
+
+    /// Flows the table can hold.
+    pub fn capacity(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    /// Flows it holds.
+    pub fn in_use(&self) -> u32 {
+        self.free.in_use()
+    }
+
+    /// The hash of a key; it also selects backends and entropy ports.
+    #[inline(always)]
+    pub fn hash(&self, key: Key) -> u64 {
+        self.seed.hash(key)
+    }
+
+    /// Brings a hash's bucket into the cache.
+    #[inline(always)]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        self.buckets.prefetch(hash as usize & self.bucket_mask);
+    }
+
+    /// Brings an entry into the cache.
+    #[inline(always)]
+    pub fn prefetch_entry(&self, slot: Slot) {
+        self.entries.prefetch(slot.entry() as usize);
+    }
+
+    /// The first slot whose tag matches, unverified: the caller prefetches its entry and then calls
+    /// [`Conntrack::read`].
+    #[inline(always)]
+    pub fn probe(&self, hash: u64) -> Option<Slot> {
+        let bucket = hash as usize & self.bucket_mask;
+        self.probe_bucket(bucket, hash).or_else(|| self.probe_bucket(bucket ^ 1, hash))
+    }
+
+    #[inline(always)]
+    fn probe_bucket(&self, bucket: usize, hash: u64) -> Option<Slot> {
+        let words = &self.buckets[bucket].0;
+        let wanted = (hash | COMMITTED) >> 32;
+        // Every slot is compared without a branch: which one matches is unpredictable.
+        let mut matches = 0u32;
+        for (at, word) in words.iter().enumerate() {
+            matches |= u32::from(word.load(Ordering::Relaxed) >> 32 == wanted) << at;
+        }
+        if matches == 0 {
+            return None;
+        }
+        // Acquire pairs with the release of the commit: the entry was written before its slot was committed.
+        let word = words[matches.trailing_zeros() as usize & (SLOTS - 1)].load(Ordering::Acquire);
+        // The slot may have been emptied since.
+        (word >> 32 == wanted).then_some(Slot(word as u32))
+    }
+
+    /// Copies what the entry at `slot` says about packets with `key`; `None` if it is not that flow's.
+    #[inline(always)]
+    pub fn read(&self, slot: Slot, key: Key) -> Option<Hit> {
+        self.read_in(|phase| phase == LIVE, slot, key)
+    }
+
+    #[inline(always)]
+    fn read_in(&self, believed: impl FnOnce(u64) -> bool, slot: Slot, key: Key) -> Option<Hit> {
+        let words = &self.entries[slot.entry() as usize].0;
+        let at = (slot.0 & 1) as usize;
+        // Acquire: the words read below are at least as new as this version.
+        let version = words[VERSION].load(Ordering::Acquire);
+        let load = |at: usize| words[at].load(Ordering::Relaxed);
+        let (own, other) = ([load(2 * at), load(2 * at + 1)], [load(2 - 2 * at), load(3 - 2 * at)]);
+        let hit = Hit { slot, other, decision: load(DECISION + at), activity: load(ACTIVITY) };
+        // The words above are read before the version is read again.
+        fence(Ordering::Acquire);
+        let unchanged = words[VERSION].load(Ordering::Relaxed) == version && believed(version & PHASE);
+        (unchanged && own == key).then_some(hit)
+    }
+
+    /// Finds a key, looking at every slot it can be in.
+    pub fn find(&self, key: Key, hash: u64) -> Option<Hit> {
+        let home = hash as usize & self.bucket_mask;
+        let wanted = (hash | COMMITTED) >> 32;
+        [home, home ^ 1].into_iter().flat_map(|bucket| &self.buckets[bucket].0).find_map(|word| {
+            let word = word.load(Ordering::Acquire);
+            (word >> 32 == wanted).then(|| self.read(Slot(word as u32), key)).flatten()
+        })
+    }
+
+    /// Notes a packet of a flow: writes only if its state changes or it was not seen for a tick, so that two workers
+    /// do not pull the line back and forth for every packet.
+    #[inline(always)]
+    pub fn touch(&self, hit: &Hit, state: FlowState, tick: u32) {
+        let activity = hit.activity & !0xffff_ffff_0000_00ff | u64::from(tick) << 32 | state as u64;
+        if activity != hit.activity {
+            self.exchange(hit.slot, ACTIVITY, hit.activity, activity);
+        }
+    }
+
+    /// Replaces the decision that `hit` carried. If the flow has gone or another worker was faster, nothing happens.
+    pub fn redecide(&self, hit: &Hit, next_hop: u32, generation: u32) {
+        let at = DECISION + (hit.slot.0 & 1) as usize;
+        let decision = u64::from(next_hop) << 44 | hit.decision & (0xfff << 32) | u64::from(generation);
+        self.exchange(hit.slot, at, hit.decision, decision);
+    }
+
+    #[cold]
+    fn exchange(&self, slot: Slot, at: usize, old: u64, new: u64) {
+        let word = &self.entries[slot.entry() as usize].0[at];
+        // A failure means that another worker noted a packet of the same flow, or that the flow has gone: both leave
+        // the entry right, so the result does not matter.
+        let _ = word.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Forgets the flow at `slot`, if it is still the one that `hit` described.
+    pub fn remove(&self, hit: &Hit) {
+        let words = &self.entries[hit.slot.entry() as usize].0;
+        let version = words[VERSION].load(Ordering::Acquire);
+        if incarnation(version) == hit.activity >> 8 & ((1 << INCARNATION_BITS) - 1) {
+            self.remove_version(hit.slot.entry(), version);
+        }
+    }
+
+    /// Forgets an entry if its version is still `version`. True if this call did it.
+    fn remove_version(&self, entry: u32, version: u64) -> bool {
+        let words = &self.entries[entry as usize].0;
+        let freed = (version & !PHASE) + NEXT_INCARNATION;
+        if version & PHASE != LIVE
+            || words[VERSION].compare_exchange(version, freed, Ordering::AcqRel, Ordering::Relaxed).is_err()
+        {
+            return false;
+        }
+        // No reader believes the entry any more, and this call alone owns it.
+        for direction in [Direction::Forward, Direction::Reply] {
+            let at = 2 * direction as usize;
+            let key = [words[at].load(Ordering::Relaxed), words[at + 1].load(Ordering::Relaxed)];
+            self.unlink(self.hash(key), Slot::new(entry, direction));
+        }
+        self.free.push(&self.entries, entry);
+        true
+    }
+
+    /// Expires idle flows among up to `budget` entries from `cursor` on, within `share` of `shares`. Moves the cursor
+    /// round the share and returns how many were removed.
+    pub fn sweep(&self, cursor: &mut u32, share: (u32, u32), budget: u32, tick: u32) -> u32 {
+        let (share, shares) = share;
+        let used = self.free.high_water(&self.entries);
+        let (start, end) = (
+            (u64::from(used) * u64::from(share) / u64::from(shares)) as u32,
+            (u64::from(used) * u64::from(share + 1) / u64::from(shares)) as u32,
+        );
+        let mut removed = 0;
+        for _ in 0..budget.min(end - start) {
+            if *cursor < start || *cursor >= end {
+                *cursor = start;
+            }
+            let words = &self.entries[*cursor as usize].0;
+            let version = words[VERSION].load(Ordering::Acquire);
+            if version & PHASE == LIVE && is_idle(words[ACTIVITY].load(Ordering::Relaxed), tick) {
+                removed += u32::from(self.remove_version(*cursor, version));
+            }
+            *cursor += 1;
+        }
+        removed
+    }
+
+    /// Reads every live flow, in table order. Each is consistent in itself; the whole is not a moment's picture.
+    pub fn flows(&self) -> impl Iterator<Item = Flow> {
+        (0..self.free.high_water(&self.entries)).filter_map(|entry| {
+            let words = &self.entries[entry as usize].0;
+            let forward = [words[0].load(Ordering::Relaxed), words[1].load(Ordering::Relaxed)];
+            let hit = self.read(Slot::new(entry, Direction::Forward), forward)?;
+            Some(Flow {
+                forward: FiveTuple::from_words(forward),
+                reply: FiveTuple::from_words(hit.other),
+                state: hit.state(),
+                last_seen: (hit.activity >> 32) as u32,
+                generation: hit.generation(),
+            })
+        })
+    }
+}
+
+/// True if a flow with this activity word has been silent for longer than its state allows.
+fn is_idle(activity: u64, tick: u32) -> bool {
+    // Two workers' clocks may differ by a tick, so the difference may be slightly negative.
+    let idle = tick.wrapping_sub((activity >> 32) as u32) as i32;
+    idle > FlowState::from_number(activity as u8).idle_limit() as i32
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+#[cfg(all(test, loom))]
+mod loom_tests;

@@ -1,0 +1,247 @@
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+use super::*;
+use crate::wire::{ipv4, tcp};
+use proptest::prelude::*;
+
+fn table(capacity: u32) -> Conntrack {
+    Conntrack::new(capacity, FlowSeed::from_number(7))
+}
+
+/// The keys of a connection from client `n` to one VIP, translated to a backend that `n` decides.
+fn keys(n: u32) -> [Key; 2] {
+    let forward =
+        FiveTuple { src: 0x0a00_0000 + n, dst: 0x0a60_0001, src_port: n as u16, dst_port: 80, protocol: ipv4::TCP };
+    let backend = FiveTuple { dst: 0x0af4_0001 + n % 5, dst_port: 8080, ..forward };
+    [forward.to_words(), backend.reversed().to_words()]
+}
+
+fn insert(table: &Conntrack, n: u32, tick: u32) -> Result<(), InsertError> {
+    table.insert(keys(n), [n % 100, n % 7], 3, FlowState::Opening, tick)
+}
+
+fn find(table: &Conntrack, key: Key) -> Option<Hit> {
+    let hash = table.hash(key);
+    let found = table.find(key, hash);
+    let probed = table.probe(hash).and_then(|slot| table.read(slot, key));
+    assert_eq!(found.map(|h| h.slot), probed.map(|h| h.slot), "both ways of looking up agree");
+    found
+}
+
+#[test]
+fn a_flow_is_found_under_both_keys_with_its_decisions() {
+    let table = table(16);
+    insert(&table, 42, 0).unwrap();
+    let [forward, reply] = keys(42);
+    let hit = find(&table, forward).unwrap();
+    assert_eq!((hit.slot.direction(), hit.other, hit.next_hop(), hit.generation()), (Direction::Forward, reply, 42, 3));
+    let hit = find(&table, reply).unwrap();
+    assert_eq!((hit.slot.direction(), hit.other, hit.next_hop()), (Direction::Reply, forward, 0));
+    assert!(find(&table, keys(43)[0]).is_none());
+    assert_eq!(table.in_use(), 1);
+}
+
+#[test]
+fn a_second_insert_and_a_clashing_reply_are_told_apart() {
+    let table = table(16);
+    insert(&table, 1, 0).unwrap();
+    assert_eq!(insert(&table, 1, 0), Err(InsertError::Exists));
+    let [mut forward, reply] = keys(1);
+    forward[0] += 1; // another VIP, the same backend and client port
+    let clash = |table: &Conntrack| table.insert([forward, reply], [0, 0], 0, FlowState::Opening, 0);
+    assert_eq!(clash(&table), Err(InsertError::ReplyInUse));
+    assert_eq!(table.in_use(), 1);
+
+    let hit = find(&table, keys(1)[0]).unwrap();
+    table.touch(&hit, FlowState::Reset, 0);
+    assert_eq!(clash(&table), Err(InsertError::Exists), "the flow that is over gives way");
+    assert_eq!(clash(&table), Ok(()));
+}
+
+#[test]
+fn a_full_table_refuses_and_recovers() {
+    let table = table(100);
+    for n in 0..100 {
+        insert(&table, n, 0).unwrap();
+    }
+    assert_eq!(insert(&table, 100, 0), Err(InsertError::Full));
+    table.remove(&find(&table, keys(50)[0]).unwrap());
+    assert!(find(&table, keys(50)[1]).is_none());
+    assert_eq!(insert(&table, 100, 0), Ok(()));
+    assert_eq!(table.in_use(), 100);
+}
+
+#[test]
+fn idle_flows_expire_by_their_state_and_active_ones_stay() {
+    let table = table(8);
+    for n in 0..3 {
+        insert(&table, n, 0).unwrap();
+    }
+    table.touch(&find(&table, keys(1)[0]).unwrap(), FlowState::Established, 0);
+    table.touch(&find(&table, keys(2)[0]).unwrap(), FlowState::Opening, 50);
+    let sweep = |tick| (0..4).map(|share| table.sweep(&mut 0, (share, 4), 100, tick)).sum::<u32>();
+    assert_eq!(sweep(60), 0);
+    assert_eq!(sweep(61), 1);
+    assert!(find(&table, keys(0)[0]).is_none());
+    assert_eq!(sweep(111), 1);
+    assert_eq!(sweep(86_401), 1);
+    assert_eq!(table.in_use(), 0);
+}
+
+#[test]
+fn updates_meant_for_a_flow_that_has_gone_change_nothing() {
+    let table = table(1);
+    insert(&table, 1, 0).unwrap();
+    let stale = find(&table, keys(1)[0]).unwrap();
+    table.remove(&stale);
+    insert(&table, 2, 9).unwrap();
+    table.redecide(&stale, 77, 9);
+    table.touch(&stale, FlowState::Reset, 9);
+    table.remove(&stale);
+    let hit = find(&table, keys(2)[0]).unwrap();
+    assert_eq!((hit.next_hop(), hit.generation(), hit.state()), (2, 3, FlowState::Opening));
+}
+
+#[test]
+fn a_decision_is_replaced_for_one_direction() {
+    let table = table(1);
+    insert(&table, 1, 0).unwrap();
+    table.redecide(&find(&table, keys(1)[1]).unwrap(), 900, 4);
+    let [forward, reply] = keys(1).map(|key| find(&table, key).unwrap());
+    assert_eq!((forward.next_hop(), forward.generation()), (1, 3));
+    assert_eq!((reply.next_hop(), reply.generation()), (900, 4));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert(u32),
+    Remove(u32),
+    Packet(u32, bool, u8),
+    Wait(u32),
+    Sweep,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let n = 0..60u32;
+    prop_oneof![
+        n.clone().prop_map(Step::Insert),
+        n.clone().prop_map(Step::Remove),
+        (n, any::<bool>(), prop::sample::select(vec![0, tcp::SYN, tcp::FIN, tcp::RST, tcp::ACK]))
+            .prop_map(|(n, reply, flags)| Step::Packet(n, reply, flags)),
+        (1..40u32).prop_map(Step::Wait),
+        Just(Step::Sweep),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn behaves_like_a_map(steps in prop::collection::vec(step(), 1..200)) {
+        let table = table(40);
+        let mut model: HashMap<u32, (FlowState, u32)> = HashMap::new();
+        let mut tick = 0;
+        for step in steps {
+            match step {
+                Step::Insert(n) => {
+                    let expected = if model.len() == 40 && !model.contains_key(&n) {
+                        Err(InsertError::Full)
+                    } else if model.len() == 40 {
+                        Err(InsertError::Full) // no entry to try with
+                    } else if model.contains_key(&n) {
+                        Err(InsertError::Exists)
+                    } else {
+                        model.insert(n, (FlowState::Opening, tick));
+                        Ok(())
+                    };
+                    prop_assert_eq!(insert(&table, n, tick), expected);
+                }
+                Step::Remove(n) => {
+                    let hit = find(&table, keys(n)[0]);
+                    prop_assert_eq!(hit.is_some(), model.remove(&n).is_some());
+                    if let Some(hit) = hit {
+                        table.remove(&hit);
+                    }
+                }
+                Step::Packet(n, reply, flags) => {
+                    let hit = find(&table, keys(n)[usize::from(reply)]);
+                    prop_assert_eq!(hit.is_some(), model.contains_key(&n));
+                    if let (Some(hit), Some((state, seen))) = (hit, model.get_mut(&n)) {
+                        prop_assert_eq!(hit.state(), *state);
+                        *state = state.after(hit.slot.direction(), flags);
+                        *seen = tick;
+                        table.touch(&hit, *state, tick);
+                    }
+                }
+                Step::Wait(seconds) => tick += seconds,
+                Step::Sweep => {
+                    let before = model.len();
+                    model.retain(|_, (state, seen)| tick - *seen <= state.idle_limit());
+                    prop_assert_eq!(table.sweep(&mut 0, (0, 1), 1000, tick) as usize, before - model.len());
+                }
+            }
+            prop_assert_eq!(table.in_use() as usize, model.len());
+        }
+        let mut left: Vec<_> = table.flows().map(|flow| flow.forward.src - 0x0a00_0000).collect();
+        left.sort_unstable();
+        let mut expected: Vec<_> = model.into_keys().collect();
+        expected.sort_unstable();
+        prop_assert_eq!(left, expected);
+    }
+}
+
+/// Threads insert, use, remove and expire the same few flows. Whatever they see must be a flow as it was inserted,
+/// each key must be there at most once, and nothing may be lost at the end.
+#[test]
+fn threads_that_fight_over_few_flows_leave_the_table_whole() {
+    let table = table(24);
+    let errors = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for thread in 0..4u32 {
+            let (table, errors) = (&table, &errors);
+            scope.spawn(move || {
+                let mut random = u64::from(thread) + 1;
+                for _ in 0..200_000 {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let n = (random >> 33) as u32 % 32;
+                    let key = keys(n)[(random >> 40) as usize & 1];
+                    match (random >> 45) % 4 {
+                        0 => drop(insert(table, n, 0)),
+                        1 => {
+                            if let Some(hit) = table.find(key, table.hash(key)) {
+                                table.remove(&hit);
+                            }
+                        }
+                        _ => {
+                            if let Some(hit) = table.find(key, table.hash(key)) {
+                                let [forward, reply] = keys(n);
+                                let right = match hit.slot.direction() {
+                                    Direction::Forward => hit.other == reply && hit.next_hop() == n % 100,
+                                    Direction::Reply => hit.other == forward && hit.next_hop() == n % 7,
+                                };
+                                errors.fetch_add(u32::from(!right), Relaxed);
+                                table.touch(&hit, FlowState::Established, 0);
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(errors.load(Relaxed), 0, "a reader saw a mixture of flows");
+    let mut left: Vec<_> = table.flows().map(|flow| flow.forward.src).collect();
+    left.sort_unstable();
+    assert!(left.windows(2).all(|pair| pair[0] != pair[1]), "a key was in the table twice");
+    assert_eq!(left.len() as u32, table.in_use());
+    let slots = table.buckets.iter().flat_map(|line| &line.0).filter(|word| word.load(Ordering::Relaxed) != 0).count();
+    assert_eq!(slots, 2 * left.len(), "two slots a flow, and none without a flow");
+    for n in 0..32 {
+        if let Some(hit) = find(&table, keys(n)[0]) {
+            table.remove(&hit);
+        }
+    }
+    for n in 0..24 {
+        insert(&table, n, 0).unwrap();
+    }
+}

@@ -1,0 +1,281 @@
+//! Maglev consistent hashing (Eisenbud et al., NSDI 2016, section 3.4): which backend a new flow goes to.
+//!
+//! Each backend has its own order of preference over the slots of a table, a permutation made from its hash. Backends
+//! take turns, each claiming the slot it prefers among those left, so their shares differ by at most one slot. When
+//! one leaves, the others' preferences stand, and few slots but its own change hands.
+
+use std::sync::Arc;
+
+use super::hash::Hasher;
+use crate::spec::Backend;
+
+/// Backends one table can choose from.
+pub const MAX_BACKENDS: usize = FREE as usize;
+
+/// Marks a slot nobody has claimed yet.
+const FREE: u16 = u16::MAX;
+
+/// Table sizes: primes, each about twice the one before. A table takes the first with at least [`SLOTS_PER_BACKEND`]
+/// slots for each backend, or the last. Sizes are few because going from one to the next moves most flows' choice.
+const SIZES: [u32; 13] = [251, 503, 1009, 2003, 4001, 8009, 16001, 32003, 64007, 128_021, 256_019, 512_009, 1_024_021];
+
+/// The ratio from which on the paper finds shares within one percent of each other.
+const SLOTS_PER_BACKEND: usize = 100;
+
+/// Sets the hash apart from those of other tables with the same seed.
+const PURPOSE: u64 = 1;
+
+/// A set of backends and its lookup table. Cheap to clone: clones share both.
+///
+/// Memory: about 100 to 200 bytes for each of up to 254 backends, twice that beyond; nothing but the list for one.
+#[derive(Clone)]
+pub struct Maglev {
+    slots: Slots,
+    /// Ascending, each once.
+    backends: Arc<[Backend]>,
+}
+
+/// Indices into the backends.
+#[derive(Clone)]
+enum Slots {
+    /// There is no choice: at most one backend.
+    Unneeded,
+    Narrow(Arc<[u8]>),
+    Wide(Arc<[u16]>),
+}
+
+impl Maglev {
+    /// The table of `backends`: the same for every order of the list; repetitions count once. A list that is in
+    /// ascending order is shared instead of copied.
+    ///
+    /// # Panics
+    /// If there are more than [`MAX_BACKENDS`].
+    pub fn build(backends: &Arc<[Backend]>, seed: u64) -> Maglev {
+        let backends = if is_ascending(backends) { backends.clone() } else { ascending(backends).into() };
+        assert!(backends.len() <= MAX_BACKENDS, "{} backends are more than {MAX_BACKENDS}", backends.len());
+        if backends.len() < 2 {
+            return Maglev { slots: Slots::Unneeded, backends };
+        }
+        let owners = populate(&mut turns(&backends, seed), table_size(backends.len()));
+        let slots = if backends.len() < u8::MAX as usize {
+            Slots::Narrow(owners.iter().map(|&owner| owner as u8).collect())
+        } else {
+            Slots::Wide(owners.into())
+        };
+        Maglev { slots, backends }
+    }
+
+    /// The backend for a flow; `None` if there is none. Any bits of `flow_hash` may carry the entropy.
+    #[inline]
+    pub fn select(&self, flow_hash: u64) -> Option<Backend> {
+        let index = match &self.slots {
+            Slots::Unneeded => 0,
+            Slots::Narrow(slots) => usize::from(*slots.get(reduce(flow_hash, slots.len()))?),
+            Slots::Wide(slots) => usize::from(*slots.get(reduce(flow_hash, slots.len()))?),
+        };
+        self.backends.get(index).copied()
+    }
+
+    /// Whether `backend` is one of ours.
+    #[inline]
+    pub fn contains(&self, backend: Backend) -> bool {
+        self.backends.binary_search(&backend).is_ok()
+    }
+
+    /// Our backends, ascending.
+    pub fn backends(&self) -> &[Backend] {
+        &self.backends
+    }
+
+    /// Whether a table of `backends` would be this one. Costs no comparison for the list this one was built from, if
+    /// that was ascending.
+    pub(super) fn is_of(&self, backends: &Arc<[Backend]>) -> bool {
+        Arc::ptr_eq(&self.backends, backends)
+            || *self.backends == **backends
+            || (!is_ascending(backends) && *self.backends == *ascending(backends))
+    }
+}
+
+fn is_ascending(backends: &[Backend]) -> bool {
+    backends.is_sorted_by(|a, b| a < b)
+}
+
+fn ascending(backends: &[Backend]) -> Vec<Backend> {
+    let mut backends = backends.to_vec();
+    backends.sort_unstable();
+    backends.dedup();
+    backends
+}
+
+fn table_size(backends: usize) -> u32 {
+    let wanted = backends * SLOTS_PER_BACKEND;
+    *SIZES.iter().find(|&&size| size as usize >= wanted).unwrap_or(&SIZES[SIZES.len() - 1])
+}
+
+/// A number below `n` from a hash, without division.
+#[inline(always)]
+fn reduce(hash: u64, n: usize) -> usize {
+    // The product by n below looks at the upper bits; the first one carries the lower bits there.
+    let hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    ((u128::from(hash) * n as u128) >> 64) as usize
+}
+
+/// A backend at its turn: the next slot it prefers and the stride to the ones after.
+struct Turn {
+    backend: u16,
+    hash: u64,
+    next: u32,
+    skip: u32,
+}
+
+/// The backends in the order of their turns: that of their hashes, for no address to be first everywhere.
+fn turns(backends: &[Backend], seed: u64) -> Vec<Turn> {
+    let hasher = Hasher::new(seed, PURPOSE);
+    let size = u64::from(table_size(backends.len()));
+    let turn = |(index, backend): (usize, &Backend)| {
+        let hash = hasher.hash(u64::from(u32::from(backend.address)) << 16 | u64::from(backend.port));
+        let (high, low) = (hash >> 32, hash & u64::from(u32::MAX));
+        // Any stride but 0 visits every slot of a prime number of them.
+        let (next, skip) = (((high * size) >> 32) as u32, ((low * (size - 1)) >> 32) as u32 + 1);
+        Turn { backend: index as u16, hash, next, skip }
+    };
+    let mut turns: Vec<_> = backends.iter().enumerate().map(turn).collect();
+    turns.sort_unstable_by_key(|turn| (turn.hash, turn.backend));
+    turns
+}
+
+/// The owner of every slot.
+fn populate(turns: &mut [Turn], size: u32) -> Vec<u16> {
+    let mut owners = vec![FREE; size as usize];
+    let mut left = size;
+    loop {
+        for turn in &mut *turns {
+            let mut slot = turn.next;
+            while owners[slot as usize] != FREE {
+                slot = step(slot, turn.skip, size);
+            }
+            owners[slot as usize] = turn.backend;
+            turn.next = step(slot, turn.skip, size);
+            left -= 1;
+            if left == 0 {
+                return owners;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn step(slot: u32, skip: u32, size: u32) -> u32 {
+    let slot = slot + skip;
+    if slot >= size { slot - size } else { slot }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, net::Ipv4Addr};
+
+    use super::*;
+
+    fn backends(n: usize) -> Vec<Backend> {
+        (0..n).map(|i| Backend { address: Ipv4Addr::from(0x0af4_0000 + i as u32), port: 8080 }).collect()
+    }
+
+    fn build(backends: &[Backend], seed: u64) -> Maglev {
+        Maglev::build(&backends.into(), seed)
+    }
+
+    /// The backend of every slot.
+    fn owners(maglev: &Maglev) -> Vec<Backend> {
+        let indices: Vec<usize> = match &maglev.slots {
+            Slots::Unneeded => vec![],
+            Slots::Narrow(slots) => slots.iter().map(|&i| i.into()).collect(),
+            Slots::Wide(slots) => slots.iter().map(|&i| i.into()).collect(),
+        };
+        indices.into_iter().map(|i| maglev.backends[i]).collect()
+    }
+
+    #[test]
+    fn table_sizes_are_ascending_primes() {
+        assert!(SIZES.is_sorted());
+        for size in SIZES {
+            assert!((2..).take_while(|d| d * d <= size).all(|d| size % d != 0), "{size}");
+        }
+    }
+
+    #[test]
+    fn every_backend_has_its_share_to_one_slot() {
+        for n in [2, 3, 10, 11, 100, 254, 255, 300, 1000] {
+            let mut shares = HashMap::new();
+            let owners = owners(&build(&backends(n), 1));
+            assert!(owners.len() >= n * SLOTS_PER_BACKEND);
+            owners.iter().for_each(|owner| *shares.entry(owner).or_insert(0) += 1);
+            assert_eq!(shares.len(), n);
+            assert!(shares.values().max().unwrap() - shares.values().min().unwrap() <= 1, "{n} backends");
+        }
+    }
+
+    #[test]
+    fn flows_spread_evenly_whichever_bits_of_their_hash_vary() {
+        let maglev = build(&backends(10), 1);
+        for shift in [0, 16, 32, 44] {
+            let mut flows = HashMap::new();
+            (0..100_000u64).for_each(|i| *flows.entry(maglev.select(i << shift)).or_insert(0) += 1);
+            assert_eq!(flows.len(), 10);
+            assert!(flows.values().all(|share| (9_500..=10_500).contains(share)), "shift {shift}: {flows:?}");
+        }
+    }
+
+    #[test]
+    fn when_one_leaves_little_but_its_own_changes_hands() {
+        // In percent of all slots. The one's own are 20, 10, 2.5, 0.31 and 0.1.
+        for (n, most) in [(5, 24.0), (10, 14.0), (40, 5.0), (320, 1.8), (1000, 0.8)] {
+            let all = backends(n);
+            let before = owners(&build(&all, 3));
+            for gone in [all[0], all[n / 2], all[n - 1]] {
+                let stay: Vec<_> = all.iter().copied().filter(|&backend| backend != gone).collect();
+                let after = owners(&build(&stay, 3));
+                assert_eq!(before.len(), after.len(), "of one size, or this says nothing");
+                let changed = before.iter().zip(&after).filter(|(b, a)| b != a).count();
+                let percent = 100.0 * changed as f64 / before.len() as f64;
+                assert!(percent <= most, "{n} backends: {percent}% of the slots");
+                assert!(changed >= before.iter().filter(|&&backend| backend == gone).count());
+            }
+        }
+    }
+
+    #[test]
+    fn the_order_of_the_list_and_repetitions_do_not_matter() {
+        let all = backends(20);
+        let mut other: Vec<_> = all.iter().rev().copied().collect();
+        other.push(all[3]);
+        let (one, two) = (build(&all, 5), build(&other, 5));
+        assert_eq!(owners(&one), owners(&two));
+        assert!(one.is_of(&other.into()) && two.is_of(&all.as_slice().into()));
+        assert!(!one.is_of(&all[1..].into()));
+    }
+
+    #[test]
+    fn a_seed_gives_one_table_and_another_seed_another() {
+        let all = backends(20);
+        assert_eq!(owners(&build(&all, 5)), owners(&build(&all, 5)));
+        assert_ne!(owners(&build(&all, 5)), owners(&build(&all, 6)));
+    }
+
+    #[test]
+    fn none_and_one_need_no_table() {
+        assert_eq!(build(&[], 1).select(77), None);
+        let one = backends(1);
+        let maglev = build(&one, 1);
+        assert!((0..1000).all(|hash| maglev.select(hash) == Some(one[0])));
+        assert!(matches!(maglev.slots, Slots::Unneeded));
+    }
+
+    #[test]
+    fn it_knows_its_backends() {
+        let all = backends(30);
+        let maglev = build(&all[..29], 1);
+        assert!(all[..29].iter().all(|&b| maglev.contains(b)));
+        assert!(!maglev.contains(all[29]));
+        assert!(!maglev.contains(Backend { port: 8081, ..all[0] }));
+    }
+}

@@ -1,0 +1,19 @@
+//! The tables the stages look things up in.
+//!
+//! All but [`conntrack`] are immutable: built by control, part of a snapshot, read by every worker; an update builds a
+//! new one and shares what did not change. Tables point by index into flat arrays and answer with plain numbers;
+//! addresses are `u32` in host order.
+
+pub mod arena;
+pub mod conntrack;
+pub mod fib;
+pub(crate) mod hash;
+pub mod maglev;
+pub mod service;
+pub mod vtep;
+
+pub use conntrack::Conntrack;
+pub use fib::Fib;
+pub use maglev::Maglev;
+pub use service::{ServiceIndex, ServiceTable};
+pub use vtep::VtepTable;

@@ -1,0 +1,307 @@
+//! Services by VIP, port and protocol.
+//!
+//! An open-addressing hash of cache lines: each line holds up to five keys and the services they belong to, and a
+//! lookup reads one, rarely two. What a service's new flows need (its Maglev table) is kept apart, by index.
+
+use super::{hash::Hasher, maglev::Maglev};
+use crate::spec::{Backend, ServiceSpec};
+
+/// Keys in one line: five of 8 bytes and five indices of 4 bytes are 60 bytes.
+const WAYS: usize = 5;
+
+/// Sets the hash apart from those of other tables with the same seed.
+const PURPOSE: u64 = 2;
+
+/// A service's number in one [`ServiceTable`]; another build may give it another.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ServiceIndex(u32);
+
+/// The services of a snapshot.
+pub struct ServiceTable {
+    seed: u64,
+    hasher: Hasher,
+    /// A power of two of them, more than half as many as services: lines are seldom full, never all.
+    lines: Box<[Line]>,
+    services: Vec<Service>,
+}
+
+#[derive(Clone, Copy, Default)]
+#[repr(align(64))]
+struct Line {
+    /// Filled from the front; 0 where there is none.
+    keys: [u64; WAYS],
+    services: [u32; WAYS],
+}
+
+struct Service {
+    key: u64,
+    maglev: Maglev,
+}
+
+impl ServiceTable {
+    /// The table of `specs`. A service that `previous` has with the same backends, built with the same seed, shares
+    /// its Maglev table; that is found fastest where the list is the same `Arc` and ascending. Of specs with one
+    /// (VIP, port, protocol) the first counts.
+    ///
+    /// # Panics
+    /// If a service has more than [`MAX_BACKENDS`](super::maglev::MAX_BACKENDS).
+    pub fn build(specs: &[ServiceSpec], previous: Option<&ServiceTable>, seed: u64) -> ServiceTable {
+        let mut table = ServiceTable {
+            seed,
+            hasher: Hasher::new(seed, PURPOSE),
+            lines: vec![Line::default(); (specs.len() / 2 + 1).next_power_of_two()].into(),
+            services: Vec::with_capacity(specs.len()),
+        };
+        let mut reuse = Reuse { previous: previous.filter(|previous| previous.seed == seed), cursor: 0 };
+        for spec in specs {
+            let key = key(spec.vip.into(), spec.port, spec.protocol as u8);
+            if table.insert(key) {
+                let maglev = reuse.find(key).filter(|maglev| maglev.is_of(&spec.backends)).cloned();
+                let maglev = maglev.unwrap_or_else(|| Maglev::build(&spec.backends, seed));
+                table.services.push(Service { key, maglev });
+            }
+        }
+        table
+    }
+
+    /// Whether there are no services at all.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.services.is_empty()
+    }
+
+    /// How many services there are.
+    pub fn len(&self) -> usize {
+        self.services.len()
+    }
+
+    /// The service at `vip` (host order) and `port`; `protocol` is the number in the IP header.
+    #[inline]
+    pub fn lookup(&self, vip: u32, port: u16, protocol: u8) -> Option<ServiceIndex> {
+        self.find(key(vip, port, protocol))
+    }
+
+    /// The backend for a new flow to a service of this table; `None` if it has none.
+    #[inline]
+    pub fn select(&self, service: ServiceIndex, flow_hash: u64) -> Option<Backend> {
+        self.services.get(service.0 as usize)?.maglev.select(flow_hash)
+    }
+
+    /// Whether `backend` still serves a service of this table.
+    #[inline]
+    pub fn has_backend(&self, service: ServiceIndex, backend: Backend) -> bool {
+        self.services.get(service.0 as usize).is_some_and(|service| service.maglev.contains(backend))
+    }
+
+    #[inline(always)]
+    fn find(&self, key: u64) -> Option<ServiceIndex> {
+        let mut at = self.hasher.hash(key) as usize;
+        loop {
+            let line = self.lines.get(at & (self.lines.len() - 1))?;
+            if let Some(way) = line.keys.iter().position(|&k| k == key) {
+                return Some(ServiceIndex(line.services[way]));
+            }
+            if !line.is_full() {
+                return None;
+            }
+            at = at.wrapping_add(1);
+        }
+    }
+
+    /// Gives `key` the next service's index; false if it has one.
+    fn insert(&mut self, key: u64) -> bool {
+        let mut at = self.hasher.hash(key) as usize;
+        let mask = self.lines.len() - 1;
+        loop {
+            let line = &mut self.lines[at & mask];
+            if line.keys.contains(&key) {
+                return false;
+            }
+            if let Some(way) = line.keys.iter().position(|&k| k == 0) {
+                line.keys[way] = key;
+                line.services[way] = self.services.len() as u32;
+                return true;
+            }
+            at = at.wrapping_add(1);
+        }
+    }
+}
+
+impl Line {
+    #[inline(always)]
+    fn is_full(&self) -> bool {
+        self.keys[WAYS - 1] != 0
+    }
+}
+
+/// The three as one number, never 0.
+#[inline(always)]
+fn key(vip: u32, port: u16, protocol: u8) -> u64 {
+    u64::from(vip) << 32 | u64::from(port) << 16 | u64::from(protocol) << 8 | 1
+}
+
+/// Finds services again in the previous table.
+struct Reuse<'a> {
+    previous: Option<&'a ServiceTable>,
+    /// Behind the service found last: specs mostly come in the order they came in before, and a walk through memory
+    /// is cheaper than a hash lookup each.
+    cursor: usize,
+}
+
+impl<'a> Reuse<'a> {
+    fn find(&mut self, key: u64) -> Option<&'a Maglev> {
+        let previous = self.previous?;
+        let is_next = previous.services.get(self.cursor).is_some_and(|service| service.key == key);
+        let index = if is_next { self.cursor } else { previous.find(key)?.0 as usize };
+        self.cursor = index + 1;
+        Some(&previous.services[index].maglev)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::net::Protocol;
+
+    fn backend(i: u32) -> Backend {
+        Backend { address: Ipv4Addr::from(0x0af4_0000 + i), port: 8080 }
+    }
+
+    fn spec(vip: u32, port: u16, protocol: Protocol, backends: &[u32]) -> ServiceSpec {
+        let backends = backends.iter().map(|&i| backend(i)).collect();
+        ServiceSpec { vip: Ipv4Addr::from(vip), port, protocol, backends }
+    }
+
+    fn many(n: u32) -> Vec<ServiceSpec> {
+        (0..n).map(|i| spec(0x0a60_0000 + i, 80, Protocol::Tcp, &[i, i + 1, i + 2])).collect()
+    }
+
+    fn find(table: &ServiceTable, spec: &ServiceSpec) -> Option<ServiceIndex> {
+        table.lookup(spec.vip.into(), spec.port, spec.protocol as u8)
+    }
+
+    /// The Maglev table of a service; that two builds share one shows in its backends' address.
+    fn maglev<'a>(table: &'a ServiceTable, spec: &ServiceSpec) -> &'a Maglev {
+        &table.services[find(table, spec).unwrap().0 as usize].maglev
+    }
+
+    fn share(one: &Maglev, other: &Maglev) -> bool {
+        std::ptr::eq(one.backends(), other.backends())
+    }
+
+    #[test]
+    fn an_empty_table_finds_nothing() {
+        let table = ServiceTable::build(&[], None, 1);
+        assert!(table.is_empty());
+        assert_eq!(table.lookup(0, 0, 0), None);
+        assert_eq!(table.lookup(0x0a60_0001, 80, 6), None);
+    }
+
+    #[test]
+    fn address_port_and_protocol_all_count() {
+        let specs = [
+            spec(0x0a60_000a, 53, Protocol::Tcp, &[1]),
+            spec(0x0a60_000a, 53, Protocol::Udp, &[2]),
+            spec(0x0a60_000a, 54, Protocol::Tcp, &[3]),
+            spec(0x0a60_000b, 53, Protocol::Tcp, &[]),
+        ];
+        let table = ServiceTable::build(&specs, None, 1);
+        assert_eq!(table.len(), 4);
+        for spec in &specs {
+            let service = find(&table, spec).unwrap();
+            assert_eq!(table.select(service, 99), spec.backends.first().copied());
+            assert!(spec.backends.iter().all(|&b| table.has_backend(service, b)));
+            assert!(!table.has_backend(service, backend(4)));
+        }
+        assert_eq!(table.lookup(0x0a60_000a, 53, 1), None);
+        assert_eq!(table.lookup(0x0a60_000b, 54, 6), None);
+        assert_eq!(table.lookup(0, 0, 0), None);
+    }
+
+    #[test]
+    fn of_two_specs_for_one_service_the_first_counts() {
+        let specs = [spec(1, 80, Protocol::Tcp, &[1]), spec(1, 80, Protocol::Tcp, &[2])];
+        let table = ServiceTable::build(&specs, None, 1);
+        assert_eq!(table.len(), 1);
+        assert_eq!(table.select(find(&table, &specs[0]).unwrap(), 5), Some(backend(1)));
+    }
+
+    #[test]
+    fn full_lines_overflow_into_the_next() {
+        // 20k keys in 16k lines: by the Poisson distribution, some two dozen are wanted by more than five.
+        let specs = many(20_000);
+        let table = ServiceTable::build(&specs, None, 1);
+        assert!(table.lines.iter().any(Line::is_full));
+        for (i, spec) in specs.iter().enumerate() {
+            assert_eq!(find(&table, spec), Some(ServiceIndex(i as u32)));
+        }
+    }
+
+    #[test]
+    fn unchanged_services_share_their_table_with_the_previous_build() {
+        let mut specs = many(1000);
+        let before = ServiceTable::build(&specs, None, 1);
+        specs[500] = spec(specs[500].vip.into(), 80, Protocol::Tcp, &[7, 8]);
+        specs.remove(100);
+        specs.insert(300, spec(77, 80, Protocol::Tcp, &[9]));
+        // A list of its own with the same content, in another order.
+        specs[600].backends = specs[600].backends.iter().rev().copied().collect();
+        let after = ServiceTable::build(&specs, Some(&before), 1);
+        for (i, spec) in specs.iter().enumerate().filter(|(i, _)| *i != 300) {
+            assert_eq!(share(maglev(&before, spec), maglev(&after, spec)), i != 500, "{i}");
+        }
+        assert_eq!(maglev(&after, &specs[500]).backends(), [backend(7), backend(8)]);
+    }
+
+    #[test]
+    fn another_seed_shares_nothing() {
+        let specs = [spec(1, 80, Protocol::Tcp, &[2, 1])];
+        let before = ServiceTable::build(&specs, None, 1);
+        let after = ServiceTable::build(&specs, Some(&before), 2);
+        assert!(!share(maglev(&before, &specs[0]), maglev(&after, &specs[0])));
+    }
+
+    type Model = HashMap<(u32, u16, Protocol), Arc<[Backend]>>;
+
+    fn specs() -> impl Strategy<Value = Vec<ServiceSpec>> {
+        let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
+        let service = (0u32..40, 0u16..3, protocol, prop::collection::vec(0u32..12, 0..6));
+        prop::collection::vec(service.prop_map(|(vip, port, protocol, b)| spec(vip, port, protocol, &b)), 0..80)
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_hash_map_through_updates(updates in prop::collection::vec(specs(), 1..5), seed: u64) {
+            let mut previous: Option<ServiceTable> = None;
+            for specs in updates {
+                let table = ServiceTable::build(&specs, previous.as_ref(), seed);
+                let mut model = Model::new();
+                for spec in &specs {
+                    model.entry((spec.vip.into(), spec.port, spec.protocol)).or_insert(spec.backends.clone());
+                }
+                prop_assert_eq!(table.len(), model.len());
+                for (vip, port, protocol) in (0..41).flat_map(|vip| {
+                    (0..4).flat_map(move |port| [(vip, port, Protocol::Tcp), (vip, port, Protocol::Udp)])
+                }) {
+                    let found = table.lookup(vip, port, protocol as u8);
+                    let expected = model.get(&(vip, port, protocol));
+                    prop_assert_eq!(found.is_some(), expected.is_some());
+                    let Some((service, expected)) = found.zip(expected) else { continue };
+                    for hash in [0, 1, 0x1234_5678, u64::MAX, seed] {
+                        let selected = table.select(service, hash);
+                        prop_assert_eq!(selected.is_some(), !expected.is_empty());
+                        prop_assert!(selected.is_none_or(|backend| expected.contains(&backend)));
+                    }
+                    for backend in (0..13).map(backend) {
+                        prop_assert_eq!(table.has_backend(service, backend), expected.contains(&backend));
+                    }
+                }
+                previous = Some(table);
+            }
+        }
+    }
+}

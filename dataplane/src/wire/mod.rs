@@ -1,0 +1,49 @@
+//! Wire formats, one file per protocol: offsets, view, emit, tests.
+//!
+//! Views read from slices that start at the protocol's header; all numbers are in host order. Nothing here decides
+//! what happens to a packet.
+
+pub mod arp;
+pub mod checksum;
+pub mod ethernet;
+pub mod icmpv4;
+pub mod ipv4;
+pub mod tcp;
+pub mod udp;
+pub mod vxlan;
+
+/// Reads a big-endian 16-bit number at `at`.
+///
+/// # Panics
+/// If the slice ends before that.
+#[inline(always)]
+pub fn be16(bytes: &[u8], at: usize) -> u16 {
+    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+}
+
+/// Reads a big-endian 32-bit number at `at`.
+///
+/// # Panics
+/// If the slice ends before that.
+#[inline(always)]
+pub fn be32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+/// Writes a 16-bit number at `at`, big-endian.
+///
+/// # Panics
+/// If the slice ends before that.
+#[inline(always)]
+pub fn put16(bytes: &mut [u8], at: usize, value: u16) {
+    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
+}
+
+/// Writes a 32-bit number at `at`, big-endian.
+///
+/// # Panics
+/// If the slice ends before that.
+#[inline(always)]
+pub fn put32(bytes: &mut [u8], at: usize, value: u32) {
+    bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
+}
