@@ -36,6 +36,7 @@ pub mod shunt_node;
 pub mod tidy;
 pub mod tools;
 pub mod topology;
+pub mod trial;
 pub mod wait;
 
 pub use error::{LabError, Result};

@@ -136,6 +136,8 @@ pub struct Plan {
     pub workers: usize,
     /// Services known to every node.
     pub services: Vec<Service>,
+    /// MTU of the pods' interfaces, in bytes.
+    pub pod_mtu: u16,
     /// `[xdp] mode` of the Shunt nodes.
     pub xdp_mode: &'static str,
     /// Whether kernel nodes send outer UDP checksums (the kernel's default) or zero.
@@ -156,6 +158,7 @@ impl Plan {
             ],
             nodes,
             workers: 1,
+            pod_mtu: POD_MTU,
             xdp_mode: "auto",
             kernel_udp_checksum: true,
         }

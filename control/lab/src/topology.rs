@@ -14,7 +14,7 @@ use crate::{
     error::{LabError, Result},
     kernel_node,
     netns::{End, Namespace, connect},
-    plan::{Forwarder, GATEWAY, NodePlan, POD_MTU, Plan, PodPlan, TCP_PORT, UDP_PORT, UNDERLAY_MTU},
+    plan::{Forwarder, GATEWAY, NodePlan, Plan, PodPlan, TCP_PORT, UDP_PORT, UNDERLAY_MTU},
     shunt_node::ShuntNode,
     tidy::Tidy,
 };
@@ -162,7 +162,7 @@ impl Lab {
         let namespace = Namespace::create(&format!("{}-pod-{}", self.name, plan.name))?;
         let here = End { namespace: &namespace, interface: "eth0" };
         let there = End { namespace: &self.nodes[node].namespace, interface: &plan.interface };
-        connect(here, there, self.plan.workers, POD_MTU)?;
+        connect(here, there, self.plan.workers, self.plan.pod_mtu)?;
         namespace.ip(&format!("link set eth0 address {}", plan.mac))?;
         namespace.ip(&format!("addr add {}/32 dev eth0", plan.address))?;
         namespace.ip(&format!("route add {GATEWAY} dev eth0 scope link"))?;
