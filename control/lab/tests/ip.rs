@@ -38,7 +38,7 @@ fn fragments_pass(forwarder: Forwarder) {
         ping_succeeds(lab, "-c 5 -i 0.05 -s 4000")?;
         for (from, to) in PAIRS {
             let to = SocketAddrV4::new(lab.pod(to)?.address(), UDP_PORT);
-            let report = checks::stream(&lab.pod(from)?.namespace, to, 500, 100, 5000)?;
+            let report = checks::stream(&lab.pod(from)?.namespace, to, 100, 100, 5000)?;
             assert!(report.is_complete(), "{from} -> {to}: {report:?}");
         }
         Ok(())

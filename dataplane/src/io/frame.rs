@@ -129,16 +129,55 @@ impl Frame {
     }
 }
 
+/// Where a pool's chunks lie. A device uses it to turn frames into chunk numbers for the kernel, and back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Chunks {
+    base: NonNull<u8>,
+    count: u32,
+}
+
+// SAFETY: only an address and a count; reaching the memory takes a frame, which `adopt` makes under its own contract.
+unsafe impl Send for Chunks {}
+
+impl Chunks {
+    /// Makes a frame of a chunk that the kernel handed back.
+    ///
+    /// # Safety
+    /// The caller must own chunk `index`, and nobody else.
+    #[inline]
+    pub(crate) unsafe fn adopt(self, index: u32, head: u16, len: u16) -> Frame {
+        assert!(
+            index < self.count && head as usize + len as usize <= FRAME_SIZE,
+            "a device returned a frame outside the pool"
+        );
+        // SAFETY: `index < count`, so the chunk lies inside the pool's memory.
+        let base = unsafe { self.base.add(index as usize * FRAME_SIZE) };
+        Frame { base, head, len }
+    }
+
+    /// Dissolves a frame into its chunk's index.
+    ///
+    /// # Panics
+    /// If the frame belongs to another pool: giving it away under this pool's index would alias another frame.
+    #[inline]
+    pub(crate) fn index(self, frame: Frame) -> u32 {
+        let offset = (frame.base.as_ptr() as usize).wrapping_sub(self.base.as_ptr() as usize);
+        assert!(offset < self.count as usize * FRAME_SIZE, "a frame was given to a pool it does not belong to");
+        (offset / FRAME_SIZE) as u32
+    }
+
+    /// How many chunks there are.
+    pub(crate) fn count(self) -> u32 {
+        self.count
+    }
+}
+
 /// All frames of one worker, and the free ones among them.
 #[derive(Debug)]
 pub struct FramePool {
-    base: NonNull<u8>,
-    count: u32,
+    chunks: Chunks,
     free: Vec<u32>,
 }
-
-// SAFETY: the pool's memory is only reached through the frames it hands out, each to one owner.
-unsafe impl Send for FramePool {}
 
 impl FramePool {
     /// A pool over heap memory, for devices that need no UMEM. The memory is never freed.
@@ -156,12 +195,12 @@ impl FramePool {
     /// # Safety
     /// The memory must be aligned to [`FRAME_SIZE`], valid for the rest of the process's life and used by nothing else.
     pub(crate) unsafe fn from_raw(base: NonNull<u8>, count: u32) -> FramePool {
-        FramePool { base, count, free: (0..count).rev().collect() }
+        FramePool { chunks: Chunks { base, count }, free: (0..count).rev().collect() }
     }
 
     /// All frames of the pool, wherever they are.
     pub fn capacity(&self) -> u32 {
-        self.count
+        self.chunks.count
     }
 
     /// Frames that are free now.
@@ -173,7 +212,8 @@ impl FramePool {
     #[inline]
     pub fn take(&mut self) -> Option<Frame> {
         let index = self.free.pop()?;
-        Some(self.frame(index, RX_HEADROOM as u16, 0))
+        // SAFETY: what is on the free list belongs to the pool alone, and now to this frame.
+        Some(unsafe { self.chunks.adopt(index, RX_HEADROOM as u16, 0) })
     }
 
     /// Returns a frame.
@@ -182,53 +222,27 @@ impl FramePool {
     /// If the frame belongs to another pool.
     #[inline]
     pub fn give(&mut self, frame: Frame) {
-        let index = self.index(frame);
+        let index = self.chunks.index(frame);
         self.free.push(index);
     }
 
-    /// Takes a free chunk to hand to the kernel: the caller owns it as an index until [`FramePool::adopt`] or
+    /// Takes a free chunk to hand to the kernel: the caller owns it as an index until [`Chunks::adopt`] or
     /// [`FramePool::give_index`].
     #[inline]
     pub(crate) fn take_index(&mut self) -> Option<u32> {
         self.free.pop()
     }
 
-    /// Returns a chunk taken by [`FramePool::take_index`] or dissolved by [`FramePool::index`].
+    /// Returns a chunk taken by [`FramePool::take_index`] or dissolved by [`Chunks::index`].
     #[inline]
     pub(crate) fn give_index(&mut self, index: u32) {
-        debug_assert!(index < self.count);
+        debug_assert!(index < self.chunks.count);
         self.free.push(index);
     }
 
-    /// Makes a frame of a chunk that the kernel handed back.
-    ///
-    /// # Safety
-    /// `index` must be a chunk of this pool that the caller owns, and nobody else.
-    #[inline]
-    pub(crate) unsafe fn adopt(&self, index: u32, head: u16, len: u16) -> Frame {
-        assert!(
-            index < self.count && head as usize + len as usize <= FRAME_SIZE,
-            "a device returned a frame outside the pool"
-        );
-        self.frame(index, head, len)
-    }
-
-    /// Dissolves a frame into its chunk's index.
-    ///
-    /// # Panics
-    /// If the frame belongs to another pool: giving it away under this pool's index would alias another frame.
-    #[inline]
-    pub(crate) fn index(&self, frame: Frame) -> u32 {
-        let offset = (frame.base.as_ptr() as usize).wrapping_sub(self.base.as_ptr() as usize);
-        assert!(offset < self.count as usize * FRAME_SIZE, "a frame was given to a pool it does not belong to");
-        (offset / FRAME_SIZE) as u32
-    }
-
-    #[inline]
-    fn frame(&self, index: u32, head: u16, len: u16) -> Frame {
-        // SAFETY: `index < count`, so the chunk lies inside the pool's memory.
-        let base = unsafe { self.base.add(index as usize * FRAME_SIZE) };
-        Frame { base, head, len }
+    /// Where the chunks lie, for a device.
+    pub(crate) fn chunks(&self) -> Chunks {
+        self.chunks
     }
 }
 

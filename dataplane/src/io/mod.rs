@@ -6,6 +6,7 @@
 mod frame;
 mod memory;
 
+pub(crate) use frame::Chunks;
 pub use frame::{FRAME_SIZE, Frame, FramePool, MAX_FRAME_LEN, RX_HEADROOM};
 pub use memory::{MemoryDevice, MemoryWire};
 
@@ -29,7 +30,8 @@ pub trait PacketIo: Send {
     /// Nothing need leave the machine before [`PacketIo::kick`].
     fn tx_burst(&mut self, frames: &mut Vec<Frame>);
 
-    /// Makes the device send what it was handed. At most one system call.
+    /// Makes the device send what it was handed, and what an earlier call could not send. No system call if there is
+    /// nothing to send; otherwise as many as the kernel's budget per call asks for.
     fn kick(&mut self);
 
     /// Returns sent frames to `pool` and tops up the device's receive side from it.

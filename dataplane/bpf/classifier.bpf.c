@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The XDP classifier: which received frames are the switch's. Two programs, one of which is loaded per interface:
+ *
+ *   shunt_port    pod and host ports: every frame is the switch's.
+ *   shunt_uplink  the switch takes VXLAN for our VTEP and what is routed to our pods natively; all else (ssh, the API
+ *                 server, ARP, fragments of the outer packet) goes on to the kernel, so the node stays reachable.
+ *
+ * No header of the system is included, so that the object builds the same everywhere clang is.
+ */
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define SEC(name) __attribute__((section(name), used))
+#define INLINE static inline __attribute__((always_inline))
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define be16(x) ((u16)__builtin_bswap16(x))
+#else
+#define be16(x) ((u16)(x))
+#endif
+
+/* linux/bpf.h */
+enum { XDP_DROP = 1, XDP_PASS = 2 };
+enum { BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_LPM_TRIE = 11, BPF_MAP_TYPE_XSKMAP = 17 };
+enum { BPF_F_NO_PREALLOC = 1 };
+
+struct xdp_md {
+	u32 data;
+	u32 data_end;
+	u32 data_meta;
+	u32 ingress_ifindex;
+	u32 rx_queue_index;
+	u32 egress_ifindex;
+};
+
+static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*const bpf_redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
+
+/* The BTF form of a map definition: an attribute's number is the length of an array type. */
+#define NUMBER(name, value) int (*name)[value]
+#define TYPE(name, value) typeof(value) *name
+
+/* What the uplink takes. Addresses and ports in network order. */
+struct filter {
+	u32 vtep;
+	u16 vxlan_port;
+	u8 takes_vxlan;
+	u8 takes_native;
+};
+
+struct prefix {
+	u32 length;
+	u32 address;
+};
+
+/* Sized to the interface's queues before it is created. */
+struct {
+	NUMBER(type, BPF_MAP_TYPE_XSKMAP);
+	NUMBER(max_entries, 1);
+	TYPE(key, u32);
+	TYPE(value, u32);
+} sockets SEC(".maps");
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_ARRAY);
+	NUMBER(max_entries, 1);
+	TYPE(key, u32);
+	TYPE(value, struct filter);
+} filter SEC(".maps");
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_LPM_TRIE);
+	NUMBER(max_entries, 4096);
+	NUMBER(map_flags, BPF_F_NO_PREALLOC);
+	TYPE(key, struct prefix);
+	TYPE(value, u8);
+} native SEC(".maps");
+
+struct ethernet {
+	u8 destination[6];
+	u8 source[6];
+	u16 type;
+};
+
+struct ipv4 {
+	u8 version_ihl;
+	u8 tos;
+	u16 total_length;
+	u16 id;
+	u16 fragment;
+	u8 ttl;
+	u8 protocol;
+	u16 checksum;
+	u32 source;
+	u32 destination;
+};
+
+struct udp {
+	u16 source;
+	u16 destination;
+	u16 length;
+	u16 checksum;
+};
+
+enum { ETHERTYPE_IPV4 = 0x0800, PROTOCOL_UDP = 17, MORE_FRAGMENTS_OR_OFFSET = 0x3fff };
+
+/* A frame on a queue that has no socket yet, or no longer, is dropped: passed on, it would go round the switch through
+ * the node's own forwarding, and so round every policy. */
+SEC("xdp")
+int shunt_port(struct xdp_md *ctx)
+{
+	return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
+}
+
+INLINE int is_ours(const struct filter *filter, const void *data, const void *end)
+{
+	const struct ethernet *ethernet = data;
+	const struct ipv4 *ip = (const void *)(ethernet + 1);
+	const struct udp *udp;
+	u32 header;
+
+	if ((const void *)(ip + 1) > end || ethernet->type != be16(ETHERTYPE_IPV4))
+		return 0;
+	header = (ip->version_ihl & 0x0f) * 4;
+	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip))
+		return 0;
+
+	/* The kernel reassembles a fragmented outer packet and its own VXLAN device, if there is one, takes it. */
+	udp = (const void *)ip + header;
+	if (filter->takes_vxlan && ip->protocol == PROTOCOL_UDP && ip->destination == filter->vtep &&
+	    !(ip->fragment & be16(MORE_FRAGMENTS_OR_OFFSET)) && (const void *)(udp + 1) <= end &&
+	    udp->destination == filter->vxlan_port)
+		return 1;
+
+	if (filter->takes_native) {
+		struct prefix key = { .length = 32, .address = ip->destination };
+
+		return bpf_map_lookup_elem(&native, &key) != 0;
+	}
+	return 0;
+}
+
+SEC("xdp")
+int shunt_uplink(struct xdp_md *ctx)
+{
+	const u32 zero = 0;
+	const struct filter *taken = bpf_map_lookup_elem(&filter, &zero);
+
+	if (taken && is_ours(taken, (const void *)(long)ctx->data, (const void *)(long)ctx->data_end))
+		return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);
+	return XDP_PASS;
+}
+
+/* No helper used here asks for the GPL. */
+char LICENSE[] SEC("license") = "Apache-2.0";

@@ -1,0 +1,40 @@
+//! AF_XDP through xsk-rs: a port's queue as a [`PacketIo`](crate::io::PacketIo), and the XDP classifier that feeds it.
+//!
+//! # Who owns a frame
+//!
+//! A worker has one UMEM, and its [`FramePool`](crate::io::FramePool) hands out the UMEM's chunks. Every socket of the
+//! worker shares it, so a frame goes from any port to any port as a number. A chunk is always in exactly one place:
+//!
+//! ```text
+//!                      take_index            kernel writes a packet
+//!   FramePool.free  ------------->  fill ring ------------------->  RX ring
+//!        ^                                                             | rx_burst: becomes a Frame
+//!        | reclaim                          tx_burst: dissolved        v
+//!   completion ring <-- kernel sent it -- TX ring <------------ worker's hands
+//! ```
+//!
+//! While a chunk is in one of the four rings no [`Frame`](crate::io::Frame) of it exists; the device knows it by a bit
+//! in `Held`, set and cleared where a chunk crosses the seam. The bit is what makes it sound to turn a number from the
+//! kernel into a `Frame`, and what [`close`](crate::io::PacketIo::close) returns once the kernel has let go.
+//!
+//! # What else the kernel asks for
+//!
+//! - The socket on which a UMEM is registered must stay bound, or no other can join: see `anchor`.
+//! - All sockets of a UMEM are in copy mode, or all are in zero-copy mode (`xp_assign_dev_shared` in the kernel's
+//!   `net/xdp/xsk_buff_pool.c`). veth knows copy mode only, so a worker that serves pods serves its uplink in copy mode.
+//! - A descriptor cannot be moved to another start by xsk-rs's interface: see `starts`.
+
+mod anchor;
+mod classifier;
+mod device;
+mod error;
+mod held;
+mod interface;
+mod memory;
+mod starts;
+
+pub use classifier::{Classifier, UplinkFilter, XdpMode};
+pub use device::XskDevice;
+pub use error::XskError;
+pub use interface::Interface;
+pub use memory::{RING_SIZE, WorkerMemory};

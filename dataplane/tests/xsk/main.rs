@@ -1,0 +1,8 @@
+//! AF_XDP sockets and the classifier on real veth pairs.
+
+mod attach;
+mod frames;
+mod net;
+mod removal;
+mod rig;
+mod uplink;
