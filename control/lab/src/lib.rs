@@ -26,6 +26,7 @@ pub mod command;
 pub mod counters;
 pub mod demo;
 pub mod error;
+pub mod idle;
 pub mod kernel_node;
 pub mod netns;
 pub mod plan;

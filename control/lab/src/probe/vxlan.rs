@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use shunt_dataplane::net::MacAddr;
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::{binaries, command::run, error::Result, netns::Namespace};
+
 const IPPROTO_RAW: i32 = 255;
 const UDP: u8 = 17;
 const TTL: u8 = 64;
@@ -71,6 +73,13 @@ pub fn send(crafted: &Crafted) -> io::Result<()> {
 }
 
 impl Crafted {
+    /// Sends it from `namespace`.
+    pub fn send_from(&self, namespace: &Namespace) -> Result<()> {
+        let packet = serde_json::to_string(self).expect("a crafted packet has only numbers and text");
+        let mut command = namespace.bounded(binaries::find("shunt-lab")?);
+        run(command.args(["probe", "vxlan", &packet])).map(drop)
+    }
+
     /// The whole packet from the outer IPv4 header on.
     fn packet(&self) -> io::Result<Vec<u8>> {
         let mut frame = mac(&self.inner_target_mac)?.0.to_vec();
