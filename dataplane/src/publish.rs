@@ -211,11 +211,14 @@ impl<T> Subscriber<T> {
     /// is adopted by a later call.
     #[inline]
     pub fn refresh(&mut self) -> bool {
+        self.has_news() && self.adopt()
+    }
+
+    /// Whether a newer value waits. A worker that is about to sleep looks once more.
+    #[inline]
+    pub fn has_news(&self) -> bool {
         // Relaxed: a hint only; the mailbox's lock orders the value itself.
-        if self.seat.0.offered.load(Ordering::Relaxed) <= self.sequence {
-            return false;
-        }
-        self.adopt()
+        self.seat.0.offered.load(Ordering::Relaxed) > self.sequence
     }
 
     #[cold]

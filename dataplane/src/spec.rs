@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 use crate::net::{MacAddr, Protocol};
 
 /// A port's number in one switch: dense, from 0, below [`MAX_PORTS`]. A removed port's number may be used again.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct PortId(pub u16);
 
 impl fmt::Display for PortId {

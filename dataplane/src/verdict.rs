@@ -72,7 +72,7 @@ named! {
         ConntrackFull = "conntrack_full", "The connection table is full.";
         ConntrackContended = "conntrack_contended", "Another worker was putting the same flow into the table.";
         NoHeadroom = "no_headroom", "The frame has no room for the outer headers.";
-        NoPort = "no_port", "The route leads to a port that this worker cannot send on.";
+
     }
 }
 
