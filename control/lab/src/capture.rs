@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -13,6 +14,8 @@ use crate::{
     plan::VXLAN_PORT,
     wait,
 };
+
+static CAPTURES: AtomicU32 = AtomicU32::new(0);
 
 /// A running recording.
 #[derive(Debug)]
@@ -28,8 +31,9 @@ pub struct Recording {
 }
 
 impl Capture {
-    /// Records what matches the pcap `filter` on `interface`, into `NAME.pcap` in `folder`.
-    pub fn start(namespace: &Namespace, interface: &str, filter: &str, folder: &Path, name: &str) -> Result<Capture> {
+    /// Records what matches the pcap `filter` on `interface`, into a file of its own in `folder`.
+    pub fn start(namespace: &Namespace, interface: &str, filter: &str, folder: &Path) -> Result<Capture> {
+        let name = format!("capture-{}", CAPTURES.fetch_add(1, Ordering::Relaxed));
         let file = folder.join(format!("{name}.pcap"));
         let mut command = namespace.command("tcpdump");
         // Without a drop of privileges the file lies where root's directory is; each packet is written at once.

@@ -34,7 +34,7 @@ impl Ping {
 /// Runs `ping` with the words of `options` (which say how many and how fast) to `to`. No reply is no error.
 pub fn ping(from: &Namespace, options: &str, to: std::net::Ipv4Addr) -> Result<Ping> {
     let mut command = from.bounded("ping");
-    command.args(["-n", "-W", "1"]).args(options.split_whitespace()).arg(to.to_string());
+    command.args(["-n", "-W", "3"]).args(options.split_whitespace()).arg(to.to_string());
     let out = output(&mut command)?;
     let text = text(&out.stdout);
     let unreadable = |reason: &str| LabError::Unreadable {

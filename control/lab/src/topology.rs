@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use crate::{
@@ -17,10 +18,14 @@ use crate::{
     plan::{Forwarder, GATEWAY, NodePlan, Plan, PodPlan, TCP_PORT, UDP_PORT, UNDERLAY_MTU},
     shunt_node::ShuntNode,
     tidy::Tidy,
+    wait,
 };
 
 /// Begins the name of each namespace and directory that a lab makes; the process id follows.
 pub const PREFIX: &str = "shuntlab";
+
+/// How long a cable may take until it carries packets.
+const LINK_LIMIT: Duration = Duration::from_secs(10);
 
 static LABS: AtomicU32 = AtomicU32::new(0);
 
@@ -114,6 +119,7 @@ impl Lab {
             }
             lab.tell(at)?;
         }
+        lab.settle()?;
         Ok(lab)
     }
 
@@ -171,8 +177,23 @@ impl Lab {
             kernel_node::add_pod(&self.nodes[node].namespace, &plan)?;
         }
         let server = self.serve(&namespace, &plan.name, plan.address)?;
+        carries(&namespace, "eth0")?;
+        carries(&self.nodes[node].namespace, &plan.interface)?;
         self.nodes[node].pods.push(Pod { plan, namespace, _server: server });
         Ok(())
+    }
+
+    /// Waits until each cable carries packets. The kernel notices that a link is up a little later, up to a second when
+    /// many come up, and drops what is sent before.
+    fn settle(&self) -> Result<()> {
+        for node in &self.nodes {
+            carries(&node.namespace, "eth0")?;
+            carries(&self.underlay, &node.plan.name())?;
+        }
+        wait::until("the underlay's bridge to forward", LINK_LIMIT, || {
+            let ports = self.underlay.run("bridge link show").map_err(|error| error.to_string())?;
+            if ports.lines().all(|port| port.contains("state forwarding")) { Ok(()) } else { Err(ports) }
+        })
     }
 
     /// Removes a pod with its namespace and veth.
@@ -242,6 +263,13 @@ impl Lab {
     pub fn log(&self, name: &str) -> PathBuf {
         self.folder.join(format!("{name}.log"))
     }
+}
+
+fn carries(namespace: &Namespace, interface: &str) -> Result<()> {
+    wait::until(&format!("{interface} in {} to be up", namespace.name()), LINK_LIMIT, || {
+        let link = namespace.ip(&format!("-o link show dev {interface}")).map_err(|error| error.to_string())?;
+        if link.contains(" state UP ") { Ok(()) } else { Err(link) }
+    })
 }
 
 fn unknown(what: &str, name: &str) -> LabError {

@@ -66,7 +66,7 @@ fn crafted(lab: &Lab, source_port: u16, inner_tos: u8, tos: u8) -> Result<Crafte
 fn marks_made_on_the_underlay_reach_the_pod(forwarder: Forwarder) {
     trial(Plan::three_nodes(forwarder), |lab| {
         let sender = &lab.node("node-c")?.namespace;
-        let capture = Capture::start(&lab.pod("a1")?.namespace, "eth0", "udp dst port 40000", lab.folder(), "marks")?;
+        let capture = Capture::start(&lab.pod("a1")?.namespace, "eth0", "udp dst port 40000", lab.folder())?;
         for (case, (inner, outer, _)) in (1..).zip(DECAPSULATION) {
             crafted(lab, case, EF | inner, outer)?.send_from(sender)?;
         }
@@ -89,16 +89,16 @@ fn the_inner_class_is_left_alone(forwarder: Forwarder) {
         let (a1, c1) = (lab.pod("a1")?, lab.pod("c1")?);
         for (from, to, node) in [(a1, c1, "node-a"), (c1, a1, "node-c")] {
             for ecn in [NOT_ECT, ECT_1, ECT_0] {
-                let outside = Capture::start(&lab.underlay, node, "udp port 8472", lab.folder(), "outside")?;
-                let inside = Capture::start(&to.namespace, "eth0", "icmp", lab.folder(), "inside")?;
+                let outside = Capture::start(&lab.underlay, node, "udp port 8472", lab.folder())?;
+                let inside = Capture::start(&to.namespace, "eth0", "icmp", lab.folder())?;
                 let ping = tools::ping(&from.namespace, &format!("-c 3 -i 0.05 -Q {}", EF | ecn), to.address())?;
                 assert!(ping.is_complete(), "{}", ping.text);
                 let requests = "icmp.type == 8";
                 for row in inside.finish()?.rows(requests, &["ip.dsfield"])? {
                     assert_eq!(row[0], format!("0x{:02x}", EF | ecn));
                 }
-                let outer_and_inner = outside.finish()?.rows(requests, &["ip.dsfield"])?;
-                assert_eq!(outer_and_inner.len(), 3);
+                let outer_and_inner = outside.finish()?.rows(requests, &["ip.dsfield", "icmp.seq"])?;
+                assert_eq!(outer_and_inner.len(), 3, "{outer_and_inner:?}");
                 for row in outer_and_inner {
                     assert_eq!(row[0], format!("0x{ecn:02x},0x{:02x}", EF | ecn), "outer, inner from {node}");
                 }
@@ -112,7 +112,7 @@ fn the_inner_class_is_left_alone(forwarder: Forwarder) {
 #[test]
 fn congestion_experienced_is_carried_outside() {
     trial(Plan::three_nodes(Forwarder::Shunt), |lab| {
-        let outside = Capture::start(&lab.underlay, "node-a", "udp port 8472", lab.folder(), "outside")?;
+        let outside = Capture::start(&lab.underlay, "node-a", "udp port 8472", lab.folder())?;
         let to = lab.pod("c1")?.address();
         let ping = tools::ping(&lab.pod("a1")?.namespace, &format!("-c 3 -i 0.05 -Q {CE}"), to)?;
         assert!(ping.is_complete(), "{}", ping.text);

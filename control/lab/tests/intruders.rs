@@ -40,7 +40,7 @@ fn right(lab: &Lab) -> Result<Crafted> {
 fn dropped(lab: &Lab, crafted: &Crafted, reason: &str) -> Result<()> {
     let shunt = lab.node("node-a")?.shunt()?;
     let before = shunt.counters()?.dropped(reason);
-    let capture = Capture::start(&lab.pod("a1")?.namespace, "eth0", "udp", lab.folder(), "intruders")?;
+    let capture = Capture::start(&lab.pod("a1")?.namespace, "eth0", "udp", lab.folder())?;
     crafted.send_from(&lab.node("node-c")?.namespace)?;
     wait::until(&format!("{COUNT} drops for {reason}"), Duration::from_secs(3), || {
         let counters = shunt.counters().map_err(|error| error.to_string())?;
@@ -55,7 +55,7 @@ fn dropped(lab: &Lab, crafted: &Crafted, reason: &str) -> Result<()> {
 
 /// Sends `crafted` from node-c; a1 must get every packet.
 fn accepted(lab: &Lab, crafted: &Crafted) -> Result<()> {
-    let capture = Capture::start(&lab.pod("a1")?.namespace, "eth0", "udp", lab.folder(), "accepted")?;
+    let capture = Capture::start(&lab.pod("a1")?.namespace, "eth0", "udp", lab.folder())?;
     crafted.send_from(&lab.node("node-c")?.namespace)?;
     let arrived = capture.finish()?.count(&format!("udp.dstport == {UDP_PORT}"))?;
     assert_eq!(arrived, COUNT as usize, "{:?}", crafted.checksum);

@@ -77,7 +77,7 @@ fn transfers(forwarder: Forwarder, on: bool) {
         }
         for (from, to) in [("a1", "a2"), ("a1", "b1"), ("b1", "a1"), ("a1", "c1"), ("c1", "a1")] {
             let (from, to) = (lab.pod(from)?, lab.pod(to)?);
-            let capture = Capture::start(&to.namespace, "eth0", "udp or tcp", lab.folder(), "offload")?;
+            let capture = Capture::start(&to.namespace, "eth0", "udp or tcp", lab.folder())?;
             let target = SocketAddrV4::new(to.address(), TCP_PORT);
             checks::echo(&from.namespace, target, 3_000_000)?.must_hold(&format!("TCP, offload {on}"));
             checks::reach(&from.namespace, to.address())?.must_hold(&format!("offload {on}"));

@@ -15,7 +15,7 @@ use shunt_control_lab::{
 /// Ping, UDP and TCP from pod to pod, recorded on the underlay at the first pod's node.
 fn recorded(lab: &Lab, from: &str, to: &str) -> Result<Recording> {
     let node = format!("node-{}", &from[..1]);
-    let capture = Capture::start(&lab.underlay, &node, "udp port 8472", lab.folder(), "underlay")?;
+    let capture = Capture::start(&lab.underlay, &node, "udp port 8472", lab.folder())?;
     let (from, to) = (lab.pod(from)?, lab.pod(to)?.address());
     assert!(tools::ping(&from.namespace, "-c 5 -i 0.02", to)?.is_complete());
     for size in [1, 17, 64, 511, 1422] {
