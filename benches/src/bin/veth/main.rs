@@ -1,0 +1,139 @@
+//! Packets per second from one veth to another: the least program over AF_XDP, and the kernel doing a node's work.
+//!
+//! `cargo run --release -p shunt-benches --bin veth [-- --rounds N --seconds S --json FILE]`, as root, with two cores.
+//!
+//! 64-byte UDP packets of 4096 flows to a ClusterIP come from core 0 faster than anyone forwards them; core 1 belongs to
+//! the contender. Contenders take turns in every round, so that a machine that drifts drifts for all of them.
+#![deny(unsafe_code)]
+
+mod forwarder;
+mod kernel;
+mod probe;
+mod report;
+mod source;
+mod topology;
+
+use std::{
+    net::Ipv4Addr,
+    thread,
+    time::{Duration, Instant},
+};
+
+use probe::Work;
+use report::{Report, Sample};
+use source::{Source, Traffic};
+use topology::{Receive, SOURCE_CORE, Topology, arrived, place_receive};
+
+pub type Error = Box<dyn std::error::Error>;
+
+/// The cluster that all contenders serve.
+pub const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 10);
+pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+pub const VIP_PORT: u16 = 80;
+pub const BACKENDS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 244, 2, 10), Ipv4Addr::new(10, 244, 2, 11)];
+pub const TARGET_PORT: u16 = 8080;
+pub const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
+pub const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 2);
+pub const REMOTE_VTEP_MAC: &str = "0a:58:00:00:00:02";
+const FLOWS: u32 = 4096;
+
+/// Who forwards, and where the receive side of its interface runs.
+struct Contender {
+    name: &'static str,
+    receive: Receive,
+    work: Work,
+    start: fn(&Topology) -> Result<Box<dyn std::any::Any>, Error>,
+}
+
+const CONTENDERS: &[Contender] = &[
+    Contender {
+        name: "forwarder",
+        receive: Receive::SourceCore,
+        work: Work::Swap,
+        start: |topology| Ok(Box::new(forwarder::Forwarder::start(topology)?)),
+    },
+    Contender {
+        name: "forwarder, receive on its core",
+        receive: Receive::SwitchCore,
+        work: Work::Swap,
+        start: |topology| Ok(Box::new(forwarder::Forwarder::start(topology)?)),
+    },
+    Contender {
+        name: "kernel, RPS",
+        receive: Receive::SourceCore,
+        work: Work::TranslateAndEncapsulate,
+        start: |topology| Ok(Box::new(kernel::Kernel::start(topology, true)?)),
+    },
+    Contender {
+        name: "kernel, receive on its core",
+        receive: Receive::SwitchCore,
+        work: Work::TranslateAndEncapsulate,
+        start: |topology| Ok(Box::new(kernel::Kernel::start(topology, false)?)),
+    },
+];
+
+struct Options {
+    rounds: u32,
+    seconds: f64,
+    json: Option<String>,
+}
+
+fn main() -> Result<(), Error> {
+    let options = options()?;
+    let topology = Topology::build()?;
+    let traffic = Traffic {
+        from_mac: topology.source_mac,
+        to_mac: topology.input.mac,
+        from: POD,
+        to: VIP,
+        to_port: VIP_PORT,
+        flows: FLOWS,
+    };
+    let mut report = Report::new(CONTENDERS.iter().map(|contender| contender.name));
+    for round in 1..=options.rounds {
+        for contender in CONTENDERS {
+            let sample = measure(contender, &topology, traffic, options.seconds)
+                .map_err(|error| format!("{}: {error}", contender.name))?;
+            eprintln!("round {round}: {:32} {sample}", contender.name);
+            report.add(contender.name, sample);
+        }
+    }
+    print!("{report}");
+    if let Some(path) = options.json {
+        std::fs::write(path, report.json()?)?;
+    }
+    Ok(())
+}
+
+fn measure(contender: &Contender, topology: &Topology, traffic: Traffic, seconds: f64) -> Result<Sample, Error> {
+    let _running = (contender.start)(topology)?;
+    place_receive(contender.receive)?;
+    probe::check(contender.work, || Source::start("src", traffic, SOURCE_CORE, Some(64)))?;
+    let source = Source::start("src", traffic, SOURCE_CORE, None)?;
+    // All flows are known and all queues full before the clock starts.
+    thread::sleep(Duration::from_millis(500));
+    let (start, sent, received) = (Instant::now(), source.sent(), arrived()?);
+    thread::sleep(Duration::from_secs_f64(seconds));
+    let (sent, received, elapsed) = (source.sent() - sent, arrived()? - received, start.elapsed().as_secs_f64());
+    drop(source);
+    place_receive(Receive::SourceCore)?;
+    Ok(Sample { offered: sent as f64 / elapsed, forwarded: received as f64 / elapsed })
+}
+
+fn options() -> Result<Options, Error> {
+    let mut options = Options { rounds: 5, seconds: 2.0, json: None };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
+        match word.as_str() {
+            "--rounds" => options.rounds = value.parse().map_err(|_| "--rounds takes a number")?,
+            "--seconds" => options.seconds = value.parse().map_err(|_| "--seconds takes a number")?,
+            "--json" => options.json = Some(value),
+            _ => return Err(format!("unknown option {word}: there are --rounds, --seconds and --json").into()),
+        }
+    }
+    if options.rounds == 0 || options.seconds <= 0.0 {
+        return Err("--rounds and --seconds must be above 0".into());
+    }
+    Ok(options)
+}
