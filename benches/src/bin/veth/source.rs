@@ -4,13 +4,14 @@ use std::{
     net::Ipv4Addr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
 };
 
 use aya::{
     EbpfLoader, include_bytes_aligned,
+    maps::{Array, MapData},
     programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp},
 };
 use nix::net::if_::if_nametoindex;
@@ -23,8 +24,9 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/source.
 /// Frames of one packet between batches: the kernel lets other work on the core run in between.
 const BATCH: u32 = 64;
 
-/// Frames of one system call, after which the source looks whether it should stop.
-const FRAMES_PER_CALL: u32 = BATCH * 256;
+/// Frames of one system call, after which the source looks whether it should stop: some hundred milliseconds' worth,
+/// because each call waits for RCU when it begins and when it ends.
+const FRAMES_PER_CALL: u32 = BATCH * 8192;
 
 /// Bytes of a packet: 64 on the wire with the frame check sequence.
 pub const PACKET_LEN: usize = 60;
@@ -76,7 +78,8 @@ fn checksum(bytes: &[u8], pseudo: u32) -> u16 {
 /// A running source. Dropping it stops it.
 pub struct Source {
     stop: Arc<AtomicBool>,
-    sent: Arc<AtomicU64>,
+    /// The program's count of frames, which wraps.
+    sent: Array<MapData, u32>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -97,8 +100,9 @@ impl Source {
         let program: &mut Xdp = object.program_mut("source").ok_or("the object defines source")?.try_into()?;
         program.load()?;
 
-        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (stopped, count) = (stop.clone(), sent.clone());
+        let sent = Array::try_from(object.take_map(".bss").ok_or("the object counts in .bss")?)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
         let thread = thread::Builder::new().name("source".into()).spawn(move || {
             pin(core);
             let program: &Xdp = object.program("source").expect("as above").try_into().expect("as above");
@@ -109,7 +113,6 @@ impl Source {
                 options.repeat = repeat;
                 options.attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
                 program.test_run(options).expect("the kernel runs live frames (5.18 and newer)");
-                count.fetch_add(repeat.into(), Ordering::Relaxed);
                 if limit.is_some() {
                     break;
                 }
@@ -118,9 +121,9 @@ impl Source {
         Ok(Source { stop, sent, thread: Some(thread) })
     }
 
-    /// Frames sent so far.
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+    /// Frames sent so far, modulo 2^32.
+    pub fn sent(&self) -> Result<u32, Error> {
+        Ok(self.sent.get(&0, 0)?)
     }
 }
 
