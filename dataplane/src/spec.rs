@@ -2,15 +2,21 @@
 //!
 //! Control writes a [`ForwardingSpec`]; workers never see it.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{fmt, net::Ipv4Addr, sync::Arc};
 
 use ipnet::Ipv4Net;
 
 use crate::net::{MacAddr, Protocol};
 
 /// A port's number in one switch: dense, from 0, below [`MAX_PORTS`]. A removed port's number may be used again.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct PortId(pub u16);
+
+impl fmt::Display for PortId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
 
 /// Ports one switch can have: 256 pods, uplinks and the host port.
 pub const MAX_PORTS: usize = 272;
@@ -20,9 +26,9 @@ pub const MAX_PORTS: usize = 272;
 pub enum PortRole {
     /// Towards other nodes: VXLAN for our VTEP, and native packets for our pods.
     Uplink,
-    /// One pod's veth. Its checksums may be unfinished.
+    /// One pod's veth.
     Pod,
-    /// The node's own kernel stack. Its checksums may be unfinished.
+    /// The node's own kernel stack.
     Host,
 }
 
@@ -37,6 +43,9 @@ pub struct PortSpec {
     pub mac: MacAddr,
     /// Longest IP packet it carries, in bytes.
     pub mtu: u16,
+    /// Packets may arrive with TCP and UDP checksums left unfinished, holding only the pseudo header's sum: true for
+    /// devices without wire (veth, TAP, virtio), false for a network card.
+    pub unfinished_checksums: bool,
 }
 
 /// The overlay (RFC 7348, as flannel's kernel device does it).

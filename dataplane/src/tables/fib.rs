@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn the_longest_of_overlapping_prefixes_wins_in_any_order() {
-        let mut routes = vec![
+        let mut routes = [
             (net("10.0.0.0/8"), 1),
             (net("10.244.0.0/16"), 2),
             (net("10.244.1.0/24"), 3),

@@ -174,6 +174,11 @@ impl Conntrack {
         self.free.in_use()
     }
 
+    /// Entries at or above this index were never used.
+    pub fn high_water(&self) -> u32 {
+        self.free.high_water(&self.entries)
+    }
+
     /// The hash of a key; it also selects backends and entropy ports.
     #[inline(always)]
     pub fn hash(&self, key: Key) -> u64 {
@@ -306,7 +311,7 @@ impl Conntrack {
     /// round the share and returns how many were removed.
     pub fn sweep(&self, cursor: &mut u32, share: (u32, u32), budget: u32, tick: u32) -> u32 {
         let (share, shares) = share;
-        let used = self.free.high_water(&self.entries);
+        let used = self.high_water();
         let (start, end) = (
             (u64::from(used) * u64::from(share) / u64::from(shares)) as u32,
             (u64::from(used) * u64::from(share + 1) / u64::from(shares)) as u32,
@@ -328,7 +333,7 @@ impl Conntrack {
 
     /// Reads every live flow, in table order. Each is consistent in itself; the whole is not a moment's picture.
     pub fn flows(&self) -> impl Iterator<Item = Flow> {
-        (0..self.free.high_water(&self.entries)).filter_map(|entry| {
+        (0..self.high_water()).filter_map(|entry| {
             let words = &self.entries[entry as usize].0;
             let forward = [words[0].load(Ordering::Relaxed), words[1].load(Ordering::Relaxed)];
             let hit = self.read(Slot::new(entry, Direction::Forward), forward)?;

@@ -1,0 +1,106 @@
+//! Where packets go: the header to put in front of them, and the port.
+
+use crate::{
+    net::MacAddr,
+    spec::{PortId, PortSpec, VtepSpec, VxlanSpec},
+    wire::{be16, checksum, ethernet, ipv4, udp, vxlan},
+};
+
+/// Bytes of the longest header: outer Ethernet, IPv4, UDP, VXLAN, inner Ethernet. One cache line, exactly.
+pub const HEADER_LEN: usize = vxlan::OVERHEAD + ethernet::HEADER_LEN;
+
+/// Where the outer IPv4 header starts in an overlay header.
+pub const OUTER_IP: usize = ethernet::HEADER_LEN;
+/// Where the outer UDP header starts.
+pub const OUTER_UDP: usize = OUTER_IP + ipv4::HEADER_LEN;
+
+/// What is done with packets that go there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Kind {
+    /// A new Ethernet header.
+    Plain,
+    /// Outer headers and a new inner Ethernet header.
+    Overlay,
+    /// For the switch itself.
+    Local,
+    /// Nobody: ICMP network unreachable.
+    Unreachable,
+    /// A service range: no service has the address.
+    ServiceRange,
+    /// The next hop's MAC address is not known yet.
+    Unresolved,
+}
+
+/// One next hop: the header in the first cache line, the rest in the second.
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
+pub struct NextHop {
+    /// The header to copy; a plain one is in its last 14 bytes.
+    pub header: [u8; HEADER_LEN],
+    /// Sum of the outer IPv4 header's words, with length, identification and ECN zero.
+    pub outer_sum: u32,
+    /// Longest IP packet that may go there, in bytes, before encapsulation.
+    pub mtu: u16,
+    /// The port to send on.
+    pub port: PortId,
+    /// What to do.
+    pub kind: Kind,
+}
+
+impl NextHop {
+    /// A next hop that sends nothing.
+    pub fn inert(kind: Kind) -> NextHop {
+        NextHop { header: [0; HEADER_LEN], outer_sum: 0, mtu: u16::MAX, port: PortId(u16::MAX), kind }
+    }
+
+    /// The station `mac` behind `port`.
+    pub fn plain(port: &PortSpec, mac: MacAddr) -> NextHop {
+        let mut next_hop = NextHop { mtu: port.mtu, port: port.id, ..NextHop::inert(Kind::Plain) };
+        ethernet::emit(&mut next_hop.header[vxlan::OVERHEAD..], mac, port.mac, ethernet::IPV4);
+        next_hop
+    }
+
+    /// The VTEP `vtep`, whose underlay next hop is `mac`, over `uplink`.
+    ///
+    /// The outer header is the one flannel's kernel device sends: TTL 64, DF clear, DSCP 0 (the pipe model of
+    /// RFC 2983: the inner DSCP is not shown to the underlay), UDP checksum 0.
+    pub fn overlay(uplink: &PortSpec, vxlan: &VxlanSpec, vtep: &VtepSpec, mac: MacAddr) -> NextHop {
+        let mtu = uplink.mtu.saturating_sub(vxlan::OVERHEAD as u16);
+        let mut next_hop = NextHop { mtu, port: uplink.id, ..NextHop::inert(Kind::Overlay) };
+        let header = &mut next_hop.header;
+        ethernet::emit(header, mac, uplink.mac, ethernet::IPV4);
+        ipv4::Header {
+            tos: 0,
+            total_len: 0,
+            id: 0,
+            flags: 0,
+            ttl: ipv4::DEFAULT_TTL,
+            protocol: ipv4::UDP,
+            src: vxlan.local.into(),
+            dst: vtep.address.into(),
+        }
+        .emit(&mut header[OUTER_IP..]);
+        next_hop.outer_sum = u32::from(!be16(header, OUTER_IP + ipv4::CHECKSUM));
+        udp::emit(&mut header[OUTER_UDP..], 0, vxlan.udp_port, 0);
+        vxlan::emit(&mut header[OUTER_UDP + udp::HEADER_LEN..], vxlan.vni);
+        ethernet::emit(&mut header[vxlan::OVERHEAD..], vtep.mac, vxlan.mac, ethernet::IPV4);
+        next_hop
+    }
+
+    /// Sum of the words that a packet adds to [`NextHop::outer_sum`].
+    #[inline(always)]
+    pub fn outer_checksum(&self, ecn: u8, total_len: u16, id: u16) -> u16 {
+        checksum::finish(u64::from(self.outer_sum) + u64::from(ecn) + u64::from(total_len) + u64::from(id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_next_hop_is_two_cache_lines() {
+        assert_eq!((HEADER_LEN, size_of::<NextHop>()), (64, 128));
+    }
+}

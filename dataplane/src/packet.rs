@@ -1,0 +1,155 @@
+//! A batch: frames, and what the stages found out about them.
+
+use crate::{
+    io::Frame,
+    spec::PortId,
+    tables::conntrack::Key,
+    verdict::{Answer, Verdict},
+};
+
+/// Packets that go through the stages together at most: enough to amortise a stage's instructions, few enough for the
+/// first-level cache.
+pub const BATCH: usize = 256;
+
+/// What is known about one packet. 64 bytes.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Meta {
+    /// Its five-tuple, packed.
+    pub key: Key,
+    /// The tuple of packets the other way once translated: what the packet is rewritten to, reversed.
+    pub other: Key,
+    /// Seeded hash of `key`; valid if [`Meta::HASHED`] is set.
+    pub hash: u64,
+    /// Index of its next hop in the snapshot.
+    pub next_hop: u32,
+    /// Its fate so far.
+    pub verdict: Verdict,
+    /// The port it came in on.
+    pub in_port: PortId,
+    /// Bytes of its IPv4 header.
+    pub ip_header_len: u8,
+    /// Flags of its TCP header, else 0.
+    pub tcp_flags: u8,
+    /// The constants below.
+    pub flags: u8,
+    /// What the packet is, if the switch made it.
+    pub answer: Option<Answer>,
+}
+
+impl Meta {
+    /// A fragment: it has no ports, though the first one carries them.
+    pub const FRAGMENT: u8 = 1;
+    /// `hash` is valid.
+    pub const HASHED: u8 = 2;
+    /// Addresses and ports are rewritten to the reverse of `other`.
+    pub const TRANSLATE: u8 = 4;
+    /// `next_hop` is decided.
+    pub const ROUTED: u8 = 8;
+    /// Came out of a VXLAN packet.
+    pub const DECAPSULATED: u8 = 16;
+
+    /// True if a flag is set.
+    #[inline(always)]
+    pub fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Source address.
+    #[inline(always)]
+    pub fn src(&self) -> u32 {
+        (self.key[0] >> 32) as u32
+    }
+
+    /// Destination address.
+    #[inline(always)]
+    pub fn dst(&self) -> u32 {
+        self.key[0] as u32
+    }
+
+    /// Destination port.
+    #[inline(always)]
+    pub fn dst_port(&self) -> u16 {
+        (self.key[1] >> 32) as u16
+    }
+
+    /// IP protocol.
+    #[inline(always)]
+    pub fn protocol(&self) -> u8 {
+        self.key[1] as u8
+    }
+
+    /// Source port.
+    #[inline(always)]
+    pub fn src_port(&self) -> u16 {
+        (self.key[1] >> 48) as u16
+    }
+
+    /// True while no stage has decided the packet's fate.
+    #[inline(always)]
+    pub fn is_pending(&self) -> bool {
+        self.verdict == Verdict::Pending
+    }
+
+    fn new(in_port: PortId) -> Meta {
+        Meta {
+            key: [0; 2],
+            other: [0; 2],
+            hash: 0,
+            next_hop: 0,
+            verdict: Verdict::Pending,
+            in_port,
+            ip_header_len: 0,
+            tcp_flags: 0,
+            flags: 0,
+            answer: None,
+        }
+    }
+}
+
+/// Up to [`BATCH`] packets in hand. The frame and the meta of a packet have the same index.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The frames.
+    pub frames: Vec<Frame>,
+    /// What is known about each.
+    pub metas: Vec<Meta>,
+}
+
+impl Batch {
+    /// An empty batch with room for [`BATCH`] packets.
+    pub fn new() -> Batch {
+        Batch { frames: Vec::with_capacity(BATCH), metas: Vec::with_capacity(BATCH) }
+    }
+
+    /// Packets in it.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// True if it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Packets that still fit.
+    pub fn room(&self) -> usize {
+        BATCH - self.frames.len()
+    }
+
+    /// Gives the frames that were appended to `frames` since the last call their metas: they came in on `port`.
+    #[inline]
+    pub fn received_on(&mut self, port: PortId) {
+        self.metas.resize(self.frames.len(), Meta::new(port));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meta_is_one_cache_line() {
+        assert_eq!(size_of::<Meta>(), 64);
+    }
+}

@@ -1,0 +1,116 @@
+//! The hot path: the life of a burst, top to bottom.
+//!
+//! A pure function of the packets, the snapshot, the connection table, the time and the worker's small state: a
+//! recorded run can be replayed.
+
+use crate::{
+    counters::WorkerCounters,
+    packet::{BATCH, Batch, Meta},
+    snapshot::Snapshot,
+    spec::PortRole,
+    stages::{
+        decap, forward, local, parse, route,
+        service::{self, Errors},
+        track::{self, Slots},
+    },
+    tables::Conntrack,
+    time::{Now, TokenBucket},
+    verdict::{Answer, Verdict},
+};
+
+/// What a burst is forwarded by.
+#[derive(Clone, Copy)]
+pub struct Env<'a> {
+    /// The forwarding state.
+    pub snapshot: &'a Snapshot,
+    /// The connection table, shared with other workers.
+    pub conntrack: &'a Conntrack,
+    /// This worker's counters.
+    pub counters: &'a WorkerCounters,
+    /// The time of the burst.
+    pub now: Now,
+}
+
+/// ICMP errors one worker sends per second, on average and at once (RFC 1812, section 4.3.2.8 asks for a limit).
+const ERRORS_PER_SECOND: u32 = 1000;
+const ERROR_BURST: u32 = 100;
+
+/// One worker's pipeline and what it remembers from burst to burst.
+#[derive(Debug)]
+pub struct Pipeline {
+    slots: Box<Slots>,
+    errors: Errors,
+    ip_id: u16,
+    error_budget: TokenBucket,
+}
+
+impl Pipeline {
+    /// A pipeline. Workers with different `seed`s number their outer headers differently.
+    pub fn new(seed: u16) -> Pipeline {
+        Pipeline {
+            slots: Box::new([None; BATCH]),
+            errors: Vec::with_capacity(BATCH),
+            ip_id: seed,
+            error_budget: TokenBucket::new(ERRORS_PER_SECOND, ERROR_BURST),
+        }
+    }
+
+    /// Takes a batch from received frames to verdicts: afterwards no packet is pending.
+    #[inline]
+    pub fn run(&mut self, batch: &mut Batch, env: &Env) {
+        decap::run(batch, env.snapshot);
+        parse::run(batch, env.snapshot);
+        track::run(batch, &mut self.slots, env);
+        service::run(batch, &mut self.errors, env);
+        route::run(batch, env.snapshot);
+        forward::run(batch, &mut self.errors, &mut self.ip_id, env);
+        if !self.errors.is_empty() {
+            self.answer(batch, env);
+        }
+        count(&batch.metas, env);
+    }
+
+    /// Sends the switch's own messages instead of the packets they are about.
+    #[cold]
+    fn answer(&mut self, batch: &mut Batch, env: &Env) {
+        let errors = std::mem::replace(&mut self.errors, Vec::new());
+        for &(at, answer) in &errors {
+            let (frame, meta) = (&mut batch.frames[usize::from(at)], &mut batch.metas[usize::from(at)]);
+            let allowed = answer == Answer::Echo || self.error_budget.take(env.now);
+            if !allowed || !local::answer(frame, meta, answer, env.snapshot) {
+                meta.verdict = Verdict::Drop(local::unanswered(answer));
+            }
+        }
+        self.errors = errors;
+        self.errors.clear();
+        // The answers are routed like any packet; one that cannot be sent is not answered in its turn.
+        route::run(batch, env.snapshot);
+        forward::run(batch, &mut self.errors, &mut self.ip_id, env);
+        for (at, _) in self.errors.drain(..) {
+            let meta = &mut batch.metas[usize::from(at)];
+            meta.verdict =
+                Verdict::Drop(meta.answer.map_or_else(|| unreachable!("only answers are left"), local::unanswered));
+        }
+    }
+}
+
+/// Counts every packet's fate at the port it came in on.
+#[inline(always)]
+fn count(metas: &[Meta], env: &Env) {
+    // Packets of a burst mostly share port and fate, so runs of them are counted at once.
+    let mut rest = metas;
+    while let Some(first) = rest.first() {
+        let alike = |meta: &&Meta| meta.in_port == first.in_port && meta.verdict == first.verdict;
+        let run = rest.iter().take_while(alike).count();
+        let port = env.counters.port(first.in_port);
+        let counter = match first.verdict {
+            Verdict::Tx(out) if env.snapshot.port(out).role == Some(PortRole::Host) => &port.to_host,
+            Verdict::Tx(_) => &port.forwarded,
+            Verdict::Answer(answer, _) => &port.answers[answer as usize],
+            Verdict::Drop(reason) => &port.drops[reason as usize],
+            Verdict::Pending => unreachable!("the forward stage leaves no packet pending"),
+        };
+        counter.add(run as u64);
+        rest = &rest[run..];
+    }
+}

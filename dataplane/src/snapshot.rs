@@ -1,0 +1,297 @@
+//! The immutable state that workers forward by, compiled from a [`ForwardingSpec`].
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
+
+use ipnet::Ipv4Net;
+
+use crate::{
+    net::{MacAddr, Protocol},
+    next_hop::{Kind, NextHop},
+    spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, ServiceSpec, Via},
+    tables::{Fib, ServiceTable, VtepTable, conntrack, maglev},
+};
+
+/// Next hop of every destination without a route.
+pub const NO_ROUTE: u32 = 0;
+/// Next hop of the service ranges.
+pub const SERVICE_RANGE: u32 = 1;
+/// Next hop of the switch's own addresses.
+pub const LOCAL: u32 = 2;
+/// Next hop of routes whose station's MAC address is not known.
+pub const UNRESOLVED: u32 = 3;
+
+/// The spec contradicts itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
+pub enum CompileError {
+    #[error("port number {0} is not below {MAX_PORTS}")]
+    PortNumber(PortId),
+    #[error("port number {0} is given to two ports")]
+    DuplicatePort(PortId),
+    #[error("{0} names port {1}, which does not exist")]
+    NoSuchPort(String, PortId),
+    #[error("VNI {0} does not fit into 24 bits")]
+    Vni(u32),
+    #[error("VTEPs are given, but no VXLAN settings")]
+    VtepsWithoutVxlan,
+    #[error("VTEP {0} is given twice")]
+    DuplicateVtep(Ipv4Addr),
+    #[error("route {0} leads to VTEP {1}, which does not exist")]
+    NoSuchVtep(Ipv4Net, Ipv4Addr),
+    #[error("route {0} is given twice")]
+    DuplicateRoute(Ipv4Net),
+    #[error("service {0} port {1}/{2} is given twice")]
+    DuplicateService(Ipv4Addr, u16, Protocol),
+    #[error("service {0} port {1}/{2} has {3} backends; at most {max} are possible", max = maglev::MAX_BACKENDS)]
+    TooManyBackends(Ipv4Addr, u16, Protocol, usize),
+    #[error("{0} different next hops; at most {max} are possible", max = conntrack::MAX_NEXT_HOPS)]
+    TooManyNextHops(usize),
+}
+
+/// A port, as parsing needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct PortEntry {
+    /// Its role; `None`: there is no such port.
+    pub role: Option<PortRole>,
+    /// Our address on it.
+    pub mac: MacAddr,
+    /// Checksums of TCP and UDP may be left for us to finish.
+    pub unfinished_checksums: bool,
+}
+
+/// The overlay, as decapsulation needs it.
+#[derive(Clone, Copy, Debug)]
+pub struct Overlay {
+    /// Our VNI.
+    pub vni: u32,
+    /// Our UDP port.
+    pub udp_port: u16,
+    /// Our address on the underlay.
+    pub local: u32,
+    /// Our VTEP's MAC address.
+    pub mac: MacAddr,
+}
+
+/// What all workers forward by. Never changed.
+pub struct Snapshot {
+    /// Counts up with every snapshot published.
+    pub generation: u32,
+    /// Indexed by port number.
+    pub ports: Box<[PortEntry; MAX_PORTS]>,
+    /// The overlay, if there is one.
+    pub overlay: Option<Overlay>,
+    /// Known remote VTEPs.
+    pub vteps: VtepTable,
+    /// Destination to index into `next_hops`.
+    pub fib: Arc<Fib>,
+    /// The next hops; the first four are the constants of this module.
+    pub next_hops: Box<[NextHop]>,
+    /// The services.
+    pub services: Arc<ServiceTable>,
+    /// The address answered by ARP on pod and host ports; 0: none.
+    pub gateway: u32,
+    /// The source of ICMP errors; 0: none are sent.
+    pub router: u32,
+    sources: Sources,
+}
+
+/// What the shared parts were built from, to know whether the next snapshot can share them too.
+#[derive(Debug)]
+struct Sources {
+    fib: Vec<(Ipv4Net, u32)>,
+    services: Vec<ServiceSpec>,
+    seed: u64,
+}
+
+impl Snapshot {
+    /// Compiles a spec. What did not change since `previous` is shared with it. `seed` keys the hashes.
+    pub fn compile(
+        spec: &ForwardingSpec,
+        previous: Option<&Snapshot>,
+        generation: u32,
+        seed: u64,
+    ) -> Result<Snapshot, CompileError> {
+        let ports = Ports::check(&spec.ports)?;
+        let overlay = check_overlay(spec)?;
+        let mut next_hops = NextHops::new();
+        let vteps = next_hops.of_vteps(spec, &ports)?;
+        let routes = fib_entries(spec, &ports, &vteps, &mut next_hops)?;
+        check_services(&spec.services)?;
+        if next_hops.list.len() >= conntrack::MAX_NEXT_HOPS as usize {
+            return Err(CompileError::TooManyNextHops(next_hops.list.len()));
+        }
+
+        let previous = previous.filter(|previous| previous.sources.seed == seed);
+        let fib = match previous {
+            Some(previous) if previous.sources.fib == routes => previous.fib.clone(),
+            _ => Arc::new(Fib::build(routes.iter().copied(), NO_ROUTE)),
+        };
+        let services = match previous {
+            Some(previous) if previous.sources.services == spec.services => previous.services.clone(),
+            _ => Arc::new(ServiceTable::build(&spec.services, previous.map(|p| &*p.services), seed)),
+        };
+        Ok(Snapshot {
+            generation,
+            ports: ports.entries,
+            overlay,
+            vteps: VtepTable::build(spec.vteps.iter().map(|vtep| vtep.address.into()), seed),
+            fib,
+            next_hops: next_hops.list.into(),
+            services,
+            gateway: spec.gateway.map_or(0, u32::from),
+            router: spec.router.map_or(0, u32::from),
+            sources: Sources { fib: routes, services: spec.services.clone(), seed },
+        })
+    }
+
+    /// A snapshot that drops everything: what workers start with.
+    pub fn empty(seed: u64) -> Snapshot {
+        Snapshot::compile(&ForwardingSpec::default(), None, 0, seed).expect("an empty spec cannot contradict itself")
+    }
+
+    /// The entry of a port.
+    #[inline(always)]
+    pub fn port(&self, id: PortId) -> &PortEntry {
+        const NOBODY: PortEntry = PortEntry { role: None, mac: MacAddr([0; 6]), unfinished_checksums: false };
+        self.ports.get(usize::from(id.0)).unwrap_or(&NOBODY)
+    }
+
+    /// A next hop. An index from another snapshot may be beyond the end: that is no route.
+    #[inline(always)]
+    pub fn next_hop(&self, index: u32) -> &NextHop {
+        self.next_hops.get(index as usize).unwrap_or(&self.next_hops[NO_ROUTE as usize])
+    }
+}
+
+struct Ports<'a> {
+    specs: HashMap<PortId, &'a PortSpec>,
+    entries: Box<[PortEntry; MAX_PORTS]>,
+}
+
+impl<'a> Ports<'a> {
+    fn check(list: &'a [PortSpec]) -> Result<Ports<'a>, CompileError> {
+        let nobody = PortEntry { role: None, mac: MacAddr::default(), unfinished_checksums: false };
+        let mut entries = Box::new([nobody; MAX_PORTS]);
+        let mut specs = HashMap::with_capacity(list.len());
+        for port in list {
+            let entry = entries.get_mut(usize::from(port.id.0)).ok_or(CompileError::PortNumber(port.id))?;
+            *entry =
+                PortEntry { role: Some(port.role), mac: port.mac, unfinished_checksums: port.unfinished_checksums };
+            if specs.insert(port.id, port).is_some() {
+                return Err(CompileError::DuplicatePort(port.id));
+            }
+        }
+        Ok(Ports { specs, entries })
+    }
+
+    fn get(&self, id: PortId, who: impl FnOnce() -> String) -> Result<&'a PortSpec, CompileError> {
+        self.specs.get(&id).copied().ok_or_else(|| CompileError::NoSuchPort(who(), id))
+    }
+}
+
+fn check_overlay(spec: &ForwardingSpec) -> Result<Option<Overlay>, CompileError> {
+    let Some(vxlan) = &spec.vxlan else {
+        return if spec.vteps.is_empty() { Ok(None) } else { Err(CompileError::VtepsWithoutVxlan) };
+    };
+    if vxlan.vni >= 1 << 24 {
+        return Err(CompileError::Vni(vxlan.vni));
+    }
+    Ok(Some(Overlay { vni: vxlan.vni, udp_port: vxlan.udp_port, local: vxlan.local.into(), mac: vxlan.mac }))
+}
+
+fn check_services(services: &[ServiceSpec]) -> Result<(), CompileError> {
+    let mut seen = HashSet::with_capacity(services.len());
+    for service in services {
+        let key = (service.vip, service.port, service.protocol);
+        if !seen.insert(key) {
+            return Err(CompileError::DuplicateService(key.0, key.1, key.2));
+        }
+        if service.backends.len() > maglev::MAX_BACKENDS {
+            return Err(CompileError::TooManyBackends(key.0, key.1, key.2, service.backends.len()));
+        }
+    }
+    Ok(())
+}
+
+/// The list of next hops, each in it once.
+struct NextHops {
+    list: Vec<NextHop>,
+    plain: HashMap<(PortId, MacAddr), u32>,
+}
+
+impl NextHops {
+    fn new() -> NextHops {
+        let list = [Kind::Unreachable, Kind::ServiceRange, Kind::Local, Kind::Unresolved].map(NextHop::inert);
+        NextHops { list: list.into(), plain: HashMap::new() }
+    }
+
+    fn push(&mut self, next_hop: NextHop) -> u32 {
+        self.list.push(next_hop);
+        self.list.len() as u32 - 1
+    }
+
+    fn plain(&mut self, port: &PortSpec, mac: MacAddr) -> u32 {
+        if let Some(index) = self.plain.get(&(port.id, mac)) {
+            return *index;
+        }
+        let index = self.push(NextHop::plain(port, mac));
+        self.plain.insert((port.id, mac), index);
+        index
+    }
+
+    /// One next hop per VTEP, by its address.
+    fn of_vteps(&mut self, spec: &ForwardingSpec, ports: &Ports) -> Result<HashMap<Ipv4Addr, u32>, CompileError> {
+        let mut of = HashMap::with_capacity(spec.vteps.len());
+        let Some(vxlan) = &spec.vxlan else { return Ok(of) };
+        for vtep in &spec.vteps {
+            let uplink = ports.get(vtep.uplink, || format!("VTEP {}", vtep.address))?;
+            let index = match vtep.next_hop {
+                Some(mac) => self.push(NextHop::overlay(uplink, vxlan, vtep, mac)),
+                None => UNRESOLVED,
+            };
+            if of.insert(vtep.address, index).is_some() {
+                return Err(CompileError::DuplicateVtep(vtep.address));
+            }
+        }
+        Ok(of)
+    }
+}
+
+/// Routes, service ranges and own addresses, as prefixes and next hops.
+fn fib_entries(
+    spec: &ForwardingSpec,
+    ports: &Ports,
+    vteps: &HashMap<Ipv4Addr, u32>,
+    next_hops: &mut NextHops,
+) -> Result<Vec<(Ipv4Net, u32)>, CompileError> {
+    let mut entries = Vec::with_capacity(spec.routes.len() + spec.service_cidrs.len() + 2);
+    let mut seen = HashSet::with_capacity(spec.routes.len());
+    for route in &spec.routes {
+        let prefix = route.prefix.trunc();
+        if !seen.insert(prefix) {
+            return Err(CompileError::DuplicateRoute(prefix));
+        }
+        let who = || format!("route {prefix}");
+        let next_hop = match &route.via {
+            Via::Port { port, mac } => next_hops.plain(ports.get(*port, who)?, *mac),
+            Via::Gateway { port, mac: Some(mac) } => next_hops.plain(ports.get(*port, who)?, *mac),
+            Via::Gateway { mac: None, .. } => UNRESOLVED,
+            Via::Vtep(address) => *vteps.get(address).ok_or(CompileError::NoSuchVtep(prefix, *address))?,
+            Via::Unreachable => NO_ROUTE,
+        };
+        entries.push((prefix, next_hop));
+    }
+    // Routes come first: the router's address may be a route to the host port, and a service range may be routed.
+    let own = [spec.gateway, spec.router].into_iter().flatten().map(|address| (Ipv4Net::from(address), LOCAL));
+    let ranges = spec.service_cidrs.iter().map(|range| (range.trunc(), SERVICE_RANGE));
+    for (prefix, next_hop) in own.chain(ranges) {
+        if seen.insert(prefix) {
+            entries.push((prefix, next_hop));
+        }
+    }
+    Ok(entries)
+}

@@ -1,0 +1,10 @@
+//! The steps of a packet's walk, one file each. Every stage goes over the whole batch before the next one starts.
+
+pub mod decap;
+pub mod forward;
+pub mod local;
+pub mod nat;
+pub mod parse;
+pub mod route;
+pub mod service;
+pub mod track;

@@ -1,0 +1,105 @@
+//! What becomes of a packet, and why.
+
+use crate::spec::PortId;
+
+/// A packet's fate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Not yet decided: later stages look at it.
+    Pending,
+    /// Sent out of a port (the host port is one of them).
+    Tx(PortId),
+    /// Turned into a message of the switch's own, which goes out of a port.
+    Answer(Answer, PortId),
+    /// Dropped.
+    Drop(DropReason),
+}
+
+macro_rules! named {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal, $sentence:literal;)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u8)]
+        pub enum $name {
+            $(#[doc = $sentence] $variant,)*
+        }
+
+        impl $name {
+            /// All of them, in the order of their numbers.
+            pub const ALL: [$name; [$($name::$variant),*].len()] = [$($name::$variant),*];
+
+            /// The name used in counters, metrics and the API.
+            pub fn name(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
+            }
+
+            /// What it means, for a person.
+            pub fn sentence(self) -> &'static str {
+                match self { $($name::$variant => $sentence,)* }
+            }
+        }
+    };
+}
+
+named! {
+    /// Why a packet was dropped.
+    DropReason {
+        Truncated = "truncated", "The frame ends before the headers it announces.";
+        NotOurMac = "not_our_mac", "The frame is addressed to another station.";
+        UnknownEtherType = "unknown_ethertype", "The frame carries neither IPv4 nor ARP (IPv6 is not switched yet).";
+        ArpIgnored = "arp_ignored", "An ARP message that asks for an address other than the gateway, or is no request.";
+        BadIpHeader = "bad_ip_header", "The IPv4 version, header length or total length is impossible.";
+        BadIpChecksum = "bad_ip_checksum", "The IPv4 header checksum is wrong.";
+        MartianSource = "martian_source", "The source address is multicast, loopback, broadcast or 0/8.";
+        BadL4Header = "bad_l4_header", "The packet ends before its TCP, UDP or ICMP header does.";
+        NotVxlan = "not_vxlan", "An uplink packet that is neither VXLAN for our VTEP nor routed here natively.";
+        BadVxlan = "bad_vxlan", "The outer UDP length or the VXLAN header is damaged, or carries no VNI.";
+        BadOuterChecksum = "bad_outer_checksum", "The outer UDP checksum is not zero and wrong.";
+        UnknownVni = "unknown_vni", "The VXLAN network identifier is not ours.";
+        UnknownVtep = "unknown_vtep", "The VXLAN packet comes from an address that is no known VTEP.";
+        EcnLost = "ecn_lost", "Congestion was marked on the way for a packet that cannot carry the mark (RFC 6040).";
+        NoRoute = "no_route", "No route leads to the destination.";
+        Unresolved = "unresolved_next_hop", "The next hop's MAC address is not known yet: the kernel is resolving it.";
+        TtlExpired = "ttl_expired", "The time to live ran out, and the error message about it was not sent (rate limit).";
+        TooBig = "too_big", "The packet is too big for the next hop, and the error message about it was not sent.";
+        ForwardedBroadcast = "forwarded_broadcast", "The destination is a multicast or broadcast address, which is not routed.";
+        SwitchAddress = "switch_address", "Sent to the switch's own address, and nothing it answers.";
+        NoService = "no_service", "The destination is in a service range, but no service has this address, protocol and port.";
+        NoBackend = "no_backend", "The service has no ready endpoint, and the error message about it was not sent.";
+        FragmentToService = "fragment_to_service", "A fragment sent to a service address: its ports are not known.";
+        Hairpin = "hairpin", "The service chose the client itself as the backend, which needs masquerading.";
+        ReplyInUse = "reply_in_use", "Answers could not be told from those of another flow of the same client to the same backend.";
+        ConntrackFull = "conntrack_full", "The connection table is full.";
+        ConntrackContended = "conntrack_contended", "Another worker was putting the same flow into the table.";
+        NoHeadroom = "no_headroom", "The frame has no room for the outer headers.";
+
+    }
+}
+
+named! {
+    /// What the switch itself answered.
+    Answer {
+        Arp = "arp_reply", "An ARP reply for the gateway address.";
+        Echo = "echo_reply", "An answer to a ping of one of the switch's addresses.";
+        TimeExceeded = "time_exceeded", "ICMP time exceeded, to the sender of a packet whose time to live ran out.";
+        FragmentationNeeded = "fragmentation_needed", "ICMP fragmentation needed, with the MTU that would fit.";
+        NetUnreachable = "net_unreachable", "ICMP network unreachable: no route.";
+        PortUnreachable = "port_unreachable", "ICMP port unreachable: a service without this port or without endpoints.";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn names_are_unique_and_sentences_are_sentences() {
+        let names: HashSet<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), DropReason::ALL.len());
+        for (at, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, at);
+            assert!(reason.sentence().ends_with('.'), "{}", reason.name());
+        }
+    }
+}

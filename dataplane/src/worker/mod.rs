@@ -1,0 +1,349 @@
+//! One worker: a pinned thread that takes bursts from its ports through the pipeline, to completion.
+//!
+//! While there is traffic it polls; after [`SPIN`] without any it sleeps until a socket becomes readable or it is woken.
+//! Control reaches it through [`Command`]s, which it takes between bursts; nothing it does for control allocates or
+//! frees much, and nothing waits.
+
+mod inbox;
+mod ports;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crossbeam::channel::{Receiver, Sender};
+use mio::{Events, Poll, Token, Waker};
+
+pub use self::inbox::{Inbox, Owners};
+use self::ports::Ports;
+use crate::{
+    counters::WorkerCounters,
+    io::{Frame, FramePool, PacketIo},
+    packet::{BATCH, Batch},
+    pipeline::{Env, Pipeline},
+    publish::Subscriber,
+    snapshot::Snapshot,
+    spec::PortId,
+    tables::Conntrack,
+    time::Now,
+    verdict::Verdict,
+};
+
+/// How long a worker polls in vain before it sleeps. Longer than it takes to wake up, so that traffic with short gaps
+/// is not slowed down; short enough that an idle switch costs nothing.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// How long it sleeps at most, so that flows expire on an idle switch too.
+const NAP: Duration = Duration::from_millis(500);
+
+/// Frames taken from one port before the next one's turn.
+const PORT_BURST: usize = 64;
+
+/// In this time a worker looks at its whole share of the connection table once.
+const SWEEP: Duration = Duration::from_secs(8);
+
+/// Entries looked at per burst at most: about 5 microseconds.
+const SWEEP_BURST: u64 = 512;
+
+const WAKE: Token = Token(usize::MAX);
+
+/// What control asks of a worker.
+pub enum Command {
+    /// Serve one more queue of a port.
+    Attach(PortId, Box<dyn PacketIo>),
+    /// Give back the queues of a port. What was still to be sent on it is dropped.
+    Detach(PortId, Sender<Vec<Box<dyn PacketIo>>>),
+    /// Frames of this worker's pool that closed devices held.
+    Return(Vec<Frame>),
+    /// Tell where the frames are, at a moment when none is in hand.
+    Census(Sender<Census>),
+    /// End.
+    Stop,
+}
+
+/// Where a worker's frames are, and what its devices missed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// All frames of the pool.
+    pub capacity: u32,
+    /// Free ones.
+    pub free: u32,
+    /// Taken from a device and not yet handed to another or freed: none between bursts.
+    pub in_hand: u32,
+    /// In fill and RX rings.
+    pub receive: u32,
+    /// In TX and completion rings.
+    pub transmit: u32,
+    /// Frames that devices dropped before the switch saw them, by port.
+    pub missed: Vec<(PortId, u64)>,
+}
+
+/// What a worker shares with others.
+#[derive(Clone)]
+pub struct Shared {
+    /// The connection table.
+    pub conntrack: Arc<Conntrack>,
+    /// Which worker sends on a port.
+    pub owners: Arc<Owners>,
+    /// The inboxes of all workers, by index.
+    pub inboxes: Arc<[Inbox]>,
+    /// The clock's zero.
+    pub epoch: Instant,
+}
+
+/// The worker's own.
+pub struct Worker {
+    index: usize,
+    pool: FramePool,
+    pipeline: Pipeline,
+    batch: Batch,
+    ports: Ports,
+    snapshot: Subscriber<Snapshot>,
+    counters: Arc<WorkerCounters>,
+    shared: Shared,
+    commands: Receiver<Command>,
+    poll: Poll,
+    swept_at: Now,
+    sweep_cursor: u32,
+}
+
+/// How control and other workers wake one that sleeps.
+#[derive(Debug)]
+pub struct Alarm {
+    asleep: AtomicBool,
+    waker: Waker,
+}
+
+impl Alarm {
+    /// An alarm for the worker that will wait on `poll`.
+    pub fn new(poll: &Poll) -> std::io::Result<Alarm> {
+        Ok(Alarm { asleep: AtomicBool::new(false), waker: Waker::new(poll.registry(), WAKE)? })
+    }
+
+    /// Wakes the worker if it sleeps or is about to. What it should find must be in place before.
+    pub fn ring(&self) {
+        // SeqCst, as in `Worker::sleep`: either we see that it is going to sleep, or it sees what we put in place.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst) {
+            // It fails only when the kernel has no memory for a counter; the nap's end then does the waking.
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+impl Worker {
+    /// A worker that serves no port yet.
+    pub fn new(
+        index: usize,
+        pool: FramePool,
+        snapshot: Subscriber<Snapshot>,
+        counters: Arc<WorkerCounters>,
+        shared: Shared,
+        commands: Receiver<Command>,
+        poll: Poll,
+    ) -> Worker {
+        let swept_at = now(shared.epoch);
+        Worker {
+            index,
+            pool,
+            // Far apart, so that two workers' outer headers to one VTEP do not carry the same identification soon.
+            pipeline: Pipeline::new((index as u16).wrapping_mul(0x3fff)),
+            batch: Batch::new(),
+            ports: Ports::new(),
+            snapshot,
+            counters,
+            shared,
+            commands,
+            poll,
+            swept_at,
+            sweep_cursor: 0,
+        }
+    }
+
+    /// Works until told to stop.
+    pub fn run(mut self) {
+        let mut events = Events::with_capacity(1024);
+        let mut idle_since = Instant::now();
+        while self.obey() {
+            self.snapshot.refresh();
+            let moved = self.burst();
+            let time = Instant::now();
+            self.sweep(now(self.shared.epoch));
+            if moved {
+                idle_since = time;
+            } else if time - idle_since > SPIN {
+                self.sleep(&mut events);
+                idle_since = Instant::now();
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+    }
+
+    /// Carries out what control asked for. False: stop.
+    fn obey(&mut self) -> bool {
+        while let Ok(command) = self.commands.try_recv() {
+            match command {
+                Command::Attach(port, device) => {
+                    self.ports.add(port, device, &mut self.pool, self.poll.registry());
+                    self.shared.owners.set(port, self.index);
+                }
+                Command::Detach(port, reply) => {
+                    self.shared.owners.clear(port, self.index);
+                    let (devices, unsent) = self.ports.remove(port, self.poll.registry());
+                    self.counters.port(port).tx_dropped.add(unsent.len() as u64);
+                    unsent.into_iter().for_each(|frame| self.pool.give(frame));
+                    // Nobody waits for the devices any more: then they are closed here.
+                    let _ = reply.send(devices);
+                }
+                Command::Return(frames) => frames.into_iter().for_each(|frame| self.pool.give(frame)),
+                Command::Census(reply) => {
+                    let _ = reply.send(self.census());
+                }
+                Command::Stop => return false,
+            }
+        }
+        true
+    }
+
+    /// One round over all ports. True if anything moved.
+    fn burst(&mut self) -> bool {
+        let Worker { pool, batch, ports, counters, .. } = self;
+        ports.for_each_from_next(|attached| {
+            // Sends what the kernel had no time for at an earlier kick.
+            attached.device.kick();
+            attached.device.reclaim(pool);
+            let room = batch.room().min(PORT_BURST);
+            let before = batch.frames.len();
+            let received = attached.device.rx_burst(pool, &mut batch.frames, room);
+            if received > 0 {
+                batch.received_on(attached.port);
+                let port = counters.port(attached.port);
+                port.rx_packets.add(received as u64);
+                port.rx_bytes.add(batch.frames[before..].iter().map(|frame| frame.len() as u64).sum());
+            }
+        });
+        let delivered = self.take_deliveries();
+        let received = self.batch.len();
+        if received > 0 {
+            self.process();
+        }
+        if received > 0 || delivered {
+            self.ports.flush(&mut self.pool, &self.counters);
+        }
+        received > 0 || delivered
+    }
+
+    fn process(&mut self) {
+        let env = Env {
+            snapshot: self.snapshot.current(),
+            conntrack: &self.shared.conntrack,
+            counters: &self.counters,
+            now: now(self.shared.epoch),
+        };
+        self.counters.bursts.add(1);
+        self.counters.packets.add(self.batch.len() as u64);
+        self.pipeline.run(&mut self.batch, &env);
+        for (frame, meta) in self.batch.frames.drain(..).zip(&self.batch.metas) {
+            let unsent = match meta.verdict {
+                Verdict::Tx(port) | Verdict::Answer(_, port) => {
+                    self.ports.queue(port, frame).map(|frame| (port, frame))
+                }
+                Verdict::Drop(_) | Verdict::Pending => {
+                    self.pool.give(frame);
+                    None
+                }
+            };
+            // No queue of that port is ours: another worker sends it.
+            if let Some((port, frame)) = unsent {
+                if !self.shared.owners.hand_over(&self.shared.inboxes, port, frame.bytes()) {
+                    self.counters.port(port).tx_dropped.add(1);
+                }
+                self.pool.give(frame);
+            }
+        }
+        self.batch.metas.clear();
+    }
+
+    /// Queues what other workers handed over.
+    fn take_deliveries(&mut self) -> bool {
+        let inbox = &self.shared.inboxes[self.index];
+        let mut delivered = false;
+        for _ in 0..BATCH {
+            let Some(parcel) = inbox.open() else { break };
+            delivered = true;
+            if let Some(mut frame) = self.pool.take() {
+                // A parcel holds at most what a frame does.
+                frame.fill(parcel.bytes());
+                if let Some(frame) = self.ports.queue(parcel.port(), frame) {
+                    self.counters.port(parcel.port()).tx_dropped.add(1);
+                    self.pool.give(frame);
+                }
+            } else {
+                self.counters.port(parcel.port()).tx_dropped.add(1);
+            }
+            inbox.recycle(parcel);
+        }
+        delivered
+    }
+
+    /// Expires idle flows, as many entries as the time since the last call is worth.
+    fn sweep(&mut self, now: Now) {
+        let workers = self.shared.inboxes.len() as u64;
+        let share = u64::from(self.shared.conntrack.high_water()).div_ceil(workers);
+        let elapsed = (now.0 - self.swept_at.0).min(SWEEP.as_nanos() as u64);
+        let due = share * elapsed / SWEEP.as_nanos() as u64;
+        if due == 0 {
+            return;
+        }
+        // Only what was looked at is paid for: a burst's limit defers the rest.
+        let budget = due.min(SWEEP_BURST);
+        self.swept_at = if due > SWEEP_BURST { Now(now.0 - elapsed + elapsed * budget / due) } else { now };
+        let place = (self.index as u32, workers as u32);
+        let expired = self.shared.conntrack.sweep(&mut self.sweep_cursor, place, budget as u32, now.seconds());
+        self.counters.flows_expired.add(u64::from(expired));
+    }
+
+    fn sleep(&mut self, events: &mut Events) {
+        let alarm = self.shared.inboxes[self.index].alarm();
+        alarm.asleep.store(true, Ordering::SeqCst);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        // What arrived before the flag was set rang no alarm. Sockets need no second look: they are edge-triggered,
+        // and an edge since the last burst ends the wait at once.
+        let nothing = self.commands.is_empty()
+            && self.shared.inboxes[self.index].is_empty()
+            && !self.snapshot.has_news()
+            && !self.sweep_is_behind();
+        if nothing {
+            self.counters.sleeps.add(1);
+            // An interrupted wait is as good as a finished one.
+            let _ = self.poll.poll(events, Some(NAP));
+        }
+        self.shared.inboxes[self.index].alarm().asleep.store(false, Ordering::SeqCst);
+    }
+
+    fn sweep_is_behind(&self) -> bool {
+        now(self.shared.epoch).0 - self.swept_at.0 > 2 * NAP.as_nanos() as u64 && self.shared.conntrack.in_use() > 0
+    }
+
+    fn census(&self) -> Census {
+        let mut census = Census { capacity: self.pool.capacity(), free: self.pool.free(), ..Census::default() };
+        census.in_hand = self.batch.len() as u32;
+        for attached in self.ports.iter() {
+            let held = attached.device.occupancy();
+            census.receive += held.receive;
+            census.transmit += held.transmit;
+            census.missed.push((attached.port, attached.device.missed()));
+        }
+        census
+    }
+}
+
+/// The engine's clock. It starts at ten seconds, so that nothing that looks back a little goes below zero.
+pub fn now(epoch: Instant) -> Now {
+    Now((Duration::from_secs(10) + epoch.elapsed()).as_nanos() as u64)
+}
