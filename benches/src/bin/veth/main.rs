@@ -1,4 +1,4 @@
-//! Packets per second from one veth to another: the least program over AF_XDP, and the kernel doing a node's work.
+//! Packets per second from one veth to another: the least program over AF_XDP, Shunt, and the kernel doing the same work.
 //!
 //! `cargo run --release -p shunt-benches --bin veth [-- --rounds N --seconds S --json FILE]`, as root, with two cores.
 //!
@@ -10,6 +10,7 @@ mod forwarder;
 mod kernel;
 mod probe;
 mod report;
+mod shunt;
 mod source;
 mod topology;
 
@@ -51,6 +52,12 @@ const CONTENDERS: &[Contender] = &[
         receive: Receive::SourceCore,
         work: Work::Swap,
         start: |topology| Ok(Box::new(forwarder::Forwarder::start(topology)?)),
+    },
+    Contender {
+        name: "shunt",
+        receive: Receive::SourceCore,
+        work: Work::TranslateAndEncapsulate,
+        start: |topology| Ok(Box::new(shunt::Shunt::start(topology)?)),
     },
     Contender {
         name: "kernel, RPS",
