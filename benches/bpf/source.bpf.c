@@ -11,7 +11,7 @@ typedef unsigned long long u64;
 
 #define SEC(name) __attribute__((section(name), used))
 
-enum { XDP_ABORTED = 0 };
+enum { XDP_ABORTED = 0, XDP_DROP = 1 };
 
 struct xdp_md {
 	u32 data;
@@ -25,8 +25,12 @@ enum { HEADER_WORDS = 6 };
 const volatile u64 header[HEADER_WORDS]; /* the packet's first 48 bytes, without what is below */
 const volatile u32 interface;
 const volatile u32 flow_mask;
+const volatile u32 one_in;
 
-u32 next;
+struct {
+	u32 sent;
+	u32 skipped;
+} count;
 
 enum { SOURCE_PORT = 34, CHECKSUM_WEIGHT = 42, FIRST_PORT = 1024 };
 
@@ -38,12 +42,16 @@ int source(struct xdp_md *ctx)
 
 	if (packet + HEADER_WORDS * sizeof(u64) > (char *)(long)ctx->data_end)
 		return XDP_ABORTED;
+	/* Slows the source down evenly, which pauses between batches could not. */
+	if (++count.skipped < one_in)
+		return XDP_DROP;
+	count.skipped = 0;
 #pragma unroll
 	for (int i = 0; i < HEADER_WORDS; i++)
 		((u64 *)packet)[i] = header[i];
 
 	/* A word of the payload balances the port, so that one UDP checksum is right for all flows. */
-	port = __builtin_bswap16(FIRST_PORT + (next++ & flow_mask));
+	port = __builtin_bswap16(FIRST_PORT + (count.sent++ & flow_mask));
 	*(u16 *)(packet + SOURCE_PORT) = port;
 	*(u16 *)(packet + CHECKSUM_WEIGHT) = ~port;
 	return bpf_redirect(interface, 0);

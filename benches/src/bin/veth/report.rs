@@ -5,7 +5,7 @@ use std::fmt;
 use crate::Error;
 
 /// One contender in one round, in packets per second.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Sample {
     /// What the source sent.
     pub offered: f64,

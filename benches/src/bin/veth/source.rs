@@ -41,6 +41,8 @@ pub struct Traffic {
     pub to_port: u16,
     /// A power of two: source ports in use.
     pub flows: u32,
+    /// Of so many frames, one is sent: 1 for all that the core can send.
+    pub one_in: u32,
 }
 
 impl Traffic {
@@ -79,7 +81,7 @@ fn checksum(bytes: &[u8], pseudo: u32) -> u16 {
 pub struct Source {
     stop: Arc<AtomicBool>,
     /// The program's count of frames, which wraps.
-    sent: Array<MapData, u32>,
+    sent: Array<MapData, [u32; 2]>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -96,6 +98,7 @@ impl Source {
             .override_global("header", &header, true)
             .override_global("interface", &index, true)
             .override_global("flow_mask", &mask, true)
+            .override_global("one_in", &traffic.one_in, true)
             .load(OBJECT)?;
         let program: &mut Xdp = object.program_mut("source").ok_or("the object defines source")?.try_into()?;
         program.load()?;
@@ -123,7 +126,7 @@ impl Source {
 
     /// Frames sent so far, modulo 2^32.
     pub fn sent(&self) -> Result<u32, Error> {
-        Ok(self.sent.get(&0, 0)?)
+        Ok(self.sent.get(&0, 0)?[0])
     }
 }
 

@@ -63,6 +63,9 @@ impl Topology {
                 run(&format!("ip link set dev {end} up"))?;
             }
         }
+        // With GRO a veth has a receive queue of its own. Without, what is sent shares the core's backlog with what RPS
+        // hands over, and is dropped for it.
+        run("ethtool -K sink gro on")?;
         nft("table netdev sink { chain discard { type filter hook ingress device sink priority 0; policy drop; }; }")?;
         Ok(Topology {
             input: Interface::query("in")?,
