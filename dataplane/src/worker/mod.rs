@@ -188,7 +188,7 @@ impl Worker {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Attach(port, device) => {
-                    self.ports.add(port, device, &mut self.pool, self.poll.registry());
+                    self.ports.add(port, device, &mut self.pool);
                     self.shared.owners.set(port, self.index);
                 }
                 Command::Detach(port, reply) => {
@@ -239,7 +239,7 @@ impl Worker {
             self.process(now);
         }
         if received > 0 || delivered {
-            self.ports.flush(&mut self.pool, &self.counters);
+            self.ports.flush(&mut self.pool, &self.counters, self.poll.registry());
         }
         received > 0 || delivered
     }
@@ -315,12 +315,13 @@ impl Worker {
         alarm.asleep.store(true, Ordering::SeqCst);
         std::sync::atomic::fence(Ordering::SeqCst);
         // What arrived before the flag was set rang no alarm. Sockets need no second look: they are edge-triggered,
-        // and an edge since the last burst ends the wait at once.
+        // and an edge since the last burst ends the wait at once, as does a frame on a socket registered only now.
         let nothing = self.commands.is_empty()
             && self.shared.inboxes[self.index].is_empty()
             && !self.snapshot.has_news()
             && !self.sweep_is_behind();
         if nothing {
+            self.ports.watch(self.poll.registry());
             self.counters.sleeps.add(1);
             // An interrupted wait is as good as a finished one.
             let _ = self.poll.poll(events, Some(NAP));

@@ -24,7 +24,7 @@ pub struct Stepped {
     commands: Vec<Sender<Command>>,
     counters: Vec<Arc<WorkerCounters>>,
     conntrack: Arc<Conntrack>,
-    publisher: Publisher<Snapshot>,
+    publisher: Publisher<Arc<Snapshot>>,
     current: Arc<Snapshot>,
     seed: u64,
 }
