@@ -215,6 +215,9 @@ impl Controller {
             self.settle(staged);
             tracing::info!(version = state.version, generation = self.generation, counts = ?plan.counts, "applied");
             self.feed.push(state, change);
+        } else if self.attachments.worth_retrying(&self.view) {
+            // Asked for again what waits: whoever asks has perhaps removed the obstacle.
+            self.follow_kernel();
         }
         let warning = |(path, interface): (&str, &str)| {
             let why = self.attachments.get(interface)?.pending()?;

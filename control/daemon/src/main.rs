@@ -1,11 +1,16 @@
 //! shuntd: Shunt's daemon.
 #![deny(unsafe_code)]
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Parser, ValueEnum};
 use shunt_control_daemon::{config::Config, daemon};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 /// Shunt's daemon: drives this node's packet switch by what callers of its API want.
 #[derive(Parser)]
@@ -52,12 +57,7 @@ fn main() -> ExitCode {
         println!("{}: good", args.config.display());
         return ExitCode::SUCCESS;
     }
-    tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::from(args.log))
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .with_writer(std::io::stderr)
-        .init();
+    start_log(args.log.into());
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return fail(&format!("the operating system refused: {e}")),
@@ -66,6 +66,16 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => fail(&e.to_string()),
     }
+}
+
+/// Logs what Shunt's own crates say at `level`; others only warn.
+fn start_log(level: LevelFilter) {
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .with_writer(io::stderr);
+    let filter = Targets::new().with_target("shunt", level).with_default(level.min(LevelFilter::WARN));
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
 }
 
 fn fail(message: &str) -> ExitCode {

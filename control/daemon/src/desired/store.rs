@@ -10,6 +10,8 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
 use prost::Message;
@@ -22,6 +24,10 @@ use super::State;
 const MAGIC: [u8; 8] = *b"SHUNTDS\x01";
 /// Magic, payload length (u64, little endian), CRC-32 of the payload (u32, little endian).
 const HEADER: usize = 8 + 8 + 4;
+
+/// How long a former daemon may take to die: one that was killed still closes its sockets.
+const LOCK_PATIENCE: Duration = Duration::from_secs(3);
+const LOCK_POLL: Duration = Duration::from_millis(20);
 
 const STATE_FILE: &str = "desired-state";
 const TEMP_FILE: &str = "desired-state.new";
@@ -41,7 +47,7 @@ struct StoredState {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another daemon has the directory.
-    #[error("{} is in use by another shuntd; stop it, or give this one its own [state] dir", .0.display())]
+    #[error("another shuntd is running with the state in {}; stop it, or give this one its own [state] dir", .0.display())]
     Locked(PathBuf),
     /// A file operation failed.
     #[error("cannot {what} {}: {source}", path.display())]
@@ -83,10 +89,15 @@ impl Store {
         let mut options = OpenOptions::new();
         let lock =
             options.write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(failed("open", &path))?;
-        lock.try_lock().map_err(|e| match e {
-            TryLockError::WouldBlock => StoreError::Locked(dir.to_owned()),
-            TryLockError::Error(e) => failed("lock", &path)(e),
-        })?;
+        let patience = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match lock.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(e)) => return Err(failed("lock", &path)(e)),
+                Err(TryLockError::WouldBlock) if Instant::now() < patience => thread::sleep(LOCK_POLL),
+                Err(TryLockError::WouldBlock) => return Err(StoreError::Locked(dir.to_owned())),
+            }
+        }
         Ok(Store { dir: dir.to_owned(), _lock: lock })
     }
 

@@ -229,7 +229,8 @@ impl Follower {
         }
         for way in wanted {
             let entry = self.table.neighbour(way.link, way.neighbour);
-            if !self.managed.contains(&way) && !entry.is_some_and(|neighbour| neighbour.is_static) {
+            // One that is managed and has no address is asked for at once, and not when it is next its turn.
+            if !entry.is_static && (!entry.is_managed || entry.mac.is_none()) {
                 set_managed(&self.handle, way, true).await?;
                 self.managed.insert(way);
             }
@@ -242,7 +243,7 @@ impl Follower {
         let uplink = self.table.link_number(&self.uplink);
         let next_hop = |station: &Ipv4Addr| {
             let way = self.ways.get(station).filter(|way| Some(way.link) == uplink);
-            let mac = way.and_then(|way| self.table.neighbour(way.link, way.neighbour)).map(|neighbour| neighbour.mac);
+            let mac = way.and_then(|way| self.table.neighbour(way.link, way.neighbour).mac);
             (*station, NextHop { station: way.map(|way| way.neighbour), mac })
         };
         let view = KernelView {

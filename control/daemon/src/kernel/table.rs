@@ -1,14 +1,14 @@
 //! Links and neighbours, kept up to date from rtnetlink messages.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     net::Ipv4Addr,
 };
 
 use rtnetlink::packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::{LinkAttribute, LinkInfo, LinkMessage},
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState},
 };
 use shunt_dataplane::net::MacAddr;
 
@@ -27,18 +27,23 @@ pub(super) enum Effect {
     Routes,
 }
 
-/// A neighbour that has an Ethernet address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A neighbour's entry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Neighbour {
-    pub mac: MacAddr,
+    /// Its Ethernet address, if the kernel would use it now.
+    pub mac: Option<MacAddr>,
     /// Somebody set it by hand; the kernel does not resolve it, and neither should we make it.
     pub is_static: bool,
+    /// The kernel resolves it and keeps it fresh by itself.
+    pub is_managed: bool,
 }
 
 /// Links and neighbours by the kernel's numbers.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     links: HashMap<u32, (String, Link)>,
+    /// Links with a carrier.
+    carriers: HashSet<u32>,
     neighbours: HashMap<(u32, Ipv4Addr), Neighbour>,
 }
 
@@ -53,9 +58,9 @@ impl Table {
         self.links.values().find(|(other, _)| other == name).map(|(_, link)| link.index)
     }
 
-    /// A resolved neighbour.
-    pub fn neighbour(&self, link: u32, station: Ipv4Addr) -> Option<Neighbour> {
-        self.neighbours.get(&(link, station)).copied()
+    /// A neighbour's entry; an empty one if there is none.
+    pub fn neighbour(&self, link: u32, station: Ipv4Addr) -> Neighbour {
+        self.neighbours.get(&(link, station)).copied().unwrap_or_default()
     }
 
     /// Takes in one message: news, or an answer to a dump.
@@ -65,14 +70,16 @@ impl Table {
             // A port that leaves a bridge is reported gone in that family only.
             RouteNetlinkMessage::DelLink(link) if link.header.interface_family == AddressFamily::Unspec => {
                 self.links.remove(&link.header.index);
+                self.carriers.remove(&link.header.index);
                 self.neighbours.retain(|(on, _), _| *on != link.header.index);
                 Effect::Routes
             }
             RouteNetlinkMessage::NewNeighbour(neighbour) => self.new_neighbour(neighbour),
             RouteNetlinkMessage::DelNeighbour(neighbour) => match destination(neighbour) {
+                // As when the link lost its carrier: the kernel forgets even those that it manages.
                 Some(station) => {
-                    self.neighbours.remove(&(neighbour.header.ifindex, station));
-                    Effect::Table
+                    let known = self.neighbours.remove(&(neighbour.header.ifindex, station));
+                    if known.is_some_and(|entry| entry.is_managed) { Effect::Routes } else { Effect::Table }
                 }
                 None => Effect::None,
             },
@@ -106,9 +113,11 @@ impl Table {
         }
         let Some(name) = name else { return Effect::None };
         let link = Link { index, mac, mtu, unfinished_checksums };
+        let has_carrier = message.header.flags.contains(LinkFlags::LowerUp);
+        let same_carrier = if has_carrier { !self.carriers.insert(index) } else { !self.carriers.remove(&index) };
         match self.links.insert(index, (name.clone(), link.clone())) {
-            Some(before) if before == (name, link) => Effect::None,
-            // Which link the uplink's name means may be another one now, and with it every route.
+            Some(before) if before == (name, link) && same_carrier => Effect::None,
+            // With a carrier come answers. And which link the uplink's name means may be another one now, and with it every route.
             _ => Effect::Routes,
         }
     }
@@ -121,15 +130,14 @@ impl Table {
             _ => None,
         });
         let state = message.header.state;
-        let mac = mac.filter(|_| matches!(state, Reachable | Stale | Delay | Probe | Permanent | Noarp));
-        let is_static = matches!(state, Permanent | Noarp);
-        let key = (message.header.ifindex, station);
-        let now = mac.map(|mac| Neighbour { mac, is_static });
-        let before = match now {
-            Some(neighbour) => self.neighbours.insert(key, neighbour),
-            None => self.neighbours.remove(&key),
+        let managed = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
+        let now = Neighbour {
+            mac: mac.filter(|_| matches!(state, Reachable | Stale | Delay | Probe | Permanent | Noarp)),
+            is_static: matches!(state, Permanent | Noarp),
+            is_managed: message.attributes.contains(&managed),
         };
-        if before == now { Effect::None } else { Effect::Table }
+        let before = self.neighbours.insert((message.header.ifindex, station), now);
+        if before == Some(now) { Effect::None } else { Effect::Table }
     }
 }
 
@@ -170,14 +178,14 @@ mod tests {
     }
 
     fn mac(table: &Table) -> Option<u8> {
-        table.neighbour(2, STATION).map(|neighbour| neighbour.mac.0[5])
+        table.neighbour(2, STATION).mac.map(|mac| mac.0[5])
     }
 
     #[test]
     fn neighbours_count_while_the_kernel_would_use_them() {
         use NeighbourState::{Delay, Failed, Incomplete, Probe, Reachable, Stale};
         let mut table = Table::default();
-        assert_eq!(table.take(&neighbour(Incomplete, 9)), Effect::None);
+        table.take(&neighbour(Incomplete, 9));
         assert_eq!(mac(&table), None);
         assert_eq!(table.take(&neighbour(Reachable, 9)), Effect::Table);
         for state in [Stale, Delay, Probe, Reachable] {
@@ -187,6 +195,30 @@ mod tests {
         assert_eq!(mac(&table), Some(7), "it has moved");
         assert_eq!(table.take(&neighbour(Failed, 7)), Effect::Table);
         assert_eq!(mac(&table), None);
+    }
+
+    #[test]
+    fn a_managed_neighbour_that_goes_is_to_be_managed_again() {
+        let RouteNetlinkMessage::NewNeighbour(mut message) = neighbour(NeighbourState::Reachable, 9) else { panic!() };
+        let mut table = Table::default();
+        table.take(&RouteNetlinkMessage::NewNeighbour(message.clone()));
+        assert!(!table.neighbour(2, STATION).is_managed);
+        assert_eq!(table.take(&RouteNetlinkMessage::DelNeighbour(message.clone())), Effect::Table);
+
+        message.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
+        table.take(&RouteNetlinkMessage::NewNeighbour(message.clone()));
+        assert!(table.neighbour(2, STATION).is_managed);
+        assert_eq!(table.take(&RouteNetlinkMessage::DelNeighbour(message)), Effect::Routes);
+    }
+
+    #[test]
+    fn a_carrier_is_news() {
+        let mut table = Table::default();
+        let mut message = link(AddressFamily::Unspec, "eth0");
+        table.take(&RouteNetlinkMessage::NewLink(message.clone()));
+        message.header.flags |= LinkFlags::LowerUp;
+        assert_eq!(table.take(&RouteNetlinkMessage::NewLink(message.clone())), Effect::Routes);
+        assert_eq!(table.take(&RouteNetlinkMessage::NewLink(message)), Effect::None);
     }
 
     #[test]

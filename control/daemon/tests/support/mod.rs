@@ -185,11 +185,11 @@ impl MemoryKernel {
         static NUMBER: AtomicU32 = AtomicU32::new(10);
         let (index, mac) = (NUMBER.fetch_add(1, SeqCst), Some(MacAddr([2, 0, 0, 0, 0, 1])));
         let link = Link { index, mac, mtu: 1450, unfinished_checksums: true };
-        self.change(|view| drop(view.links.insert(name.to_owned(), link)));
+        self.change(|view| _ = view.links.insert(name.to_owned(), link));
     }
 
     pub fn remove_link(&self, name: &str) {
-        self.change(|view| drop(view.links.remove(name)));
+        self.change(|view| _ = view.links.remove(name));
     }
 }
 
