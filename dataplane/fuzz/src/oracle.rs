@@ -157,6 +157,8 @@ fn forwarded(received: &Received, out: &Ipv4Packet<&[u8]>) {
     }
     assert_eq!(before[4..checksum], after[4..checksum]);
     assert_eq!(before[checksum + 2..], after[checksum + 2..], "the payload stays");
+    let absent = |l4: &[u8]| packet.next_header() == IpProtocol::Udp && l4[6..8] == [0, 0];
+    assert_eq!(absent(before), absent(after), "a UDP checksum of zero says that there is none");
     let Some(right) = checksum_holds(packet) else { return };
     let finished = received.unfinished && before[..4] != [0; 4] && is_left_to_the_device(packet, checksum);
     assert_eq!(checksum_holds(out), Some(right || finished), "damage is neither done nor hidden: {packet}");

@@ -46,6 +46,12 @@ fn the_corpus_reaches_every_fate() {
 }
 
 #[test]
+fn translation_minds_every_checksum() {
+    let ends = run(seeds::every_checksum());
+    assert!(ends.iter().all(|(verdict, _)| matches!(verdict, Verdict::Tx(_))));
+}
+
+#[test]
 fn three_million_mutated_packets() {
     let scripts: Vec<_> = scripts().into_iter().map(|(_, steps)| steps).collect();
     let mut packets = 0;
