@@ -126,7 +126,7 @@ fn connection(client: Address, send: fn(Vec<u8>) -> Step, port: u16) -> Vec<Step
 
 /// Datagrams of one flow to a service with, between them, every checksum there is, before translation and after.
 pub fn every_checksum() -> Vec<Step> {
-    (0..=u16::MAX).map(|payload| at(PODS[0], udp(POD[0], 1000, SERVICE, 53, &payload.to_be_bytes()))).collect()
+    (0..=u16::MAX).map(|payload| at(HOST, udp(NODE, 1000, SERVICE, 53, &payload.to_be_bytes()))).collect()
 }
 
 /// All seeds, by name.
