@@ -1,7 +1,5 @@
 //! The queues a worker serves, and what is about to be sent on them.
 
-use std::os::fd::RawFd;
-
 use mio::{Interest, Registry, Token, unix::SourceFd};
 
 use crate::{
@@ -19,6 +17,8 @@ pub struct Attached {
     pub device: Box<dyn PacketIo>,
     /// To be sent at the burst's end. Never longer than a batch and the deliveries of one round.
     tx: Vec<Frame>,
+    /// Its descriptor is registered with the poll. Not while the port sends: see [`Ports::watch`].
+    watched: bool,
 }
 
 /// All of them.
@@ -40,12 +40,9 @@ impl Ports {
     }
 
     /// Adds a queue and gives it frames to receive into.
-    pub fn add(&mut self, port: PortId, mut device: Box<dyn PacketIo>, pool: &mut FramePool, registry: &Registry) {
+    pub fn add(&mut self, port: PortId, mut device: Box<dyn PacketIo>, pool: &mut FramePool) {
         device.reclaim(pool);
-        if let Some(fd) = device.wait_fd() {
-            watch(registry, fd);
-        }
-        self.attached.push(Attached { port, device, tx: Vec::with_capacity(2 * BATCH) });
+        self.attached.push(Attached { port, device, tx: Vec::with_capacity(2 * BATCH), watched: false });
         self.dirty.reserve(self.attached.len());
         self.elect();
     }
@@ -59,10 +56,7 @@ impl Ports {
         self.elect();
         let (mut devices, mut unsent) = (Vec::new(), Vec::new());
         for mut attached in <Vec<Attached>>::into_iter(gone) {
-            if let Some(fd) = attached.device.wait_fd() {
-                // It was registered when it was added; the kernel forgets it anyway once it is closed.
-                let _ = registry.deregister(&mut SourceFd(&fd));
-            }
+            attached.unwatch(registry);
             unsent.append(&mut attached.tx);
             devices.push(attached.device);
         }
@@ -97,10 +91,28 @@ impl Ports {
         }
     }
 
+    /// Makes frames on any queue end the wait that follows. A queue that has some already ends it at once.
+    ///
+    /// Called before each wait and not once and for all: while a socket is registered, the kernel visits the poll for
+    /// every packet that the socket has sent, at a tenth of what sending one costs. So sending unregisters it.
+    pub fn watch(&mut self, registry: &Registry) {
+        for attached in self.attached.iter_mut().filter(|attached| !attached.watched) {
+            if let Some(fd) = attached.device.wait_fd() {
+                // Tokens are not looked at: after waking, a worker looks at all its ports.
+                let result = registry.register(&mut SourceFd(&fd), Token(0), Interest::READABLE);
+                // Without it the worker would still see the port's frames, at the nap's end. It fails only for lack of
+                // memory.
+                debug_assert!(result.is_ok(), "{result:?}");
+                attached.watched = result.is_ok();
+            }
+        }
+    }
+
     /// Hands everything queued to the devices. What finds no room, also after the device was made to send, is dropped.
-    pub fn flush(&mut self, pool: &mut FramePool, counters: &WorkerCounters) {
+    pub fn flush(&mut self, pool: &mut FramePool, counters: &WorkerCounters, registry: &Registry) {
         for sender in self.dirty.drain(..) {
-            let Attached { port, device, tx } = &mut self.attached[usize::from(sender)];
+            self.attached[usize::from(sender)].unwatch(registry);
+            let Attached { port, device, tx, .. } = &mut self.attached[usize::from(sender)];
             let (frames, bytes) = (tx.len() as u64, total(tx));
             device.tx_burst(tx);
             if !tx.is_empty() {
@@ -130,9 +142,14 @@ fn total(frames: &[Frame]) -> u64 {
     frames.iter().map(|frame| frame.len() as u64).sum()
 }
 
-fn watch(registry: &Registry, fd: RawFd) {
-    // Tokens are not looked at: after waking, a worker looks at all its ports.
-    let result = registry.register(&mut SourceFd(&fd), Token(0), Interest::READABLE);
-    // Without it the worker would still see the port's frames, at the nap's end. It fails only for lack of memory.
-    debug_assert!(result.is_ok(), "{result:?}");
+impl Attached {
+    #[inline(always)]
+    fn unwatch(&mut self, registry: &Registry) {
+        if std::mem::take(&mut self.watched)
+            && let Some(fd) = self.device.wait_fd()
+        {
+            // It is registered; and the kernel forgets it anyway once it is closed.
+            let _ = registry.deregister(&mut SourceFd(&fd));
+        }
+    }
 }

@@ -122,6 +122,18 @@ fn all_else_is_the_kernels() {
 }
 
 #[test]
+fn what_is_in_a_vlan_is_the_kernels() {
+    let mut uplink = Uplink::new(XdpMode::Auto, &vxlan(8472));
+    let untagged = ipv4(VTEP, UDP, &[], 0, &udp(8472));
+    let mut tagged = untagged.clone();
+    tagged.splice(12..12, [0x81, 0x00, 0x00, 0x07]);
+    uplink.wire.send(&tagged);
+    // The kernel has taken the tag off before packet sockets see the frame.
+    assert!(uplink.kernel.recv(PATIENCE) == Some(untagged));
+    assert_eq!(uplink.port.device.rx_burst(&mut uplink.worker.pool, &mut Vec::new(), 8), 0);
+}
+
+#[test]
 fn native_prefixes_are_the_switchs_and_the_filter_changes_live() {
     let filter = UplinkFilter { vxlan: None, native: vec!["10.244.1.0/24".parse().unwrap()] };
     let mut uplink = Uplink::new(XdpMode::Auto, &filter);
