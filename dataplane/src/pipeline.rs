@@ -73,7 +73,7 @@ impl Pipeline {
     /// Sends the switch's own messages instead of the packets they are about.
     #[cold]
     fn answer(&mut self, batch: &mut Batch, env: &Env) {
-        let errors = std::mem::replace(&mut self.errors, Vec::new());
+        let errors = std::mem::take(&mut self.errors);
         for &(at, answer) in &errors {
             let (frame, meta) = (&mut batch.frames[usize::from(at)], &mut batch.metas[usize::from(at)]);
             let allowed = answer == Answer::Echo || self.error_budget.take(env.now);

@@ -13,14 +13,14 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, TryLockError},
+    sync::TryLockError,
     time::{Duration, Instant},
 };
 
 #[cfg(loom)]
 use loom::{
     sync::{
-        Mutex, MutexGuard,
+        Arc as Shared, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     thread::yield_now,
@@ -28,7 +28,7 @@ use loom::{
 #[cfg(not(loom))]
 use std::{
     sync::{
-        Mutex, MutexGuard,
+        Arc as Shared, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     thread::yield_now,
@@ -38,33 +38,35 @@ use std::{
 const POLL: Duration = Duration::from_micros(50);
 
 /// Control's end. Publishing from several threads at once is in order: each gets its sequence number.
-pub struct Publisher<T> {
-    state: Mutex<State<T>>,
+///
+/// `V` is a counted reference, such as an `Arc` of a snapshot: cheap to clone, and to drop unless it is the last.
+pub struct Publisher<V> {
+    state: Mutex<State<V>>,
 }
 
-struct State<T> {
-    mailboxes: Vec<Arc<Mailbox<T>>>,
+struct State<V> {
+    mailboxes: Vec<Shared<Mailbox<V>>>,
     /// The value published last and those before it that a worker may still hold, oldest first.
-    retained: VecDeque<(u64, Arc<T>)>,
+    retained: VecDeque<(u64, V)>,
 }
 
 /// A worker's end.
-pub struct Subscriber<T> {
+pub struct Subscriber<V> {
     // Dropped in this order: whoever has left its seat holds no value any more.
-    current: Arc<T>,
-    seat: Seat<T>,
+    current: V,
+    seat: Seat<V>,
     sequence: u64,
 }
 
 /// A worker's hold on its mailbox.
-struct Seat<T>(Arc<Mailbox<T>>);
+struct Seat<V>(Shared<Mailbox<V>>);
 
 /// Lies between control and one worker. Aligned so that no two workers' share a pair of cache lines.
 #[repr(align(128))]
-struct Mailbox<T> {
+struct Mailbox<V> {
     worker: String,
     /// The newest value, until the worker takes it.
-    next: Mutex<Option<(u64, Arc<T>)>>,
+    next: Mutex<Option<(u64, V)>>,
     /// The sequence of the newest value put into `next`.
     offered: AtomicU64,
     /// The sequence of the value the worker forwards by; [`GONE`] once it has ended.
@@ -84,19 +86,19 @@ pub struct Lagging {
     pub workers: Vec<String>,
 }
 
-impl<T> Publisher<T> {
+impl<V: Clone> Publisher<V> {
     /// A publisher whose subscribers start with `initial`, which has sequence 0.
-    pub fn new(initial: Arc<T>) -> Publisher<T> {
+    pub fn new(initial: V) -> Publisher<V> {
         Publisher { state: Mutex::new(State { mailboxes: Vec::new(), retained: VecDeque::from([(0, initial)]) }) }
     }
 
     /// A further worker; it starts with the value published last. `worker` names it in [`Lagging`].
     ///
     /// Workers must end, or at least drop this, before the publisher does: the values go with it.
-    pub fn subscribe(&self, worker: impl Into<String>) -> Subscriber<T> {
+    pub fn subscribe(&self, worker: impl Into<String>) -> Subscriber<V> {
         let mut state = self.state();
         let (sequence, current) = state.newest().clone();
-        let mailbox = Arc::new(Mailbox {
+        let mailbox = Shared::new(Mailbox {
             worker: worker.into(),
             next: Mutex::new(None),
             offered: AtomicU64::new(sequence),
@@ -110,7 +112,7 @@ impl<T> Publisher<T> {
     ///
     /// A sleeping worker must be woken afterwards, not before: it then finds the value when it looks.
     /// Drops on this thread the values that all workers have moved past.
-    pub fn publish(&self, value: Arc<T>) -> u64 {
+    pub fn publish(&self, value: V) -> u64 {
         let mut state = self.state();
         let sequence = state.newest().0 + 1;
         state.retained.push_back((sequence, value.clone()));
@@ -148,25 +150,25 @@ impl<T> Publisher<T> {
     pub fn lagging(&self, sequence: u64) -> Vec<String> {
         let mut state = self.state();
         let retired = state.retire();
-        let lags = |mailbox: &&Arc<Mailbox<T>>| mailbox.adopted() < sequence;
+        let lags = |mailbox: &&Shared<Mailbox<V>>| mailbox.adopted() < sequence;
         let workers = state.mailboxes.iter().filter(lags).map(|mailbox| mailbox.worker.clone()).collect();
         drop(state);
         drop(retired);
         workers
     }
 
-    fn state(&self) -> MutexGuard<'_, State<T>> {
+    fn state(&self) -> MutexGuard<'_, State<V>> {
         self.state.lock().expect("nothing panics while it holds the publisher")
     }
 }
 
-impl<T> State<T> {
-    fn newest(&self) -> &(u64, Arc<T>) {
+impl<V: Clone> State<V> {
+    fn newest(&self) -> &(u64, V) {
         self.retained.back().expect("the newest value is always retained")
     }
 
     /// Takes out the values that no worker holds or can come to hold.
-    fn retire(&mut self) -> Vec<(u64, Arc<T>)> {
+    fn retire(&mut self) -> Vec<(u64, V)> {
         let gone = self.mailboxes.extract_if(.., |mailbox| mailbox.adopted() == GONE);
         let mut retired: Vec<_> = gone.filter_map(|mailbox| lock(&mailbox.next).take()).collect();
         let newest = self.newest().0;
@@ -177,7 +179,7 @@ impl<T> State<T> {
     }
 }
 
-impl<T> Mailbox<T> {
+impl<V> Mailbox<V> {
     fn adopted(&self) -> u64 {
         // Acquire: the worker has let go of older values before it said so.
         self.adopted.load(Ordering::Acquire)
@@ -186,7 +188,7 @@ impl<T> Mailbox<T> {
 
 /// Locks a mailbox from control's side. By trying, not by queueing: the worker's unlock would have to wake a queue
 /// with a system call, and it holds the mailbox for a few instructions only.
-fn lock<V>(mailbox: &Mutex<V>) -> MutexGuard<'_, V> {
+fn lock<M>(mailbox: &Mutex<M>) -> MutexGuard<'_, M> {
     loop {
         match mailbox.try_lock() {
             Ok(guard) => return guard,
@@ -196,14 +198,14 @@ fn lock<V>(mailbox: &Mutex<V>) -> MutexGuard<'_, V> {
     }
 }
 
-impl<T> Drop for Seat<T> {
+impl<V> Drop for Seat<V> {
     fn drop(&mut self) {
         // Release: the worker let go of its value before.
         self.0.adopted.store(GONE, Ordering::Release);
     }
 }
 
-impl<T> Subscriber<T> {
+impl<V: Clone> Subscriber<V> {
     /// Adopts the newest value if there is one: true if so. Called between two bursts, when nothing that was read
     /// from the current value is still in use; the call acknowledges to control that this worker forwards by it.
     ///
@@ -238,7 +240,7 @@ impl<T> Subscriber<T> {
 
     /// The value this worker forwards by.
     #[inline]
-    pub fn current(&self) -> &T {
+    pub fn current(&self) -> &V {
         &self.current
     }
 

@@ -1,5 +1,6 @@
 use std::{
     sync::{
+        Arc,
         atomic::AtomicBool,
         mpsc::{Receiver, Sender, channel},
     },
@@ -98,7 +99,7 @@ fn nothing_new_is_not_refreshed() {
     publisher.publish(Arc::new(6));
     assert!(subscriber.refresh());
     assert!(!subscriber.refresh());
-    assert_eq!(*subscriber.current(), 6);
+    assert_eq!(**subscriber.current(), 6);
 }
 
 #[test]
@@ -109,10 +110,10 @@ fn a_mailbox_held_by_control_is_left_for_the_next_burst() {
     let mailbox = subscriber.seat.0.clone();
     let held = mailbox.next.lock().unwrap();
     assert!(!subscriber.refresh());
-    assert_eq!(*subscriber.current(), 5);
+    assert_eq!(**subscriber.current(), 5);
     drop(held);
     assert!(subscriber.refresh());
-    assert_eq!(*subscriber.current(), 6);
+    assert_eq!(**subscriber.current(), 6);
 }
 
 #[test]

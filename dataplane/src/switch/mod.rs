@@ -108,7 +108,7 @@ pub enum SwitchError {
 pub struct Switch {
     workers: Vec<WorkerHandle>,
     shared: Shared,
-    publisher: Publisher<Snapshot>,
+    publisher: Publisher<Arc<Snapshot>>,
     seed: u64,
     state: Mutex<State>,
 }

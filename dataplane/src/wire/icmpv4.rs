@@ -79,9 +79,10 @@ pub fn answer_echo(message: &mut [u8]) -> bool {
         return false;
     }
     message[0] = ECHO_REPLY;
-    let old = super::be16(message, CHECKSUM);
-    let change = checksum::delta(u64::from(ECHO_REQUEST) << 8, u64::from(ECHO_REPLY) << 8);
-    put16(message, CHECKSUM, checksum::update(old, change));
+    // Summed anew: an update would give 0 for a reply of nothing but zeros, where 0xffff is right.
+    put16(message, CHECKSUM, 0);
+    let sum = checksum::sum(message);
+    put16(message, CHECKSUM, !sum);
     true
 }
 
@@ -120,5 +121,12 @@ mod tests {
         assert_eq!(message[0], ECHO_REPLY);
         assert_eq!(checksum::sum(&message), 0xffff);
         assert!(!answer_echo(&mut message), "a reply is not answered");
+    }
+
+    #[test]
+    fn an_echo_of_zeros_is_answered_with_a_checksum_that_holds() {
+        let mut message = [ECHO_REQUEST, 0, 0xf7, 0xff, 0, 0, 0, 0];
+        assert!(answer_echo(&mut message));
+        assert_eq!(message, [ECHO_REPLY, 0, 0xff, 0xff, 0, 0, 0, 0]);
     }
 }

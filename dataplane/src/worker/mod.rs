@@ -6,6 +6,7 @@
 
 mod inbox;
 mod ports;
+mod stepped;
 
 use std::{
     sync::{
@@ -18,8 +19,11 @@ use std::{
 use crossbeam::channel::{Receiver, Sender};
 use mio::{Events, Poll, Token, Waker};
 
-pub use self::inbox::{Inbox, Owners};
 use self::ports::Ports;
+pub use self::{
+    inbox::{Inbox, Owners},
+    stepped::Stepped,
+};
 use crate::{
     counters::WorkerCounters,
     io::{Frame, FramePool, PacketIo},
@@ -39,9 +43,6 @@ const SPIN: Duration = Duration::from_micros(50);
 
 /// How long it sleeps at most, so that flows expire on an idle switch too.
 const NAP: Duration = Duration::from_millis(500);
-
-/// Frames taken from one port before the next one's turn.
-const PORT_BURST: usize = 64;
 
 /// In this time a worker looks at its whole share of the connection table once.
 const SWEEP: Duration = Duration::from_secs(8);
@@ -102,7 +103,7 @@ pub struct Worker {
     pipeline: Pipeline,
     batch: Batch,
     ports: Ports,
-    snapshot: Subscriber<Snapshot>,
+    snapshot: Subscriber<Arc<Snapshot>>,
     counters: Arc<WorkerCounters>,
     shared: Shared,
     commands: Receiver<Command>,
@@ -140,7 +141,7 @@ impl Worker {
     pub fn new(
         index: usize,
         pool: FramePool,
-        snapshot: Subscriber<Snapshot>,
+        snapshot: Subscriber<Arc<Snapshot>>,
         counters: Arc<WorkerCounters>,
         shared: Shared,
         commands: Receiver<Command>,
@@ -169,10 +170,8 @@ impl Worker {
         let mut events = Events::with_capacity(1024);
         let mut idle_since = Instant::now();
         while self.obey() {
-            self.snapshot.refresh();
-            let moved = self.burst();
             let time = Instant::now();
-            self.sweep(now(self.shared.epoch));
+            let moved = self.round(now(self.shared.epoch));
             if moved {
                 idle_since = time;
             } else if time - idle_since > SPIN {
@@ -185,7 +184,7 @@ impl Worker {
     }
 
     /// Carries out what control asked for. False: stop.
-    fn obey(&mut self) -> bool {
+    pub fn obey(&mut self) -> bool {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Attach(port, device) => {
@@ -210,14 +209,21 @@ impl Worker {
         true
     }
 
-    /// One round over all ports. True if anything moved.
-    fn burst(&mut self) -> bool {
+    /// One round: adopts what was published, takes a burst through, expires some flows. True if packets moved.
+    pub fn round(&mut self, now: Now) -> bool {
+        self.snapshot.refresh();
+        let moved = self.burst(now);
+        self.sweep(now);
+        moved
+    }
+
+    fn burst(&mut self, now: Now) -> bool {
         let Worker { pool, batch, ports, counters, .. } = self;
         ports.for_each_from_next(|attached| {
             // Sends what the kernel had no time for at an earlier kick.
             attached.device.kick();
             attached.device.reclaim(pool);
-            let room = batch.room().min(PORT_BURST);
+            let room = batch.room();
             let before = batch.frames.len();
             let received = attached.device.rx_burst(pool, &mut batch.frames, room);
             if received > 0 {
@@ -230,7 +236,7 @@ impl Worker {
         let delivered = self.take_deliveries();
         let received = self.batch.len();
         if received > 0 {
-            self.process();
+            self.process(now);
         }
         if received > 0 || delivered {
             self.ports.flush(&mut self.pool, &self.counters, self.poll.registry());
@@ -238,13 +244,9 @@ impl Worker {
         received > 0 || delivered
     }
 
-    fn process(&mut self) {
-        let env = Env {
-            snapshot: self.snapshot.current(),
-            conntrack: &self.shared.conntrack,
-            counters: &self.counters,
-            now: now(self.shared.epoch),
-        };
+    fn process(&mut self, now: Now) {
+        let env =
+            Env { snapshot: self.snapshot.current(), conntrack: &self.shared.conntrack, counters: &self.counters, now };
         self.counters.bursts.add(1);
         self.counters.packets.add(self.batch.len() as u64);
         self.pipeline.run(&mut self.batch, &env);
@@ -295,7 +297,7 @@ impl Worker {
     fn sweep(&mut self, now: Now) {
         let workers = self.shared.inboxes.len() as u64;
         let share = u64::from(self.shared.conntrack.high_water()).div_ceil(workers);
-        let elapsed = (now.0 - self.swept_at.0).min(SWEEP.as_nanos() as u64);
+        let elapsed = now.0.saturating_sub(self.swept_at.0).min(SWEEP.as_nanos() as u64);
         let due = share * elapsed / SWEEP.as_nanos() as u64;
         if due == 0 {
             return;
@@ -331,7 +333,8 @@ impl Worker {
         now(self.shared.epoch).0 - self.swept_at.0 > 2 * NAP.as_nanos() as u64 && self.shared.conntrack.in_use() > 0
     }
 
-    fn census(&self) -> Census {
+    /// Where the frames are.
+    pub fn census(&self) -> Census {
         let mut census = Census { capacity: self.pool.capacity(), free: self.pool.free(), ..Census::default() };
         census.in_hand = self.batch.len() as u32;
         for attached in self.ports.iter() {

@@ -15,9 +15,9 @@
 
 use super::{
     ACTIVITY, COMMITTED, Conntrack, DECISION, Direction, FREE, FlowState, Key, LINKING, LIVE, NEXT_INCARNATION, PHASE,
-    Slot, VERSION, pack_activity, pack_decision,
+    SLOTS, Slot, VERSION, pack_activity, pack_decision,
 };
-use crate::tables::arena::{AtomicU64, Ordering, fence};
+use crate::tables::arena::{AtomicU32, AtomicU64, Ordering, fence};
 
 /// Why a flow was not put into the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,8 +30,15 @@ pub enum InsertError {
     Full,
 }
 
+/// A slot in the buckets.
+struct Place<'a> {
+    word: &'a AtomicU64,
+    /// The counter of keys in second pairs, if the slot is in one.
+    displaced: Option<&'a AtomicU32>,
+}
+
 enum Claim<'a> {
-    Pending(&'a AtomicU64, u64),
+    Pending(Place<'a>, u64),
     Exists(Slot),
     Withdrawn,
     Full,
@@ -88,14 +95,14 @@ impl Conntrack {
         let failure = match self.claim(reply, Slot::new(entry, Direction::Reply)) {
             Claim::Pending(reply_slot, reply_word) => {
                 // Release: whoever sees the committed slots sees the entry.
-                let commit = |slot: &AtomicU64, word: u64| {
-                    slot.compare_exchange(word, word | COMMITTED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+                let commit = |place: &Place, word: u64| {
+                    place.word.compare_exchange(word, word | COMMITTED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
                 };
-                if commit(reply_slot, reply_word) {
-                    if commit(forward_slot, forward_word) {
+                if commit(&reply_slot, reply_word) {
+                    if commit(&forward_slot, forward_word) {
                         return Ok(());
                     }
-                    release(reply_slot, reply_word | COMMITTED);
+                    reply_slot.release(reply_word | COMMITTED);
                 }
                 InsertError::Exists
             }
@@ -104,42 +111,59 @@ impl Conntrack {
             Claim::Withdrawn => InsertError::Exists,
             Claim::Full => InsertError::Full,
         };
-        release(forward_slot, forward_word);
+        forward_slot.release(forward_word);
         Err(failure)
     }
 
     /// Steps 1 and 2 for one key.
     fn claim(&self, key: Key, slot: Slot) -> Claim<'_> {
         let hash = self.hash(key);
-        let home = hash as usize & self.bucket_mask;
-        let places = || self.buckets[home & !1].0.iter().chain(&self.buckets[home | 1].0).enumerate();
+        let (home, second) = (hash as usize & self.bucket_mask, self.second_home(hash));
+        let pair = |home: usize| self.buckets[home & !1].0.iter().chain(&self.buckets[home | 1].0);
+        // All places the key can be in. The order is the same for all who want to put it somewhere.
+        let places = || pair(home).chain(pair(second)).enumerate();
         let ours = hash & !(COMMITTED | 0xffff_ffff) | u64::from(slot.0);
 
-        let in_home = |&(at, _): &(usize, &AtomicU64)| at / super::SLOTS == home & 1;
         let empty = |place: &(usize, &AtomicU64)| {
             place.1.load(Ordering::Relaxed) == 0
                 && place.1.compare_exchange(0, ours, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         };
-        let claimed = places().filter(in_home).find(empty).or_else(|| places().filter(|p| !in_home(p)).find(empty));
+        let in_home = |at: usize| at / SLOTS == home & 1;
+        let near = || places().take(2 * SLOTS);
+        let claimed = near()
+            .filter(|&(at, _)| in_home(at))
+            .find(empty)
+            .or_else(|| near().filter(|&(at, _)| !in_home(at)).find(empty))
+            .or_else(|| {
+                self.displaced.fetch_add(1, Ordering::SeqCst);
+                let far = places().skip(2 * SLOTS).find(empty);
+                if far.is_none() {
+                    self.displaced.fetch_sub(1, Ordering::SeqCst);
+                }
+                far
+            });
         let Some((position, claimed)) = claimed else { return Claim::Full };
+        let claimed = Place { word: claimed, displaced: (position >= 2 * SLOTS).then_some(&self.displaced) };
         // Orders our claim before our look at the others': see the module's description.
         fence(Ordering::SeqCst);
 
-        for (at, place) in places().filter(|&(at, _)| at != position) {
+        let looked_at = if self.displaced.load(Ordering::SeqCst) == 0 { 2 * SLOTS } else { 4 * SLOTS };
+        for (at, place) in places().take(looked_at).filter(|&(at, _)| at != position) {
             loop {
                 let word = place.load(Ordering::Acquire);
                 if (word | COMMITTED) >> 32 != (ours | COMMITTED) >> 32 || !self.entry_has(Slot(word as u32), key) {
                     break;
                 }
                 if word & COMMITTED != 0 {
-                    release(claimed, ours);
+                    claimed.release(ours);
                     return Claim::Exists(Slot(word as u32));
                 }
                 if at < position {
-                    release(claimed, ours);
+                    claimed.release(ours);
                     return Claim::Withdrawn;
                 }
-                if place.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                let place = Place { word: place, displaced: (at >= 2 * SLOTS).then_some(&self.displaced) };
+                if place.release(word) {
                     break;
                 }
             }
@@ -164,17 +188,26 @@ impl Conntrack {
 
     /// Empties the slot of an entry that is being removed, wherever it is.
     pub(super) fn unlink(&self, hash: u64, slot: Slot) {
-        let home = hash as usize & self.bucket_mask;
         let word = (hash | COMMITTED) & !0xffff_ffff | u64::from(slot.0);
-        for place in self.buckets[home].0.iter().chain(&self.buckets[home ^ 1].0) {
-            if place.load(Ordering::Relaxed) == word {
-                release(place, word);
+        for (home, displaced) in
+            [(hash as usize & self.bucket_mask, None), (self.second_home(hash), Some(&self.displaced))]
+        {
+            for place in self.buckets[home].0.iter().chain(&self.buckets[home ^ 1].0) {
+                if place.load(Ordering::Relaxed) == word && (Place { word: place, displaced }).release(word) {
+                    return;
+                }
             }
         }
     }
 }
 
-/// Empties a slot if it is still ours: another worker may have emptied it, and a third taken it since.
-fn release(slot: &AtomicU64, word: u64) {
-    let _ = slot.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed);
+impl Place<'_> {
+    /// Empties the slot if it still holds `word`: another worker may have emptied it, and a third taken it since.
+    fn release(&self, word: u64) -> bool {
+        let emptied = self.word.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if emptied && let Some(displaced) = self.displaced {
+            displaced.fetch_sub(1, Ordering::SeqCst);
+        }
+        emptied
+    }
 }

@@ -14,7 +14,9 @@
 //!                                                     7    version           incarnation | phase
 //! ```
 //!
-//! A key lives in the bucket its hash names or in that bucket's neighbour (index xor 1).
+//! A key lives in the bucket its hash names or in that bucket's neighbour (index xor 1). Where both are full, which at
+//! the table's load happens to a few keys in a million, it lives in a second pair that the hash names; lookups go there
+//! only while there are such keys.
 //!
 //! - **Readers** take no lock: they copy an entry's words between two reads of its version (a seqlock).
 //! - **Writers** claim slots and entries by compare-and-swap; see `insert`.
@@ -30,7 +32,7 @@ pub use insert::InsertError;
 pub use state::{Direction, FlowState};
 
 use self::free::FreeList;
-use super::arena::{Arena, Ordering, fence};
+use super::arena::{Arena, AtomicU32, Ordering, fence};
 use crate::flow::{FiveTuple, FlowSeed};
 
 /// A packed five-tuple (see [`FiveTuple::to_words`]).
@@ -62,6 +64,8 @@ pub struct Conntrack {
     bucket_mask: usize,
     entries: Arena,
     free: FreeList,
+    /// Keys in their second pair of buckets. Counted before the key is put there.
+    displaced: AtomicU32,
     seed: FlowSeed,
 }
 
@@ -154,12 +158,13 @@ impl Conntrack {
     pub fn new(capacity: u32, seed: FlowSeed) -> Conntrack {
         let capacity = capacity.clamp(1, (1 << 30) - 1);
         // Two keys a flow in buckets of 8, at most half full.
-        let buckets = (capacity as usize / 2).next_power_of_two().max(2);
+        let buckets = (capacity as usize / 2).next_power_of_two().max(4);
         Conntrack {
             buckets: Arena::new(buckets),
             bucket_mask: buckets - 1,
             entries: Arena::new(capacity as usize),
             free: FreeList::new(),
+            displaced: AtomicU32::new(0),
             seed,
         }
     }
@@ -202,7 +207,21 @@ impl Conntrack {
     #[inline(always)]
     pub fn probe(&self, hash: u64) -> Option<Slot> {
         let bucket = hash as usize & self.bucket_mask;
+        let near = self.probe_bucket(bucket, hash).or_else(|| self.probe_bucket(bucket ^ 1, hash));
+        if near.is_none() && self.displaced.load(Ordering::Relaxed) != 0 { self.probe_second(hash) } else { near }
+    }
+
+    #[cold]
+    fn probe_second(&self, hash: u64) -> Option<Slot> {
+        let bucket = self.second_home(hash);
         self.probe_bucket(bucket, hash).or_else(|| self.probe_bucket(bucket ^ 1, hash))
+    }
+
+    /// A bucket of another pair, which has little to do with the one the hash names directly.
+    #[inline]
+    fn second_home(&self, hash: u64) -> usize {
+        (hash as usize ^ (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24) as usize) & !3 & self.bucket_mask
+            | (hash as usize ^ 2) & 3
     }
 
     #[inline(always)]
@@ -246,9 +265,11 @@ impl Conntrack {
 
     /// Finds a key, looking at every slot it can be in.
     pub fn find(&self, key: Key, hash: u64) -> Option<Hit> {
-        let home = hash as usize & self.bucket_mask;
+        let (home, second) = (hash as usize & self.bucket_mask, self.second_home(hash));
         let wanted = (hash | COMMITTED) >> 32;
-        [home, home ^ 1].into_iter().flat_map(|bucket| &self.buckets[bucket].0).find_map(|word| {
+        let buckets = if self.displaced.load(Ordering::Relaxed) == 0 { 2 } else { 4 };
+        let homes = [home, home ^ 1, second, second ^ 1].into_iter().take(buckets);
+        homes.flat_map(|bucket| &self.buckets[bucket].0).find_map(|word| {
             let word = word.load(Ordering::Acquire);
             (word >> 32 == wanted).then(|| self.read(Slot(word as u32), key)).flatten()
         })

@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
@@ -115,6 +115,20 @@ fn a_decision_is_replaced_for_one_direction() {
     assert_eq!((reply.next_hop(), reply.generation()), (900, 4));
 }
 
+/// As full as a table gets: half of all slots. Some buckets then have more keys than slots.
+#[test]
+fn keys_that_find_no_room_near_their_hash_are_found_further_away() {
+    let table = table(4096);
+    let accepted: Vec<u32> = (0..4096).filter(|n| insert(&table, *n, 0).is_ok()).collect();
+    assert_eq!(accepted.len(), 4096, "nothing is refused");
+    assert!(table.displaced.load(Ordering::Relaxed) > 0, "or this test tests nothing");
+    for n in &accepted {
+        assert!(keys(*n).iter().all(|key| find(&table, *key).is_some()));
+        table.remove(&find(&table, keys(*n)[0]).unwrap());
+    }
+    assert_eq!((table.in_use(), table.displaced.load(Ordering::Relaxed)), (0, 0));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Insert(u32),
@@ -145,15 +159,15 @@ proptest! {
         for step in steps {
             match step {
                 Step::Insert(n) => {
-                    let expected = if model.len() == 40 && !model.contains_key(&n) {
-                        Err(InsertError::Full)
-                    } else if model.len() == 40 {
-                        Err(InsertError::Full) // no entry to try with
-                    } else if model.contains_key(&n) {
-                        Err(InsertError::Exists)
-                    } else {
-                        model.insert(n, (FlowState::Opening, tick));
-                        Ok(())
+                    // A full table has no entry to try with, so it cannot tell that the flow exists.
+                    let full = model.len() == 40;
+                    let expected = match model.entry(n) {
+                        _ if full => Err(InsertError::Full),
+                        Entry::Occupied(_) => Err(InsertError::Exists),
+                        Entry::Vacant(vacant) => {
+                            vacant.insert((FlowState::Opening, tick));
+                            Ok(())
+                        }
                     };
                     prop_assert_eq!(insert(&table, n, tick), expected);
                 }

@@ -1,0 +1,344 @@
+//! The paths that are measured: a stepped switch, the packets it gets, and what must come out.
+
+use std::{net::Ipv4Addr, sync::Arc, sync::Mutex};
+
+use shunt_dataplane::{
+    net::{MacAddr, Protocol},
+    packet::BATCH,
+    spec::{Backend, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via, VtepSpec, VxlanSpec},
+    time::Now,
+    wire::{checksum, ethernet, ipv4, udp, vxlan},
+    worker::Stepped,
+};
+
+use crate::device::{Clock, Packets, Sink, Source};
+
+const UPLINK: PortId = PortId(0);
+const POD: PortId = PortId(1);
+const UPLINK_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+const POD_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+const VTEP_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 3]);
+const PEER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 4]);
+const UNDERLAY: u32 = 0xc0a8_3201; // 192.168.50.1
+const VTEPS: u32 = 250;
+const SERVICES: u32 = 1000;
+const BACKENDS: u32 = 10;
+/// Bytes of an inner frame.
+const FRAME_LEN: usize = 64;
+
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Path {
+    /// Natively in and out over the uplink.
+    Route,
+    /// From a pod to pods on other nodes.
+    RouteEncap,
+    /// From other nodes to a pod.
+    DecapRoute,
+    /// From a pod through a ClusterIP to pods on other nodes; flows are established.
+    ServiceEncap,
+    /// The answers to that.
+    DecapServiceReply,
+    /// As `ServiceEncap`, but every packet opens a flow.
+    NewFlow,
+}
+
+impl Path {
+    /// All of them.
+    pub const ALL: [Path; 6] =
+        [Path::Route, Path::RouteEncap, Path::DecapRoute, Path::ServiceEncap, Path::DecapServiceReply, Path::NewFlow];
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Path::Route => "route",
+            Path::RouteEncap => "route + encap",
+            Path::DecapRoute => "decap + route",
+            Path::ServiceEncap => "service + encap",
+            Path::DecapServiceReply => "decap + service reply",
+            Path::NewFlow => "service + encap, new flow",
+        }
+    }
+}
+
+/// A small generator (SplitMix64): the same packets on every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u32) -> u32 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (((z ^ (z >> 31)) >> 32) * u64::from(limit) >> 32) as u32
+    }
+}
+
+/// One path over so many flows, ready to run.
+pub struct Scenario {
+    path: Path,
+    flows: u32,
+    switch: Stepped,
+    clock: Arc<Clock>,
+    packets: Arc<Packets>,
+    now: u64,
+}
+
+impl Scenario {
+    /// Builds the switch and the packets, opens the flows if the path wants them established, and checks what comes out.
+    ///
+    /// # Panics
+    /// If the switch does not forward every packet as it should: then there is nothing to measure.
+    pub fn new(path: Path, flows: u32) -> Scenario {
+        let mut switch = Stepped::new(1, 4 * BATCH as u32, 2 * flows, 1).expect("descriptors for a waker");
+        switch.publish(&spec()).expect("the spec is sound");
+        let clock = Arc::new(Clock::default());
+        let forward = Arc::new(packets(path, flows));
+        let replies = path == Path::DecapServiceReply;
+        let packets = if replies { Arc::new(answers(&mut switch, &forward)) } else { forward };
+        let (input, output) = match path {
+            Path::Route => (UPLINK, UPLINK),
+            Path::DecapRoute | Path::DecapServiceReply => (UPLINK, POD),
+            Path::RouteEncap | Path::ServiceEncap | Path::NewFlow => (POD, UPLINK),
+        };
+        check(path, &packets, input, output, if replies { Some(&mut switch) } else { None });
+        attach(&mut switch, input, output, packets.clone(), &clock, None);
+        let mut scenario = Scenario { path, flows, switch, clock, packets, now: 0 };
+        if path == Path::ServiceEncap {
+            for _ in 0..flows.div_ceil(BATCH as u32) {
+                scenario.batch();
+            }
+        }
+        scenario
+    }
+
+    /// Runs one batch: cycles, packets sent, allocator calls. Opens new flows only as long as there are unused packets:
+    /// see [`Scenario::batches`].
+    pub fn batch(&mut self) -> (u64, u64, u64) {
+        // 100 microseconds a batch: fast enough that flows do not expire.
+        self.now += 100_000;
+        self.switch.step(0, Now(10_000_000_000 + self.now));
+        self.clock.take()
+    }
+
+    /// How many batches can be measured before the scenario must be made anew.
+    pub fn batches(&self) -> u64 {
+        if self.path == Path::NewFlow { u64::from(self.flows) / BATCH as u64 } else { u64::MAX }
+    }
+
+    /// The packets, for the limit probe.
+    pub fn packets(&self) -> Arc<Packets> {
+        self.packets.clone()
+    }
+}
+
+/// One device that both receives and sends, or two.
+fn attach(
+    switch: &mut Stepped,
+    input: PortId,
+    output: PortId,
+    packets: Arc<Packets>,
+    clock: &Arc<Clock>,
+    copies: Option<Arc<Mutex<Vec<Vec<u8>>>>>,
+) {
+    // The port's first queue sends for it, so the sink comes first; the source is read last, so that its clock starts
+    // when the batch is complete.
+    switch.attach(0, output, Sink::new(clock.clone(), copies));
+    switch.attach(0, input, Source::new(packets, clock.clone()));
+}
+
+fn port(id: PortId, role: PortRole, mac: MacAddr) -> PortSpec {
+    PortSpec { id, role, mac, mtu: 1500, unfinished_checksums: role != PortRole::Uplink }
+}
+
+fn vtep_address(n: u32) -> Ipv4Addr {
+    Ipv4Addr::from(UNDERLAY + 1 + n)
+}
+
+/// 250 nodes on the overlay, 4,750 more native prefixes, 250 local pods, 1,000 services of 10 endpoints each.
+fn spec() -> ForwardingSpec {
+    let mut routes = Vec::new();
+    for node in 0..VTEPS {
+        let prefix = ipnet::Ipv4Net::new_assert(Ipv4Addr::from(0x0af4_0000 + (node + 2 << 8)), 24);
+        routes.push(RouteSpec { prefix, via: Via::Vtep(vtep_address(node)) });
+    }
+    for network in 0..4_750u32 {
+        let prefix = ipnet::Ipv4Net::new_assert(Ipv4Addr::from(0x1400_0000 + (network << 8)), 24);
+        routes.push(RouteSpec { prefix, via: Via::Gateway { port: UPLINK, mac: Some(PEER_MAC) } });
+    }
+    for pod in 2..252u32 {
+        let prefix = Ipv4Addr::from(0x0af4_0100 + pod).into();
+        routes.push(RouteSpec { prefix, via: Via::Port { port: POD, mac: PEER_MAC } });
+    }
+    let vteps = (0..VTEPS).map(|n| VtepSpec {
+        address: vtep_address(n),
+        mac: MacAddr([2, 1, 0, 0, 0, n as u8]),
+        uplink: UPLINK,
+        next_hop: Some(PEER_MAC),
+    });
+    let services = (0..SERVICES).map(|n| ServiceSpec {
+        vip: Ipv4Addr::from(0x0a60_0000 + n),
+        port: 80,
+        protocol: Protocol::Udp,
+        backends: (0..BACKENDS)
+            .map(|b| {
+                let pod = n * BACKENDS + b;
+                let address = Ipv4Addr::from(0x0af4_0200 + (pod % VTEPS << 8) + 2 + pod / VTEPS % 250);
+                Backend { address, port: 8080 }
+            })
+            .collect(),
+    });
+    ForwardingSpec {
+        ports: vec![port(UPLINK, PortRole::Uplink, UPLINK_MAC), port(POD, PortRole::Pod, POD_MAC)],
+        vxlan: Some(VxlanSpec { vni: 1, udp_port: 8472, local: UNDERLAY.into(), mac: VTEP_MAC }),
+        vteps: vteps.collect(),
+        routes,
+        services: services.collect(),
+        gateway: Some(Ipv4Addr::new(169, 254, 1, 1)),
+        router: Some(Ipv4Addr::new(10, 244, 1, 0)),
+        service_cidrs: vec!["10.96.0.0/16".parse().expect("a prefix")],
+    }
+}
+
+/// One packet of every flow, in random order.
+fn packets(path: Path, flows: u32) -> Packets {
+    let mut random = Random(u64::from(flows));
+    let mut packets = Packets { len: FRAME_LEN, bytes: Vec::with_capacity(flows as usize * FRAME_LEN) };
+    if path == Path::DecapRoute {
+        packets.len += vxlan::OVERHEAD;
+    }
+    // Flow numbers go into client address and port, so that all differ; what they are to is random.
+    let mut order: Vec<u32> = (0..flows).collect();
+    for at in (1..order.len()).rev() {
+        order.swap(at, random.below(at as u32 + 1) as usize);
+    }
+    for flow in order {
+        let local_pod = 0x0af4_0100 + 2 + flow % 250;
+        let remote_pod = 0x0af4_0200 + (random.below(VTEPS) << 8) + 2 + random.below(200);
+        let port = 1024 + (flow / 250) as u16;
+        let inner = |mac, src, dst, dst_port| datagram(mac, (src, port), (dst, dst_port));
+        match path {
+            Path::Route => {
+                let dst = 0x1400_0000 + (random.below(4_750) << 8) + random.below(256);
+                packets.bytes.extend(inner(UPLINK_MAC, local_pod, dst, 9));
+            }
+            Path::RouteEncap => packets.bytes.extend(inner(POD_MAC, local_pod, remote_pod, 9)),
+            Path::DecapRoute => {
+                packets.bytes.extend(encapsulated(&inner(VTEP_MAC, remote_pod, local_pod, 9), flow % VTEPS));
+            }
+            Path::ServiceEncap | Path::NewFlow | Path::DecapServiceReply => {
+                packets.bytes.extend(inner(POD_MAC, local_pod, 0x0a60_0000 + random.below(SERVICES), 80));
+            }
+        }
+    }
+    packets
+}
+
+fn datagram(mac: MacAddr, src: (u32, u16), dst: (u32, u16)) -> Vec<u8> {
+    let ip = ethernet::HEADER_LEN;
+    let l4 = ip + ipv4::HEADER_LEN;
+    let mut bytes = vec![0; FRAME_LEN];
+    ethernet::emit(&mut bytes, mac, PEER_MAC, ethernet::IPV4);
+    ipv4::Header {
+        tos: 0,
+        total_len: (FRAME_LEN - ip) as u16,
+        id: 0,
+        flags: ipv4::DF,
+        ttl: 64,
+        protocol: ipv4::UDP,
+        src: src.0,
+        dst: dst.0,
+    }
+    .emit(&mut bytes[ip..]);
+    let len = (FRAME_LEN - l4) as u16;
+    udp::emit(&mut bytes[l4..], src.1, dst.1, len);
+    let pseudo = checksum::pseudo_header(src.0, dst.0, ipv4::UDP, len);
+    let sum = checksum::finish(pseudo + u64::from(checksum::sum(&bytes[l4..])));
+    bytes[l4 + udp::CHECKSUM..l4 + udp::HEADER_LEN].copy_from_slice(&sum.to_be_bytes());
+    bytes
+}
+
+fn encapsulated(inner: &[u8], vtep: u32) -> Vec<u8> {
+    let len = vxlan::OVERHEAD + inner.len();
+    let mut bytes = vec![0; len];
+    let ip = ethernet::HEADER_LEN;
+    ethernet::emit(&mut bytes, UPLINK_MAC, PEER_MAC, ethernet::IPV4);
+    ipv4::Header {
+        tos: 0,
+        total_len: (len - ip) as u16,
+        id: 1,
+        flags: 0,
+        ttl: 64,
+        protocol: ipv4::UDP,
+        src: vtep_address(vtep).into(),
+        dst: UNDERLAY,
+    }
+    .emit(&mut bytes[ip..]);
+    let l4 = ip + ipv4::HEADER_LEN;
+    udp::emit(&mut bytes[l4..], 50_000, 8472, (len - l4) as u16);
+    vxlan::emit(&mut bytes[l4 + udp::HEADER_LEN..], 1);
+    bytes[vxlan::OVERHEAD..].copy_from_slice(inner);
+    bytes
+}
+
+/// Opens every flow and turns each packet that goes to a backend into the backend's answer.
+fn answers(switch: &mut Stepped, requests: &Arc<Packets>) -> Packets {
+    let copies = Arc::new(Mutex::new(Vec::new()));
+    let clock = Arc::new(Clock::default());
+    attach(switch, POD, UPLINK, requests.clone(), &clock, Some(copies.clone()));
+    let count = requests.bytes.len() / requests.len;
+    for batch in 0..count.div_ceil(BATCH) + 1 {
+        switch.step(0, Now(10_000_000_000 + batch as u64 * 1000));
+    }
+    switch.detach(0, UPLINK);
+    switch.detach(0, POD);
+    let requests = std::mem::take(&mut *copies.lock().expect("no holder panics"));
+    let mut packets = Packets { len: FRAME_LEN + vxlan::OVERHEAD, bytes: Vec::new() };
+    for request in &requests[..count] {
+        let outer_dst = ipv4::dst(&request[ethernet::HEADER_LEN..]);
+        let inner = &request[vxlan::OVERHEAD + ethernet::HEADER_LEN..];
+        let ports = &inner[ipv4::HEADER_LEN..];
+        let (client, backend) = (ipv4::src(inner), ipv4::dst(inner));
+        let (client_port, backend_port) = (u16::from_be_bytes([ports[0], ports[1]]), 8080);
+        let answer = datagram(VTEP_MAC, (backend, backend_port), (client, client_port));
+        packets.bytes.extend(encapsulated(&answer, outer_dst - UNDERLAY - 1));
+    }
+    packets
+}
+
+/// Runs some packets through a switch of their own (or the one that knows their flows) and looks at what comes out:
+/// all of it, with the right length and right checksums.
+fn check(path: Path, packets: &Arc<Packets>, input: PortId, output: PortId, known: Option<&mut Stepped>) {
+    let mut own;
+    let switch = match known {
+        Some(switch) => switch,
+        None => {
+            own = Stepped::new(1, 4 * BATCH as u32, 4 * BATCH as u32, 1).expect("descriptors for a waker");
+            own.publish(&spec()).expect("the spec is sound");
+            &mut own
+        }
+    };
+    let copies = Arc::new(Mutex::new(Vec::new()));
+    let few = Packets { len: packets.len, bytes: packets.bytes[..packets.len * BATCH].to_vec() };
+    attach(switch, input, output, Arc::new(few), &Arc::default(), Some(copies.clone()));
+    switch.step(0, Now(10_000_000_000));
+    switch.step(0, Now(10_000_001_000));
+    switch.detach(0, UPLINK);
+    switch.detach(0, POD);
+    let sent = std::mem::take(&mut *copies.lock().expect("no holder panics"));
+    assert_eq!(sent.len(), BATCH, "{}: every packet of the first batch is sent", path.name());
+    for packet in &sent {
+        let encapsulated = matches!(path, Path::RouteEncap | Path::ServiceEncap | Path::NewFlow);
+        let inner = if encapsulated {
+            let outer: &[u8; ipv4::HEADER_LEN] = packet[ethernet::HEADER_LEN..].first_chunk().expect("an outer header");
+            assert!(ipv4::checksum_holds(outer), "{}: outer checksum", path.name());
+            &packet[vxlan::OVERHEAD..]
+        } else {
+            &packet[..]
+        };
+        assert_eq!(inner.len(), FRAME_LEN, "{}", path.name());
+        let ip = &inner[ethernet::HEADER_LEN..];
+        assert!(ipv4::checksum_holds(ip.first_chunk().expect("a header")), "{}: checksum", path.name());
+        assert!(udp::checksum_holds(&ip[ipv4::HEADER_LEN..], ipv4::src(ip), ipv4::dst(ip)), "{}: UDP", path.name());
+        assert_eq!(ip[ipv4::TTL], 63);
+    }
+}

@@ -1,0 +1,28 @@
+//! Transport protocols as they travel.
+
+use shunt_dataplane::net::Protocol;
+
+use crate::{FieldError, v1};
+
+impl From<Protocol> for v1::Protocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => v1::Protocol::Tcp,
+            Protocol::Udp => v1::Protocol::Udp,
+        }
+    }
+}
+
+impl TryFrom<v1::Protocol> for Protocol {
+    type Error = FieldError;
+
+    fn try_from(protocol: v1::Protocol) -> Result<Self, FieldError> {
+        match protocol {
+            v1::Protocol::Tcp => Ok(Protocol::Tcp),
+            v1::Protocol::Udp => Ok(Protocol::Udp),
+            v1::Protocol::Unspecified => {
+                Err(FieldError::new("protocol", "is missing or unknown; use PROTOCOL_TCP or PROTOCOL_UDP"))
+            }
+        }
+    }
+}

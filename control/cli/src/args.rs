@@ -1,0 +1,156 @@
+//! The command line.
+
+use std::{net::Ipv4Addr, path::PathBuf};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// What the exit codes mean; shown by `--help`.
+const EXIT_CODES: &str = "Exit codes:
+  0  done
+  1  shuntd refused or failed; nothing was applied
+  2  wrong usage, or a file that cannot be read; nothing was sent
+  3  shuntd cannot be reached
+  4  the state does not have the expected version
+  5  there is no such resource
+  6  packets or frames do not add up (conservation)";
+
+/// Talks to shuntd, the daemon of this node's packet switch.
+#[derive(Debug, Parser)]
+#[command(name = "shuntctl", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Args {
+    /// The daemon's socket.
+    #[arg(long, global = true, value_name = "PATH", default_value = "/run/shunt/shuntd.sock")]
+    pub socket: PathBuf,
+    /// Tables for people or JSON for machines.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Put a file's resources in force: all of them or, on any error, none.
+    Apply {
+        /// The cluster file: TOML or JSON by its extension; - reads JSON from standard input.
+        #[arg(short, long, value_name = "FILE")]
+        file: PathBuf,
+        /// The file is the whole desired state: delete what it does not name.
+        #[arg(long)]
+        replace: bool,
+        /// Refuse unless the state has this version.
+        #[arg(long, value_name = "VERSION")]
+        expect_version: Option<u64>,
+    },
+    /// Delete one resource.
+    Delete {
+        /// Its kind.
+        kind: Kind,
+        /// A VTEP's node, a port's name, a route's prefix, a service's namespace/name.
+        name: String,
+    },
+    /// Show one resource. As JSON it is a cluster file.
+    Get {
+        /// Its kind.
+        kind: Kind,
+        /// A VTEP's node, a port's name, a route's prefix, a service's namespace/name.
+        name: String,
+    },
+    /// List resources of one kind, or flows. Resources as JSON are a cluster file.
+    List {
+        #[command(subcommand)]
+        what: What,
+    },
+    /// Show packets and bytes by port, and workers.
+    Counters,
+    /// Show dropped packets by port and reason.
+    Drops,
+    /// Show the node, its ports and its next hops.
+    Status,
+    /// Check that packets and frames add up; meaningful while no traffic flows.
+    Conservation,
+    /// Print the state and then each change to it, until interrupted.
+    Watch {
+        /// Only changes after this version.
+        #[arg(long, value_name = "VERSION")]
+        after: Option<u64>,
+    },
+    /// Print a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// What can be listed.
+#[derive(Debug, Subcommand)]
+pub enum What {
+    /// Remote nodes on the overlay.
+    #[command(alias = "vtep")]
+    Vteps,
+    /// Local pods.
+    #[command(alias = "port")]
+    Ports,
+    /// Native routes.
+    #[command(alias = "route")]
+    Routes,
+    /// Services and their endpoints.
+    #[command(alias = "service")]
+    Services,
+    /// Flows in the connection table.
+    #[command(alias = "flow")]
+    Flows {
+        /// Only this protocol.
+        #[arg(long, value_enum)]
+        protocol: Option<Protocol>,
+        /// Only from this address.
+        #[arg(long, value_name = "ADDRESS")]
+        client: Option<Ipv4Addr>,
+        /// Only to this service address.
+        #[arg(long, value_name = "ADDRESS")]
+        vip: Option<Ipv4Addr>,
+        /// Only to this backend.
+        #[arg(long, value_name = "ADDRESS")]
+        backend: Option<Ipv4Addr>,
+        /// Most flows to show.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    #[value(alias = "vteps")]
+    Vtep,
+    #[value(alias = "ports")]
+    Port,
+    #[value(alias = "routes")]
+    Route,
+    #[value(alias = "services")]
+    Service,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,381 @@
+//! Cluster files: resources as people write them, in TOML or JSON. What `get` and `list` print as JSON is one, too.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+use shunt_control_api::v1;
+
+use crate::failure::Failure;
+
+/// A cluster file.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cluster {
+    /// Remote nodes on the overlay.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vtep: Vec<Vtep>,
+    /// Local pods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub port: Vec<Port>,
+    /// Native routes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub route: Vec<Route>,
+    /// Services.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub service: Vec<Service>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vtep {
+    pub node: String,
+    pub address: String,
+    pub mac: String,
+    pub pod_cidr: String,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    pub name: String,
+    pub interface: String,
+    pub address: String,
+    pub mac: String,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    pub prefix: String,
+    pub via: String,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    pub namespace: String,
+    pub name: String,
+    pub cluster_ip: String,
+    pub port: Vec<ServicePort>,
+    #[serde(default)]
+    pub endpoint: Vec<Endpoint>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServicePort {
+    #[serde(default)]
+    pub name: String,
+    /// As in Kubernetes, TCP unless given.
+    #[serde(default)]
+    pub protocol: Protocol,
+    pub port: u32,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    pub address: String,
+    #[serde(default)]
+    pub port: Vec<EndpointPort>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terminating: Option<bool>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub zone: String,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointPort {
+    #[serde(default)]
+    pub name: String,
+    pub port: u32,
+}
+
+/// How a file is written.
+enum Format {
+    Toml,
+    Json,
+}
+
+impl Cluster {
+    /// Reads a file: TOML or JSON by its extension; `-` is JSON on standard input.
+    pub fn read(path: &Path) -> Result<Cluster, Failure> {
+        let refuse = |problem: String| Failure::File { file: path.display().to_string(), problem };
+        let (format, text) = if path == Path::new("-") {
+            let mut text = String::new();
+            (Format::Json, io::stdin().read_to_string(&mut text).map(|_| text))
+        } else {
+            let format = match path.extension().and_then(|extension| extension.to_str()) {
+                Some("toml") => Format::Toml,
+                Some("json") => Format::Json,
+                _ => return Err(refuse("is neither .toml nor .json; name it by what it is".into())),
+            };
+            (format, fs::read_to_string(path))
+        };
+        let text = text.map_err(|e| refuse(format!("cannot be read: {e}")))?;
+        Cluster::parse(&format, &text).map_err(refuse)
+    }
+
+    /// An error names the key.
+    fn parse(format: &Format, text: &str) -> Result<Cluster, String> {
+        let one_line = |message: &str| message.replace('\n', "; ");
+        match format {
+            Format::Json => {
+                let mut json = serde_json::Deserializer::from_str(text);
+                let cluster =
+                    serde_path_to_error::deserialize(&mut json).map_err(|e| at(e.path(), &e.inner().to_string()))?;
+                json.end().map_err(|e| e.to_string())?;
+                Ok(cluster)
+            }
+            Format::Toml => {
+                let toml = toml::Deserializer::parse(text).map_err(|e| {
+                    let line = e.span().map_or(0, |span| text[..span.start].lines().count().max(1));
+                    format!("line {line}: {}", one_line(e.message()))
+                })?;
+                serde_path_to_error::deserialize(toml).map_err(|e| at(e.path(), &one_line(e.inner().message())))
+            }
+        }
+    }
+}
+
+/// A message with the path of the key it is about, if it is about one.
+fn at(path: &serde_path_to_error::Path, message: &str) -> String {
+    if path.iter().next().is_none() { message.to_owned() } else { format!("{path}: {message}") }
+}
+
+impl From<Cluster> for v1::ApplyRequest {
+    fn from(cluster: Cluster) -> Self {
+        v1::ApplyRequest {
+            vteps: cluster.vtep.into_iter().map(Into::into).collect(),
+            ports: cluster.port.into_iter().map(Into::into).collect(),
+            routes: cluster.route.into_iter().map(Into::into).collect(),
+            services: cluster.service.into_iter().map(Into::into).collect(),
+            ..Default::default()
+        }
+    }
+}
+
+impl FromIterator<v1::Resource> for Cluster {
+    fn from_iter<I: IntoIterator<Item = v1::Resource>>(resources: I) -> Self {
+        use v1::resource::Kind;
+        let mut cluster = Cluster::default();
+        for resource in resources {
+            match resource.kind {
+                Some(Kind::Vtep(vtep)) => cluster.vtep.push(vtep.into()),
+                Some(Kind::Port(port)) => cluster.port.push(port.into()),
+                Some(Kind::Route(route)) => cluster.route.push(route.into()),
+                Some(Kind::Service(service)) => cluster.service.push(service.into()),
+                // A kind that a newer daemon knows.
+                None => {}
+            }
+        }
+        cluster
+    }
+}
+
+impl From<Vtep> for v1::Vtep {
+    fn from(Vtep { node, address, mac, pod_cidr }: Vtep) -> Self {
+        v1::Vtep { node, address, mac, pod_cidr }
+    }
+}
+
+impl From<v1::Vtep> for Vtep {
+    fn from(v1::Vtep { node, address, mac, pod_cidr }: v1::Vtep) -> Self {
+        Vtep { node, address, mac, pod_cidr }
+    }
+}
+
+impl From<Port> for v1::Port {
+    fn from(Port { name, interface, address, mac }: Port) -> Self {
+        v1::Port { name, interface, address, mac }
+    }
+}
+
+impl From<v1::Port> for Port {
+    fn from(v1::Port { name, interface, address, mac }: v1::Port) -> Self {
+        Port { name, interface, address, mac }
+    }
+}
+
+impl From<Route> for v1::Route {
+    fn from(Route { prefix, via }: Route) -> Self {
+        v1::Route { prefix, via }
+    }
+}
+
+impl From<v1::Route> for Route {
+    fn from(v1::Route { prefix, via }: v1::Route) -> Self {
+        Route { prefix, via }
+    }
+}
+
+impl From<Service> for v1::Service {
+    fn from(Service { namespace, name, cluster_ip, port, endpoint }: Service) -> Self {
+        let ports = port.into_iter().map(|port| v1::ServicePort {
+            name: port.name,
+            protocol: match port.protocol {
+                Protocol::Tcp => v1::Protocol::Tcp.into(),
+                Protocol::Udp => v1::Protocol::Udp.into(),
+            },
+            port: port.port,
+        });
+        let endpoints = endpoint.into_iter().map(|endpoint| v1::Endpoint {
+            address: endpoint.address,
+            ports: endpoint
+                .port
+                .into_iter()
+                .map(|port| v1::EndpointPort { name: port.name, port: port.port })
+                .collect(),
+            conditions: Some(v1::EndpointConditions {
+                ready: endpoint.ready,
+                serving: endpoint.serving,
+                terminating: endpoint.terminating,
+            }),
+            node: endpoint.node,
+            zone: endpoint.zone,
+        });
+        v1::Service { namespace, name, cluster_ip, ports: ports.collect(), endpoints: endpoints.collect() }
+    }
+}
+
+impl From<v1::Service> for Service {
+    fn from(service: v1::Service) -> Self {
+        let port = service.ports.into_iter().map(|port| ServicePort {
+            protocol: if port.protocol() == v1::Protocol::Udp { Protocol::Udp } else { Protocol::Tcp },
+            name: port.name,
+            port: port.port,
+        });
+        let endpoint = service.endpoints.into_iter().map(|endpoint| {
+            let conditions = endpoint.conditions.unwrap_or_default();
+            Endpoint {
+                address: endpoint.address,
+                port: endpoint
+                    .ports
+                    .into_iter()
+                    .map(|port| EndpointPort { name: port.name, port: port.port })
+                    .collect(),
+                ready: conditions.ready,
+                serving: conditions.serving,
+                terminating: conditions.terminating,
+                node: endpoint.node,
+                zone: endpoint.zone,
+            }
+        });
+        Service {
+            namespace: service.namespace,
+            name: service.name,
+            cluster_ip: service.cluster_ip,
+            port: port.collect(),
+            endpoint: endpoint.collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = r#"
+        [[vtep]]
+        node = "node-b"
+        address = "192.168.50.2"
+        mac = "0a:58:00:00:00:02"
+        pod_cidr = "10.244.2.0/24"
+        [[port]]
+        name = "default/pod-a1"
+        interface = "va1"
+        address = "10.244.1.10"
+        mac = "0a:58:0a:f4:01:0a"
+        [[route]]
+        prefix = "10.245.0.0/24"
+        via = "192.168.50.7"
+        [[service]]
+        namespace = "default"
+        name = "web"
+        cluster_ip = "10.96.0.10"
+        [[service.port]]
+        name = "http"
+        port = 80
+        [[service.port]]
+        name = "dns"
+        protocol = "udp"
+        port = 53
+        [[service.endpoint]]
+        address = "10.244.1.10"
+        ready = false
+        zone = "z1"
+        [[service.endpoint.port]]
+        name = "http"
+        port = 8080
+    "#;
+
+    fn toml(text: &str) -> Result<Cluster, String> {
+        Cluster::parse(&Format::Toml, text)
+    }
+
+    #[test]
+    fn a_file_becomes_a_request_and_its_resources_the_same_file() {
+        let request = v1::ApplyRequest::from(toml(FILE).unwrap());
+        assert_eq!((request.vteps.len(), request.ports.len(), request.routes.len()), (1, 1, 1));
+        let service = &request.services[0];
+        assert_eq!([service.ports[0].protocol(), service.ports[1].protocol()], [v1::Protocol::Tcp, v1::Protocol::Udp]);
+        assert_eq!(service.endpoints[0].conditions.unwrap().ready, Some(false));
+
+        use v1::resource::Kind;
+        let kinds = [
+            Kind::Vtep(request.vteps[0].clone()),
+            Kind::Port(request.ports[0].clone()),
+            Kind::Route(request.routes[0].clone()),
+            Kind::Service(service.clone()),
+        ];
+        let back: Cluster = kinds.into_iter().map(|kind| v1::Resource { kind: Some(kind) }).collect();
+        assert_eq!(back, toml(FILE).unwrap());
+        let json = serde_json::to_string(&back).unwrap();
+        assert_eq!(Cluster::parse(&Format::Json, &json).unwrap(), back);
+    }
+
+    #[test]
+    fn wrong_keys_are_named_by_their_path() {
+        let unknown = toml(&FILE.replace("protocol = \"udp\"", "proto = \"udp\"")).unwrap_err();
+        assert!(unknown.starts_with("service[0].port[1]") && unknown.contains("`proto`"), "{unknown}");
+        let missing = toml(&FILE.replace("via = \"192.168.50.7\"", "")).unwrap_err();
+        assert!(missing.starts_with("route[0]: ") && missing.contains("`via`"), "{missing}");
+        let mistyped = toml(&FILE.replace("port = 8080", "port = \"http\"")).unwrap_err();
+        assert!(mistyped.starts_with("service[0].endpoint[0].port[0].port: "), "{mistyped}");
+        let protocol = toml(&FILE.replace("\"udp\"", "\"sctp\"")).unwrap_err();
+        assert!(protocol.starts_with("service[0].port[1].protocol: ") && protocol.contains("`sctp`"), "{protocol}");
+        assert!(toml("[[vtep]").unwrap_err().starts_with("line 1: "));
+
+        let json = |text: &str| Cluster::parse(&Format::Json, text).unwrap_err();
+        let unknown = json(r#"{"route": [{"prefix": "10.245.0.0/24", "gateway": "192.168.50.7"}]}"#);
+        assert!(unknown.starts_with("route[0]") && unknown.contains("`gateway`"), "{unknown}");
+        assert!(json("{} {}").contains("trailing"));
+    }
+
+    #[test]
+    fn files_are_told_apart_by_their_extension() {
+        let message = Cluster::read(Path::new("cluster.yaml")).unwrap_err().to_string();
+        assert!(message.starts_with("cluster.yaml: is neither .toml nor .json"), "{message}");
+        let message = Cluster::read(Path::new("/nonexistent/cluster.toml")).unwrap_err().to_string();
+        assert!(message.starts_with("/nonexistent/cluster.toml: cannot be read"), "{message}");
+    }
+}

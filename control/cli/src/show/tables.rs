@@ -1,0 +1,354 @@
+//! The tables.
+
+use comfy_table::{CellAlignment, Table, presets};
+use shunt_control_api::v1;
+
+use super::{
+    json::{answered, dropped, protocol, role},
+    kind_name,
+};
+use crate::{
+    args::Kind,
+    cluster::{Cluster, Endpoint, Protocol, Service},
+};
+
+/// What is shown where there is nothing.
+const NONE: &str = "-";
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(header);
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+}
+
+/// Aligns columns of numbers with their ends.
+fn numbers(mut table: Table, columns: impl IntoIterator<Item = usize>) -> Table {
+    for index in columns {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// Lines without the padding behind the last column.
+fn render(table: &Table) -> String {
+    table.trim_fmt()
+}
+
+fn or_none(text: &str) -> &str {
+    if text.is_empty() { NONE } else { text }
+}
+
+pub fn applied(answer: &v1::ApplyResponse) -> String {
+    format!(
+        "version {}, generation {}: {} created, {} updated, {} unchanged, {} deleted",
+        answer.version, answer.generation, answer.created, answer.updated, answer.unchanged, answer.deleted
+    )
+}
+
+pub fn resources(kind: Kind, cluster: &Cluster, status: &v1::GetStatusResponse) -> String {
+    match kind {
+        Kind::Vtep => vteps(cluster, status),
+        Kind::Port => ports(cluster, status),
+        Kind::Route => routes(cluster, status),
+        Kind::Service => services(&cluster.service),
+    }
+}
+
+/// The station and its address by which the kernel reaches `address`.
+fn next_hop<'a>(status: &'a v1::GetStatusResponse, address: &str) -> [&'a str; 2] {
+    match status.next_hops.iter().find(|hop| hop.address == address) {
+        Some(hop) => [or_none(&hop.next_hop), if hop.mac.is_empty() { "unresolved" } else { &hop.mac }],
+        None => [NONE, NONE],
+    }
+}
+
+fn vteps(cluster: &Cluster, status: &v1::GetStatusResponse) -> String {
+    let mut table = table(["NODE", "ADDRESS", "MAC", "POD CIDR", "NEXT HOP", "NEXT HOP MAC"]);
+    for vtep in &cluster.vtep {
+        let [station, mac] = next_hop(status, &vtep.address);
+        table.add_row([&vtep.node, &vtep.address, &vtep.mac, &vtep.pod_cidr, station, mac]);
+    }
+    render(&table)
+}
+
+fn ports(cluster: &Cluster, status: &v1::GetStatusResponse) -> String {
+    let mut table = table(["NAME", "INTERFACE", "ADDRESS", "MAC", "ID", "STATE"]);
+    for port in &cluster.port {
+        let status = status.ports.iter().find(|status| status.name == port.name);
+        let [id, state] = status.map_or([NONE.into(), NONE.into()], port_state);
+        table.add_row([&port.name, &port.interface, &port.address, &port.mac, &id, &state]);
+    }
+    render(&table)
+}
+
+/// Number and state.
+fn port_state(port: &v1::PortStatus) -> [String; 2] {
+    match &port.attached {
+        Some(attached) => [attached.id.to_string(), "attached".into()],
+        None => [NONE.into(), format!("pending: {}", port.pending)],
+    }
+}
+
+fn routes(cluster: &Cluster, status: &v1::GetStatusResponse) -> String {
+    let mut table = table(["PREFIX", "VIA", "NEXT HOP", "NEXT HOP MAC"]);
+    for route in &cluster.route {
+        let [station, mac] = next_hop(status, &route.via);
+        table.add_row([&route.prefix, &route.via, station, mac]);
+    }
+    render(&table)
+}
+
+fn services(services: &[Service]) -> String {
+    let mut table = table(["NAMESPACE", "NAME", "CLUSTER IP", "PORTS", "READY", "ENDPOINTS"]);
+    for service in services {
+        let ports: Vec<_> = service
+            .port
+            .iter()
+            .map(|port| format!("{}/{}", port.port, if port.protocol == Protocol::Tcp { "tcp" } else { "udp" }))
+            .collect();
+        let ready = service.endpoint.iter().filter(|endpoint| endpoint.ready.unwrap_or(true)).count();
+        table.add_row([
+            service.namespace.clone(),
+            service.name.clone(),
+            service.cluster_ip.clone(),
+            ports.join(","),
+            format!("{ready}/{}", service.endpoint.len()),
+            endpoints(&service.endpoint),
+        ]);
+    }
+    render(&table)
+}
+
+/// The first few, and how many more.
+fn endpoints(endpoints: &[Endpoint]) -> String {
+    const SHOWN: usize = 3;
+    let address = |endpoint: &Endpoint| match endpoint.port.as_slice() {
+        [port] => format!("{}:{}", endpoint.address, port.port),
+        _ => endpoint.address.clone(),
+    };
+    let mut text: Vec<_> = endpoints.iter().take(SHOWN).map(address).collect();
+    if endpoints.len() > SHOWN {
+        text.push(format!("and {} more", endpoints.len() - SHOWN));
+    }
+    if text.is_empty() { NONE.into() } else { text.join(",") }
+}
+
+pub fn flows(flows: &[v1::Flow]) -> String {
+    let mut table = table(["PROTOCOL", "CLIENT", "VIP", "BACKEND", "STATE", "IDLE", "GENERATION"]);
+    for flow in flows {
+        table.add_row([
+            protocol(flow.protocol()).to_owned(),
+            flow.client.clone(),
+            flow.vip.clone(),
+            flow.backend.clone(),
+            flow.state.clone(),
+            format!("{:.1}s", flow.idle_ms as f64 / 1000.0),
+            flow.generation.to_string(),
+        ]);
+    }
+    render(&numbers(table, 5..7))
+}
+
+pub fn counters(answer: &v1::GetCountersResponse) -> String {
+    let mut ports = table([
+        "PORT",
+        "INTERFACE",
+        "ID",
+        "RX PACKETS",
+        "RX BYTES",
+        "MISSED",
+        "TX PACKETS",
+        "TX BYTES",
+        "NO ROOM",
+        "FORWARDED",
+        "TO HOST",
+        "ANSWERED",
+        "DROPPED",
+    ]);
+    for port in &answer.ports {
+        let figures = [
+            port.id.into(),
+            port.rx_packets,
+            port.rx_bytes,
+            port.missed,
+            port.tx_packets,
+            port.tx_bytes,
+            port.tx_dropped,
+            port.forwarded,
+            port.to_host,
+            answered(port),
+            dropped(port),
+        ];
+        let names = [or_none(&port.name).to_owned(), or_none(&port.interface).to_owned()];
+        ports.add_row(names.into_iter().chain(figures.map(|figure: u64| figure.to_string())));
+    }
+    let mut workers =
+        table(["CORE", "PACKETS", "BURSTS", "SLEEPS", "FRAMES", "FREE", "IN HAND", "RECEIVE", "TRANSMIT"]);
+    for worker in &answer.workers {
+        let frames = [worker.capacity, worker.free, worker.in_hand, worker.receive, worker.transmit].map(u64::from);
+        let figures = [worker.core.into(), worker.packets, worker.bursts, worker.sleeps].into_iter().chain(frames);
+        workers.add_row(figures.map(|figure| figure.to_string()));
+    }
+    format!(
+        "{}\n\n{}\n\nflows: {} of {}",
+        render(&numbers(ports, 2..13)),
+        render(&numbers(workers, 0..9)),
+        answer.flows_in_use,
+        answer.flow_capacity
+    )
+}
+
+pub fn drops(answer: &v1::GetCountersResponse) -> String {
+    let mut table = table(["PORT", "REASON", "PACKETS", "MEANING"]);
+    for port in &answer.ports {
+        for drop in &port.drops {
+            table.add_row([or_none(&port.name), &drop.reason, &drop.packets.to_string(), &drop.sentence]);
+        }
+    }
+    if table.is_empty() {
+        return "no packet was dropped".into();
+    }
+    render(&numbers(table, [2]))
+}
+
+pub fn status(answer: &v1::GetStatusResponse) -> String {
+    let overlay = match &answer.local_vtep {
+        Some(vtep) => {
+            format!("VNI {}, {}:{}, VTEP {}", vtep.vni, or_none(&vtep.address), vtep.udp_port, vtep.mac)
+        }
+        None => "none: native routing only".into(),
+    };
+    let cores: Vec<_> = answer.cores.iter().map(u32::to_string).collect();
+    let facts = [
+        ("node", answer.node.clone()),
+        ("shuntd", format!("{}, up {}", answer.daemon_version, duration(answer.uptime_seconds))),
+        ("state", format!("version {}, generation {}", answer.version, answer.generation)),
+        ("pods", answer.pod_cidr.clone()),
+        ("address", answer.overlay_address.clone()),
+        ("overlay", overlay),
+        ("workers", format!("on core {}", cores.join(", "))),
+        ("flows", format!("{} of {}", answer.flows_in_use, answer.flow_capacity)),
+    ];
+    let facts: String = facts.iter().map(|(name, value)| format!("{name:<9}{value}\n")).collect();
+
+    let mut ports = table(["PORT", "INTERFACE", "ROLE", "ID", "MAC", "MTU", "QUEUES", "XDP", "STATE"]);
+    for port in &answer.ports {
+        let [id, state] = port_state(port);
+        let [mac, mtu, queues, xdp] = match &port.attached {
+            Some(a) => {
+                let copy = if a.zero_copy { "zero-copy" } else { "copy" };
+                [a.mac.clone(), a.mtu.to_string(), a.queues.to_string(), format!("{}, {copy}", a.xdp_mode)]
+            }
+            None => [NONE; 4].map(str::to_owned),
+        };
+        let name = or_none(&port.name).to_owned();
+        table_row(
+            &mut ports,
+            [name, port.interface.clone(), role(port.role()).into(), id, mac, mtu, queues, xdp, state],
+        );
+    }
+    let mut hops = table(["ADDRESS", "NEXT HOP", "MAC"]);
+    for hop in &answer.next_hops {
+        let mac = if hop.mac.is_empty() { "unresolved" } else { &hop.mac };
+        hops.add_row([&hop.address, or_none(&hop.next_hop), mac]);
+    }
+    let hops = if hops.is_empty() { String::new() } else { format!("\n\n{}", render(&hops)) };
+    format!("{facts}\n{}{hops}", render(&numbers(ports, [3, 5, 6])))
+}
+
+fn table_row<const N: usize>(table: &mut Table, row: [String; N]) {
+    table.add_row(row);
+}
+
+/// The two largest units.
+fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{}m", minutes % 60),
+        _ => format!("{days}d{}h", hours % 24),
+    }
+}
+
+pub fn conservation(answer: &v1::GetCountersResponse) -> String {
+    if !answer.imbalances.is_empty() {
+        return answer.imbalances.join("\n");
+    }
+    let received: u64 = answer.ports.iter().map(|port| port.rx_packets).sum();
+    let forwarded: u64 = answer.ports.iter().map(|port| port.forwarded).sum();
+    let to_host: u64 = answer.ports.iter().map(|port| port.to_host).sum();
+    let answered: u64 = answer.ports.iter().map(answered).sum();
+    let dropped: u64 = answer.ports.iter().map(dropped).sum();
+    let frames: u64 = answer.workers.iter().map(|worker| u64::from(worker.capacity)).sum();
+    format!(
+        "balanced: {received} packets received = {forwarded} forwarded + {to_host} to the host + {answered} answered + {dropped} dropped; \
+         all {frames} frames are accounted for"
+    )
+}
+
+/// A line for each resource.
+pub fn change(message: v1::WatchResponse) -> Vec<String> {
+    use v1::resource::Kind;
+    let (version, mut lines) = (message.version, Vec::new());
+    for resource in message.upserts {
+        let what = match resource.kind {
+            Some(Kind::Vtep(vtep)) => format!("vtep {}", vtep.node),
+            Some(Kind::Port(port)) => format!("port {}", port.name),
+            Some(Kind::Route(route)) => format!("route {}", route.prefix),
+            Some(Kind::Service(service)) => format!("service {}/{}", service.namespace, service.name),
+            None => "a resource of a kind unknown to this shuntctl".into(),
+        };
+        lines.push(format!("{version} {} {what}", if message.initial { "=" } else { "+" }));
+    }
+    lines.extend(message.deletes.iter().map(|key| format!("{version} - {} {}", kind_name(key.kind()), key.name)));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_two_units() {
+        let shown = [5, 65, 3 * 3600 + 120, 2 * 86400 + 3600].map(duration);
+        assert_eq!(shown, ["5s", "1m5s", "3h2m", "2d1h"]);
+    }
+
+    #[test]
+    fn long_lists_of_endpoints_are_cut() {
+        let list: Vec<_> = (1..=5)
+            .map(|n| Endpoint {
+                address: format!("10.0.0.{n}"),
+                port: vec![crate::cluster::EndpointPort { name: String::new(), port: 80 }],
+                ready: None,
+                serving: None,
+                terminating: None,
+                node: String::new(),
+                zone: String::new(),
+            })
+            .collect();
+        assert_eq!(endpoints(&list), "10.0.0.1:80,10.0.0.2:80,10.0.0.3:80,and 2 more");
+        assert_eq!(endpoints(&[]), "-");
+    }
+
+    #[test]
+    fn lines_have_no_blanks_at_their_ends() {
+        let drops = v1::GetCountersResponse {
+            ports: vec![v1::PortCounters {
+                name: "uplink".into(),
+                drops: vec![v1::DropCounter { reason: "no_route".into(), sentence: "x".into(), packets: 3 }],
+                ..Default::default()
+            }],
+            ..Default::default()
+        };
+        let text = super::drops(&drops);
+        assert!(text.lines().all(|line| line == line.trim_end()), "{text:?}");
+        assert!(text.contains("no_route"));
+    }
+}

@@ -1,0 +1,280 @@
+//! The real `shuntctl` against the real API over a unix socket; only the engine and the kernel are in memory.
+
+#[path = "../../daemon/tests/support/mod.rs"]
+mod support;
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+use support::{TestDaemon, config};
+
+const CLUSTER: &str = r#"
+[[vtep]]
+node = "node-b"
+address = "192.168.50.2"
+mac = "0a:58:00:00:00:02"
+pod_cidr = "10.244.2.0/24"
+[[port]]
+name = "default/pod-a1"
+interface = "va1"
+address = "10.244.1.10"
+mac = "0a:58:0a:f4:01:0a"
+[[route]]
+prefix = "10.245.0.0/24"
+via = "192.168.50.7"
+[[service]]
+namespace = "default"
+name = "web"
+cluster_ip = "10.96.0.10"
+[[service.port]]
+name = "http"
+protocol = "tcp"
+port = 80
+[[service.endpoint]]
+address = "10.244.1.10"
+[[service.endpoint.port]]
+name = "http"
+port = 8080
+"#;
+
+/// Runs shuntctl with a socket, arguments and standard input.
+async fn shuntctl(socket: PathBuf, args: &[&str], input: &str) -> Output {
+    let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let input = input.to_owned();
+    let run = move || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shuntctl"));
+        command.arg("--socket").arg(socket).args(args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // It may end without reading all of it.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    };
+    tokio::task::spawn_blocking(run).await.unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+struct Shell {
+    dir: tempfile::TempDir,
+    daemon: TestDaemon,
+}
+
+impl Shell {
+    async fn start() -> Shell {
+        let dir = tempfile::tempdir().unwrap();
+        let daemon = TestDaemon::start(dir.path()).await;
+        Shell { dir, daemon }
+    }
+
+    fn file(&self, name: &str, content: &str) -> String {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+
+    async fn run(&self, args: &[&str]) -> Output {
+        shuntctl(config(self.dir.path()).socket, args, "").await
+    }
+
+    async fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args).await;
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    async fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(&[args, &["-o", "json"]].concat()).await).unwrap()
+    }
+
+    /// Exit code and the one line of the error.
+    async fn fails(&self, args: &[&str]) -> (i32, String) {
+        let output = self.run(args).await;
+        let message = text(&output.stderr);
+        assert_eq!(message.trim_end().lines().count(), 1, "{message}");
+        (output.status.code().unwrap(), message)
+    }
+}
+
+#[tokio::test]
+async fn a_file_is_applied_and_listed() {
+    let shell = Shell::start().await;
+    let file = shell.file("cluster.toml", CLUSTER);
+    let said = shell.ok(&["apply", "-f", &file]).await;
+    assert!(said.contains("4 created, 0 updated, 0 unchanged, 0 deleted"), "{said}");
+    let again = shell.json(&["apply", "-f", &file, "--replace"]).await;
+    assert_eq!((&again["unchanged"], &again["version"]), (&4.into(), &1.into()));
+
+    for (what, expected) in [
+        ("vteps", ["node-b", "192.168.50.2", "02:00:00:00:05:05"]),
+        ("ports", ["default/pod-a1", "va1", "attached"]),
+        ("routes", ["10.245.0.0/24", "192.168.50.7", "02:00:00:00:05:05"]),
+        ("services", ["10.96.0.10", "80/tcp", "10.244.1.10:8080"]),
+    ] {
+        let table = shell.ok(&["list", what]).await;
+        assert!(expected.iter().all(|cell| table.contains(cell)), "{table}");
+    }
+    let one = shell.ok(&["get", "service", "default/web"]).await;
+    assert_eq!(one.lines().count(), 2, "{one}");
+    shell.daemon.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_listed_as_json_can_be_applied() {
+    let shell = Shell::start().await;
+    shell.ok(&["apply", "-f", &shell.file("cluster.toml", CLUSTER)]).await;
+    let listed = shell.ok(&["list", "services", "-o", "json"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&listed).unwrap()["service"][0]["port"][0]["port"], 80);
+    shell.ok(&["delete", "service", "default/web"]).await;
+    let socket = config(shell.dir.path()).socket;
+    let output = shuntctl(socket, &["apply", "-f", "-", "-o", "json"], &listed).await;
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["created"], 1);
+    assert_eq!(shell.ok(&["list", "services", "-o", "json"]).await, listed);
+    shell.daemon.stop().await;
+}
+
+#[tokio::test]
+async fn errors_are_one_line_and_have_their_codes() {
+    let shell = Shell::start().await;
+    let wrong_value = shell.file("value.toml", &CLUSTER.replace("port = 8080", "port = 0"));
+    let (code, message) = shell.fails(&["apply", "-f", &wrong_value]).await;
+    let expected =
+        format!("shuntctl: {wrong_value}: service[0].endpoint[0].port[0].port: 0 is not a port; use 1 to 65535\n");
+    assert_eq!((code, message), (1, expected));
+    assert_eq!(shell.json(&["status"]).await["version"], 0, "nothing was applied");
+
+    let wrong_key = shell.file("key.toml", &CLUSTER.replace("cluster_ip", "clusterIP"));
+    let (code, message) = shell.fails(&["apply", "-f", &wrong_key]).await;
+    assert_eq!(code, 2);
+    assert!(message.contains("service[0]") && message.contains("`clusterIP`"), "{message}");
+
+    let file = shell.file("cluster.toml", CLUSTER);
+    let (code, message) = shell.fails(&["apply", "-f", &file, "--expect-version", "7"]).await;
+    assert_eq!(code, 4);
+    assert!(message.contains("version 0, not 7"), "{message}");
+
+    let (code, message) = shell.fails(&["delete", "port", "default/none"]).await;
+    assert_eq!((code, message.as_str()), (5, "shuntctl: there is no port default/none; nothing was deleted\n"));
+    assert_eq!(shell.fails(&["get", "vtep", "node-z"]).await.0, 5);
+    shell.daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_daemon_that_is_not_there_is_named() {
+    let output = shuntctl(Path::new("/nonexistent/shuntd.sock").into(), &["status"], "").await;
+    assert_eq!(output.status.code(), Some(3));
+    let message = text(&output.stderr);
+    assert!(message.contains("/nonexistent/shuntd.sock") && message.contains("No such file"), "{message}");
+}
+
+#[tokio::test]
+async fn a_pending_port_is_a_warning_and_shows() {
+    let shell = Shell::start().await;
+    let file = shell.file("cluster.toml", &CLUSTER.replace("va1", "late0"));
+    let output = shell.run(&["apply", "-f", &file]).await;
+    assert!(output.status.success());
+    assert!(text(&output.stderr).contains("warning: ports[0].interface: interface late0 does not exist"));
+    assert!(shell.ok(&["list", "ports"]).await.contains("pending: interface late0"));
+    let status = shell.json(&["status"]).await;
+    let port = status["ports"].as_array().unwrap().iter().find(|port| port["name"] == "default/pod-a1").unwrap();
+    assert!(port["attached"].is_null() && port["pending"].as_str().unwrap().contains("late0"));
+    shell.daemon.stop().await;
+}
+
+#[tokio::test]
+async fn counters_drops_and_conservation() {
+    use shunt_dataplane::{spec::PortId, switch::PortReport, verdict::DropReason};
+    let shell = Shell::start().await;
+    let reason = DropReason::ALL[0];
+    let mut report = PortReport {
+        id: PortId(0),
+        rx_packets: 100,
+        rx_bytes: 6400,
+        missed: 0,
+        tx_packets: 93,
+        tx_bytes: 5952,
+        forwarded: 90,
+        to_host: 3,
+        drops: vec![(reason, 7)],
+        ..PortReport::default()
+    };
+    shell.daemon.engine.set_reports(vec![report.clone()]);
+    let counters = shell.json(&["counters"]).await;
+    let port = &counters["ports"][0];
+    assert_eq!((&port["interface"], &port["dropped"], &port["rx_packets"]), (&"eth0".into(), &7.into(), &100.into()));
+    assert_eq!(counters["workers"][0]["capacity"], 8192);
+    assert!(shell.ok(&["counters"]).await.contains("8192"));
+    let drops = shell.ok(&["drops"]).await;
+    assert!(drops.contains(reason.name()) && drops.contains(reason.sentence()), "{drops}");
+
+    let balanced = shell.ok(&["conservation"]).await;
+    assert!(
+        balanced.contains("100 packets received = 90 forwarded + 3 to the host + 0 answered + 7 dropped"),
+        "{balanced}"
+    );
+    report.rx_packets += 1;
+    shell.daemon.engine.set_reports(vec![report]);
+    let output = shell.run(&["conservation", "-o", "json"]).await;
+    assert_eq!(output.status.code(), Some(6));
+    let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&verdict["balanced"], verdict["imbalances"].as_array().unwrap().len()), (&false.into(), 1));
+    shell.daemon.stop().await;
+}
+
+#[tokio::test]
+async fn watch_prints_each_change_until_the_daemon_stops() {
+    let shell = Shell::start().await;
+    shell.ok(&["apply", "-f", &shell.file("cluster.toml", CLUSTER)]).await;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shuntctl"));
+    command.arg("--socket").arg(config(shell.dir.path()).socket).arg("watch").stdout(Stdio::piped());
+    let mut watch = command.spawn().unwrap();
+    let (printed, mut lines) = tokio::sync::mpsc::unbounded_channel();
+    let output = BufReader::new(watch.stdout.take().unwrap());
+    std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| printed.send(line)));
+
+    let initial = ["1 = vtep node-b", "1 = port default/pod-a1", "1 = route 10.245.0.0/24", "1 = service default/web"];
+    for expected in initial {
+        assert_eq!(lines.recv().await.as_deref(), Some(expected));
+    }
+    shell.ok(&["delete", "route", "10.245.0.0/24"]).await;
+    assert_eq!(lines.recv().await.as_deref(), Some("2 - route 10.245.0.0/24"));
+    shell.daemon.stop().await;
+    assert_eq!(lines.recv().await, None);
+    assert!(tokio::task::spawn_blocking(move || watch.wait()).await.unwrap().unwrap().success());
+}
+
+#[tokio::test]
+async fn flows_are_listed() {
+    use shunt_dataplane::{net::Protocol, switch::FlowRecord};
+    let shell = Shell::start().await;
+    shell.daemon.engine.set_flows(vec![FlowRecord {
+        protocol: Protocol::Tcp,
+        client: "10.244.1.10:40000".parse().unwrap(),
+        vip: "10.96.0.10:80".parse().unwrap(),
+        backend: "10.244.2.10:8080".parse().unwrap(),
+        state: "established",
+        idle: std::time::Duration::from_millis(1500),
+        generation: 3,
+    }]);
+    let table = shell.ok(&["list", "flows"]).await;
+    assert!(table.contains("10.244.2.10:8080") && table.contains("1.5s"), "{table}");
+    let none = shell.json(&["list", "flows", "--protocol", "udp"]).await;
+    assert_eq!(none["flows"].as_array().unwrap().len(), 0);
+    shell.daemon.stop().await;
+}
+
+#[test]
+fn completion_scripts_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_shuntctl")).args(["completion", shell]).output().unwrap();
+        assert!(output.status.success());
+        assert!(text(&output.stdout).contains("conservation"), "{shell}");
+    }
+}

@@ -1,0 +1,145 @@
+//! The gRPC API: requests in, answers out. What they mean is decided elsewhere.
+
+mod flows;
+pub mod server;
+mod status;
+mod watch;
+
+use std::{sync::Arc, time::Instant};
+
+use shunt_control_api::{FieldError, Key, Kind, v1};
+use shunt_dataplane::switch::SwitchReport;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    controller::{ApplyError, ControllerHandle},
+    desired::{State, Transaction},
+};
+
+/// Most resources or flows in one answer.
+const PAGE: u32 = 1000;
+
+/// The service `shunt.v1.Switch`.
+#[derive(Clone)]
+pub struct SwitchApi {
+    controller: ControllerHandle,
+    started: Instant,
+}
+
+impl SwitchApi {
+    /// The API of a running controller; its uptime is counted from now.
+    pub fn new(controller: ControllerHandle) -> Self {
+        SwitchApi { controller, started: Instant::now() }
+    }
+
+    /// Counters, read on a thread that may block.
+    async fn report(&self) -> Result<SwitchReport, Status> {
+        let engine = self.controller.engine().clone();
+        let report = tokio::task::spawn_blocking(move || engine.report()).await;
+        report.map_err(|e| Status::internal(format!("the counters cannot be read: {e}")))
+    }
+}
+
+/// `limit` of a request: how many are wanted, of at most a page.
+fn page(limit: u32) -> usize {
+    let limit = if limit == 0 { PAGE } else { limit.min(PAGE) };
+    limit as usize
+}
+
+fn invalid(error: FieldError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+impl From<ApplyError> for Status {
+    fn from(error: ApplyError) -> Self {
+        let message = error.to_string();
+        match error {
+            ApplyError::Invalid(_) => Status::invalid_argument(message),
+            ApplyError::Conflict { .. } => Status::aborted(message),
+            ApplyError::Store(_) | ApplyError::Engine(_) => Status::internal(message),
+            ApplyError::Stopping => Status::unavailable(message),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl v1::switch_server::Switch for SwitchApi {
+    async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
+        let transaction = Transaction::try_from(request.into_inner()).map_err(invalid)?;
+        let applied = self.controller.apply(transaction).await?;
+        Ok(Response::new(v1::ApplyResponse {
+            version: applied.version,
+            generation: applied.generation,
+            created: applied.counts.created,
+            updated: applied.counts.updated,
+            unchanged: applied.counts.unchanged,
+            deleted: applied.counts.deleted,
+            warnings: applied.warnings,
+        }))
+    }
+
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        let key = request.into_inner().key;
+        let key = key.ok_or_else(|| FieldError::new("key", "is missing; give kind and name")).map_err(invalid)?;
+        let key = Key::try_from(key).map_err(|e| invalid(e.within("key")))?;
+        let state = self.controller.feed().state();
+        match state.resources.get(&key) {
+            Some(resource) => {
+                Ok(Response::new(v1::GetResponse { resource: Some((&**resource).into()), version: state.version }))
+            }
+            None => Err(Status::not_found(format!("there is no {key}; list the kind to see what there is"))),
+        }
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+        let request = request.into_inner();
+        let kind = Kind::try_from(request.kind()).map_err(invalid)?;
+        let state = self.controller.feed().state();
+        Ok(Response::new(list(&state, kind, &request.after, page(request.limit))))
+    }
+
+    type WatchStream = watch::WatchStream;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        watch::watch(&self.controller, request.into_inner().after_version).map(Response::new)
+    }
+
+    async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::GetStatusResponse>, Status> {
+        let report = self.report().await?;
+        Ok(Response::new(status::status(&self.controller, &report, self.started.elapsed())))
+    }
+
+    async fn get_counters(
+        &self,
+        _: Request<v1::GetCountersRequest>,
+    ) -> Result<Response<v1::GetCountersResponse>, Status> {
+        let report = self.report().await?;
+        Ok(Response::new(status::counters(&self.controller, &report)))
+    }
+
+    async fn list_flows(
+        &self,
+        request: Request<v1::ListFlowsRequest>,
+    ) -> Result<Response<v1::ListFlowsResponse>, Status> {
+        let request = request.into_inner();
+        let limit = page(request.limit);
+        let filter = flows::Filter::try_from(request).map_err(invalid)?;
+        let engine: Arc<_> = self.controller.engine().clone();
+        let flows = tokio::task::spawn_blocking(move || flows::list(&*engine, &filter, limit)).await;
+        flows.map(Response::new).map_err(|e| Status::internal(format!("the flows cannot be read: {e}")))
+    }
+}
+
+fn list(state: &State, kind: Kind, after: &str, limit: usize) -> v1::ListResponse {
+    let from = Key::new(kind, after);
+    let mut page = state
+        .resources
+        .range(&from..)
+        .skip_while(|(key, _)| !after.is_empty() && **key == from)
+        .take_while(|(key, _)| key.kind == kind);
+    let resources: Vec<(&Key, v1::Resource)> =
+        page.by_ref().take(limit).map(|(key, resource)| (key, (&**resource).into())).collect();
+    let last = resources.last().map(|(key, _)| key.name.clone());
+    let next = last.filter(|_| page.next().is_some()).unwrap_or_default();
+    v1::ListResponse { resources: resources.into_iter().map(|(_, r)| r).collect(), version: state.version, next }
+}

@@ -1,0 +1,138 @@
+//! Answers about the node and its counters.
+
+use std::{collections::HashMap, time::Duration};
+
+use shunt_control_api::v1;
+use shunt_dataplane::{
+    spec::{PortId, PortRole},
+    switch::{PortInfo, PortReport, SwitchReport, WorkerReport},
+};
+
+use crate::{controller::ControllerHandle, names::port_names};
+
+/// The answer to `GetStatus`.
+pub(super) fn status(controller: &ControllerHandle, report: &SwitchReport, uptime: Duration) -> v1::GetStatusResponse {
+    let (observed, state) = (controller.observed(), controller.feed().state());
+    let config = &controller.identity().config;
+    let names = port_names(config, &state);
+    let ports = observed.attachments.iter().map(|(interface, attachment)| v1::PortStatus {
+        name: names.get(interface).cloned().unwrap_or_default(),
+        interface: interface.to_owned(),
+        role: role(attachment.role()).into(),
+        attached: attachment.info().map(attached),
+        pending: attachment.pending().unwrap_or_default().to_owned(),
+    });
+    let next_hops = observed.view.next_hops.iter().map(|(address, hop)| v1::NextHopStatus {
+        address: address.to_string(),
+        next_hop: hop.station.map(|station| station.to_string()).unwrap_or_default(),
+        mac: hop.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+    });
+    let local_vtep = config.vxlan.as_ref().map(|vxlan| v1::LocalVtep {
+        address: observed.view.underlay.map(|address| address.to_string()).unwrap_or_default(),
+        mac: controller.identity().vtep_mac.to_string(),
+        vni: vxlan.vni,
+        udp_port: vxlan.udp_port.into(),
+    });
+    v1::GetStatusResponse {
+        node: config.node.name.clone(),
+        daemon_version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_seconds: uptime.as_secs(),
+        version: state.version,
+        generation: observed.generation,
+        pod_cidr: config.node.pod_cidr.to_string(),
+        overlay_address: config.node.overlay_address().to_string(),
+        local_vtep,
+        ports: ports.collect(),
+        next_hops: next_hops.collect(),
+        cores: config.cores.iter().map(|&core| core as u32).collect(),
+        flow_capacity: report.flow_capacity,
+        flows_in_use: report.flows_in_use,
+    }
+}
+
+fn role(role: PortRole) -> v1::PortRole {
+    match role {
+        PortRole::Uplink => v1::PortRole::Uplink,
+        PortRole::Host => v1::PortRole::Host,
+        PortRole::Pod => v1::PortRole::Pod,
+    }
+}
+
+fn attached(info: &PortInfo) -> v1::AttachedPort {
+    v1::AttachedPort {
+        id: info.id.0.into(),
+        mac: info.mac.to_string(),
+        mtu: info.mtu.into(),
+        queues: info.queues,
+        xdp_mode: info.xdp_mode.to_string(),
+        zero_copy: info.zero_copy,
+    }
+}
+
+/// The answer to `GetCounters`.
+pub(super) fn counters(controller: &ControllerHandle, report: &SwitchReport) -> v1::GetCountersResponse {
+    let (observed, state) = (controller.observed(), controller.feed().state());
+    let names = port_names(&controller.identity().config, &state);
+    let interfaces: HashMap<PortId, &str> =
+        observed.attachments.iter().filter_map(|(interface, a)| Some((a.info()?.id, interface))).collect();
+    let port = |port: &PortReport| {
+        let interface = interfaces.get(&port.id).copied().unwrap_or_default();
+        port_counters(port, interface, names.get(interface).map_or("", String::as_str))
+    };
+    v1::GetCountersResponse {
+        generation: report.generation,
+        ports: report.ports.iter().map(port).collect(),
+        workers: report.workers.iter().map(worker_counters).collect(),
+        flow_capacity: report.flow_capacity,
+        flows_in_use: report.flows_in_use,
+        imbalances: report.imbalances(),
+    }
+}
+
+fn port_counters(port: &PortReport, interface: &str, name: &str) -> v1::PortCounters {
+    let drops = port.drops.iter().filter(|(_, packets)| *packets > 0);
+    let answers = port.answers.iter().filter(|(_, packets)| *packets > 0);
+    v1::PortCounters {
+        name: name.to_owned(),
+        interface: interface.to_owned(),
+        id: port.id.0.into(),
+        rx_packets: port.rx_packets,
+        rx_bytes: port.rx_bytes,
+        missed: port.missed,
+        tx_packets: port.tx_packets,
+        tx_bytes: port.tx_bytes,
+        tx_dropped: port.tx_dropped,
+        forwarded: port.forwarded,
+        to_host: port.to_host,
+        answers: answers
+            .map(|(answer, packets)| v1::AnswerCounter {
+                answer: answer.name().to_owned(),
+                sentence: answer.sentence().to_owned(),
+                packets: *packets,
+            })
+            .collect(),
+        drops: drops
+            .map(|(reason, packets)| v1::DropCounter {
+                reason: reason.name().to_owned(),
+                sentence: reason.sentence().to_owned(),
+                packets: *packets,
+            })
+            .collect(),
+    }
+}
+
+fn worker_counters(worker: &WorkerReport) -> v1::WorkerCounters {
+    v1::WorkerCounters {
+        core: worker.core as u32,
+        capacity: worker.capacity,
+        free: worker.free,
+        in_hand: worker.in_hand,
+        receive: worker.receive,
+        transmit: worker.transmit,
+        bursts: worker.bursts,
+        packets: worker.packets,
+        sleeps: worker.sleeps,
+        flows_opened: worker.flows_opened,
+        flows_expired: worker.flows_expired,
+    }
+}

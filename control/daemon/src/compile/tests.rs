@@ -1,0 +1,222 @@
+use shunt_control_api::v1;
+use shunt_dataplane::{net::Protocol, xsk::XdpMode};
+
+use super::*;
+use crate::{
+    config::{Node, Vxlan},
+    desired::{Rules, Transaction},
+    kernel::{Link, NextHop},
+};
+
+const UPLINK: PortId = PortId(0);
+const HOST: PortId = PortId(1);
+const POD: PortId = PortId(2);
+const HOST_MAC: MacAddr = MacAddr([2, 0, 0, 0, 1, 1]);
+const HOP_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+
+fn net(text: &str) -> Ipv4Net {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+fn identity() -> Identity {
+    let config = Config {
+        node: Node {
+            name: "node-a".into(),
+            pod_cidr: net("10.244.1.0/24"),
+            cluster_cidr: net("10.244.0.0/16"),
+            service_cidr: net("10.96.0.0/16"),
+        },
+        uplink: "eth0".into(),
+        vxlan: Some(Vxlan { vni: 1, udp_port: 8472, mac: None }),
+        host: "shunt0".into(),
+        cores: vec![0],
+        frames_per_worker: 8192,
+        flow_capacity: 1024,
+        socket: "/s".into(),
+        tcp: None,
+        metrics: None,
+        state_dir: "/d".into(),
+        xdp_mode: XdpMode::Auto,
+    };
+    Identity { config, vtep_mac: MacAddr([0x0a, 0x58, 0, 0, 0, 1]) }
+}
+
+fn state() -> State {
+    let endpoint = |address: &str, ready, ports: &[(&str, u32)]| v1::Endpoint {
+        address: address.into(),
+        ports: ports.iter().map(|&(name, port)| v1::EndpointPort { name: name.into(), port }).collect(),
+        conditions: Some(v1::EndpointConditions { ready, ..Default::default() }),
+        ..Default::default()
+    };
+    let request = v1::ApplyRequest {
+        vteps: vec![v1::Vtep {
+            node: "node-b".into(),
+            address: "192.168.50.2".into(),
+            mac: "0a:58:00:00:00:02".into(),
+            pod_cidr: "10.244.2.0/24".into(),
+        }],
+        ports: ["va", "vb"]
+            .iter()
+            .zip([10, 11])
+            .map(|(interface, n)| v1::Port {
+                name: format!("default/{interface}"),
+                interface: (*interface).into(),
+                address: format!("10.244.1.{n}"),
+                mac: "0a:58:0a:f4:01:0a".into(),
+            })
+            .collect(),
+        routes: vec![v1::Route { prefix: "10.245.0.0/24".into(), via: "192.168.50.7".into() }],
+        services: vec![v1::Service {
+            namespace: "default".into(),
+            name: "web".into(),
+            cluster_ip: "10.96.0.10".into(),
+            ports: vec![
+                v1::ServicePort { name: "http".into(), protocol: v1::Protocol::Tcp.into(), port: 80 },
+                v1::ServicePort { name: "dns".into(), protocol: v1::Protocol::Udp.into(), port: 53 },
+            ],
+            endpoints: vec![
+                endpoint("10.244.1.10", None, &[("http", 8080), ("dns", 5353)]),
+                endpoint("10.244.2.10", Some(true), &[("http", 9090)]),
+                endpoint("10.244.2.10", Some(true), &[("http", 9090)]),
+                endpoint("10.244.2.11", Some(false), &[("http", 8080), ("dns", 5353)]),
+            ],
+        }],
+        ..Default::default()
+    };
+    let rules = Rules {
+        node: identity().config.node,
+        vtep_mac: Some(identity().vtep_mac),
+        underlay: None,
+        own_interfaces: Default::default(),
+    };
+    Transaction::try_from(request).unwrap().plan(&State::default(), &rules).unwrap().state
+}
+
+fn view() -> KernelView {
+    let link = |index, mac, mtu| Link { index, mac: Some(mac), mtu, unfinished_checksums: index == 3 };
+    let hop = |station: &str| NextHop { station: Some(ip(station)), mac: Some(HOP_MAC) };
+    KernelView {
+        links: [
+            ("eth0".into(), link(2, MacAddr([2, 0, 0, 0, 0, 1]), 1500)),
+            ("shunt0".into(), link(3, HOST_MAC, 1450)),
+            ("va".into(), link(5, MacAddr([2, 0, 0, 0, 0, 5]), 1450)),
+        ]
+        .into(),
+        underlay: Some(ip("192.168.50.1")),
+        next_hops: [(ip("192.168.50.2"), hop("192.168.50.2")), (ip("192.168.50.7"), NextHop::default())].into(),
+    }
+}
+
+fn info(id: PortId, interface: &str) -> PortInfo {
+    PortInfo {
+        id,
+        interface: interface.into(),
+        mac: MacAddr([2, 0, 0, 0, 9, id.0 as u8]),
+        mtu: 1400,
+        queues: 1,
+        xdp_mode: XdpMode::Native,
+        zero_copy: false,
+    }
+}
+
+/// Compiles with the uplink, the host port and one of the two pods attached.
+fn compile(identity: &Identity, view: &KernelView) -> ForwardingSpec {
+    let infos = [info(UPLINK, "eth0"), info(HOST, "shunt0p"), info(POD, "va")];
+    let roles = [PortRole::Uplink, PortRole::Host, PortRole::Pod];
+    let ports = AttachedPorts {
+        by_interface: infos.iter().zip(roles).map(|(info, role)| (info.interface.as_str(), (role, info))).collect(),
+        uplink: Some(UPLINK),
+        host: Some(HOST),
+    };
+    Compiler::default().compile(identity, &state(), view, &ports)
+}
+
+fn via<'a>(spec: &'a ForwardingSpec, prefix: &str) -> &'a Via {
+    &spec.routes.iter().find(|route| route.prefix == net(prefix)).unwrap_or_else(|| panic!("{prefix}")).via
+}
+
+#[test]
+fn every_destination_has_its_way() {
+    let spec = compile(&identity(), &view());
+    let kernel = Via::Port { port: HOST, mac: HOST_MAC };
+    assert_eq!(via(&spec, "0.0.0.0/0"), &kernel);
+    assert_eq!(via(&spec, "10.244.1.0/32"), &kernel, "the node's own address");
+    assert_eq!(via(&spec, "10.244.1.0/24"), &Via::Unreachable, "pods that are not");
+    assert_eq!(via(&spec, "10.244.2.0/24"), &Via::Vtep(ip("192.168.50.2")));
+    let pod = Via::Port { port: POD, mac: "0a:58:0a:f4:01:0a".parse().unwrap() };
+    assert_eq!(via(&spec, "10.244.1.10/32"), &pod);
+    assert_eq!(via(&spec, "10.245.0.0/24"), &Via::Gateway { port: UPLINK, mac: None }, "not resolved yet");
+    assert_eq!(spec.routes.len(), 6, "the pending pod has none");
+}
+
+#[test]
+fn ports_have_what_the_kernel_says_of_them() {
+    let spec = compile(&identity(), &view());
+    let ports: Vec<_> = spec.ports.iter().map(|p| (p.id, p.role, p.mac.0[5], p.mtu)).collect();
+    let unfinished: Vec<_> = spec.ports.iter().map(|p| p.unfinished_checksums).collect();
+    assert_eq!(unfinished, [false, true, true], "a card finishes checksums, a veth does not");
+    // The host port's interface is not in the view: as it was when it was attached.
+    let expected =
+        [(UPLINK, PortRole::Uplink, 1, 1500), (HOST, PortRole::Host, 1, 1400), (POD, PortRole::Pod, 5, 1450)];
+    assert_eq!(ports, expected);
+}
+
+#[test]
+fn the_overlay_follows_the_kernel() {
+    let spec = compile(&identity(), &view());
+    let vxlan = VxlanSpec { vni: 1, udp_port: 8472, local: ip("192.168.50.1"), mac: identity().vtep_mac };
+    assert_eq!(spec.vxlan, Some(vxlan));
+    assert_eq!(spec.vteps.len(), 1);
+    assert_eq!((spec.vteps[0].uplink, spec.vteps[0].next_hop), (UPLINK, Some(HOP_MAC)));
+    assert_eq!((spec.gateway, spec.router), (Some(GATEWAY), Some(ip("10.244.1.0"))));
+
+    let mut unresolved = view();
+    unresolved.next_hops.clear();
+    assert_eq!(compile(&identity(), &unresolved).vteps[0].next_hop, None);
+}
+
+#[test]
+fn without_an_address_there_is_no_overlay() {
+    let spec = compile(&identity(), &KernelView { underlay: None, ..view() });
+    assert_eq!((spec.vxlan.clone(), spec.vteps.len()), (None, 0));
+    assert_eq!(via(&spec, "10.244.2.0/24"), &Via::Unreachable);
+}
+
+#[test]
+fn a_route_for_everything_takes_the_place_of_the_kernel() {
+    let mut state = state();
+    let default = v1::Route { prefix: "0.0.0.0/0".into(), via: "192.168.50.254".into() };
+    let default = Resource::Route(default.try_into().unwrap());
+    state.resources.insert(default.key(), Arc::new(default));
+    let info = info(UPLINK, "eth0");
+    let ports =
+        AttachedPorts { by_interface: [("eth0", (PortRole::Uplink, &info))].into(), uplink: Some(UPLINK), host: None };
+    let spec = Compiler::default().compile(&identity(), &state, &view(), &ports);
+    assert_eq!(via(&spec, "0.0.0.0/0"), &Via::Gateway { port: UPLINK, mac: None });
+}
+
+#[test]
+fn services_have_their_ready_endpoints_once() {
+    let spec = compile(&identity(), &view());
+    let backend = |address: &str, port| Backend { address: ip(address), port };
+    let services: Vec<_> = spec.services.iter().map(|s| (s.vip, s.port, s.protocol, s.backends.to_vec())).collect();
+    let http = vec![backend("10.244.1.10", 8080), backend("10.244.2.10", 9090)];
+    let dns = vec![backend("10.244.1.10", 5353)];
+    let vip = ip("10.96.0.10");
+    assert_eq!(services, [(vip, 80, Protocol::Tcp, http), (vip, 53, Protocol::Udp, dns)]);
+}
+
+#[test]
+fn unchanged_services_are_compiled_once() {
+    let (state, ports) = (state(), AttachedPorts::default());
+    let mut compiler = Compiler::default();
+    let one = compiler.compile(&identity(), &state, &view(), &ports);
+    let two = compiler.compile(&identity(), &state.clone(), &view(), &ports);
+    assert!(Arc::ptr_eq(&one.services[0].backends, &two.services[0].backends));
+    let empty = compiler.compile(&identity(), &State::default(), &view(), &ports);
+    assert_eq!((empty.services.len(), compiler.services.len()), (0, 0));
+}

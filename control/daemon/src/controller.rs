@@ -1,0 +1,332 @@
+//! The one thread that changes things.
+//!
+//! Requests and news from the kernel come in order through a channel. Each is brought to an end (attach, compile,
+//! publish, adopted by every worker, written down) before the next one begins, so nothing here needs a lock.
+
+mod handle;
+
+use std::{
+    sync::{Arc, PoisonError, RwLock, mpsc},
+    time::{Duration, Instant},
+};
+
+use shunt_control_api::FieldError;
+use shunt_dataplane::spec::{ForwardingSpec, PortId};
+use tokio::sync::oneshot;
+
+pub use handle::{ControllerHandle, Observed};
+
+use crate::{
+    attachments::{Attachments, wanted},
+    compile::{Compiler, Identity, stations},
+    desired::{Counts, Feed, Rules, State, Store, StoreError, Transaction},
+    engine::{Engine, EngineError},
+    kernel::{Kernel, KernelView},
+};
+
+/// How long an interface that could not be attached is left alone.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What the controller is asked to do.
+pub(crate) enum Command {
+    /// Change the desired state.
+    Apply(Transaction, oneshot::Sender<Result<Applied, ApplyError>>),
+    /// The kernel's state has changed. Which way is asked when it is this command's turn, so that a request in between
+    /// is never undone by older news.
+    KernelChanged,
+    /// Empty the switch and end.
+    Stop,
+}
+
+/// A transaction that is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The state's version with it.
+    pub version: u64,
+    /// The generation that every worker has adopted.
+    pub generation: u64,
+    /// What it did.
+    pub counts: Counts,
+    /// What it asked for and is not there yet.
+    pub warnings: Vec<String>,
+}
+
+/// A transaction of which nothing is in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// It breaks a rule.
+    #[error(transparent)]
+    Invalid(#[from] FieldError),
+    /// The state has moved on.
+    #[error("expected_version: the state has version {actual}, not {expected}; read it again, then retry")]
+    Conflict {
+        /// The version that was expected.
+        expected: u64,
+        /// The version there is.
+        actual: u64,
+    },
+    /// It could not be written down.
+    #[error("{0}; the former state is in force")]
+    Store(#[from] StoreError),
+    /// The engine did not take it.
+    #[error("the switch refused: {0}; the former state is in force")]
+    Engine(#[from] EngineError),
+    /// The daemon is on its way out.
+    #[error("shuntd is stopping; try again when it is back")]
+    Stopping,
+}
+
+/// The daemon cannot begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The state directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The kept state and the configuration contradict each other.
+    #[error(
+        "the state in {dir} does not fit the configuration: {source}; correct [node], or move the file desired-state away"
+    )]
+    Misfit {
+        /// The state directory.
+        dir: String,
+        /// The resource and what is wrong with it.
+        source: FieldError,
+    },
+    /// The uplink or the host port is not usable.
+    #[error("{0}")]
+    Port(String),
+    /// The engine did not take the first forwarding state.
+    #[error("the switch refused its first forwarding state: {0}")]
+    Engine(#[from] EngineError),
+}
+
+/// Everything the controller owns.
+pub struct Controller {
+    identity: Identity,
+    engine: Arc<dyn Engine>,
+    kernel: Box<dyn Kernel>,
+    store: Store,
+    state: Arc<State>,
+    view: Arc<KernelView>,
+    attachments: Attachments,
+    compiler: Compiler,
+    /// What the workers forward by now.
+    published: ForwardingSpec,
+    generation: u64,
+    feed: Arc<Feed>,
+    observed: Arc<RwLock<Arc<Observed>>>,
+    /// When to try again what could not be attached.
+    retry_at: Option<Instant>,
+}
+
+/// A forwarding state that the workers have, and what it takes to go on or back.
+struct Staged {
+    attachments: Attachments,
+    /// Attached for it.
+    fresh: Vec<PortId>,
+    /// Not needed with it.
+    gone: Vec<PortId>,
+    /// What the workers forwarded by before.
+    before: ForwardingSpec,
+}
+
+impl Controller {
+    /// Puts the kept state in force.
+    pub fn start(
+        identity: Identity,
+        engine: Arc<dyn Engine>,
+        kernel: Box<dyn Kernel>,
+        store: Store,
+    ) -> Result<Controller, StartError> {
+        let state = Arc::new(store.load()?);
+        let view = kernel.follow(stations(&state));
+        let mut controller = Controller {
+            feed: Arc::new(Feed::new(state.clone())),
+            observed: Arc::default(),
+            identity,
+            engine,
+            kernel,
+            store,
+            state: state.clone(),
+            view,
+            attachments: Attachments::default(),
+            compiler: Compiler::default(),
+            published: ForwardingSpec::default(),
+            generation: 0,
+            retry_at: None,
+        };
+        let misfit = |source| {
+            let dir = controller.identity.config.state_dir.display().to_string();
+            StartError::Misfit { dir, source }
+        };
+        state.check(&controller.rules()).map_err(misfit)?;
+        let staged = controller.stage(&state)?;
+        controller.settle(staged);
+        let own = [controller.identity.config.uplink.clone(), controller.identity.config.host_peer()];
+        for interface in own {
+            if let Some(why) = controller.attachments.get(&interface).and_then(|a| a.pending()) {
+                return Err(StartError::Port(why.to_owned()));
+            }
+        }
+        Ok(controller)
+    }
+
+    /// Serves commands until told to stop or nobody is left to send any.
+    pub(crate) fn run(mut self, commands: &mpsc::Receiver<Command>) {
+        loop {
+            let command = match self.retry_at {
+                None => commands.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+                Some(at) => commands.recv_timeout(at.saturating_duration_since(Instant::now())),
+            };
+            match command {
+                // The caller may have gone; the state is in force all the same.
+                Ok(Command::Apply(transaction, answer)) => drop(answer.send(self.apply(&transaction))),
+                Ok(Command::KernelChanged) => {
+                    let view = self.kernel.view();
+                    if !Arc::ptr_eq(&view, &self.view) {
+                        self.view = view;
+                        self.follow_kernel();
+                    }
+                }
+                Err(mpsc::RecvTimeoutError::Timeout) => self.follow_kernel(),
+                Ok(Command::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        self.stop();
+    }
+
+    fn apply(&mut self, transaction: &Transaction) -> Result<Applied, ApplyError> {
+        let actual = self.state.version;
+        if let Some(expected) = transaction.expected_version.filter(|&expected| expected != actual) {
+            return Err(ApplyError::Conflict { expected, actual });
+        }
+        let plan = transaction.plan(&self.state, &self.rules())?;
+        if let Some(change) = plan.change {
+            let state = Arc::new(plan.state);
+            self.view = self.kernel.follow(stations(&state));
+            // On disk before the workers have it, in force on disk after: either step can still be taken back.
+            let prepared = self.store.prepare(&state)?;
+            let staged = self.stage(&state)?;
+            if let Err(e) = prepared.commit() {
+                self.revert(&staged);
+                return Err(e.into());
+            }
+            self.state = state.clone();
+            self.settle(staged);
+            tracing::info!(version = state.version, generation = self.generation, counts = ?plan.counts, "applied");
+            self.feed.push(state, change);
+        }
+        let warning = |(path, interface): (&str, &str)| {
+            let why = self.attachments.get(interface)?.pending()?;
+            Some(format!("{path}.interface: {why}"))
+        };
+        Ok(Applied {
+            version: self.state.version,
+            generation: self.generation,
+            counts: plan.counts,
+            warnings: transaction.ports().filter_map(warning).collect(),
+        })
+    }
+
+    /// Brings the workers up to what the kernel says now.
+    fn follow_kernel(&mut self) {
+        let state = self.state.clone();
+        match self.stage(&state) {
+            Ok(staged) => self.settle(staged),
+            Err(e) => tracing::error!("the switch refused to follow the kernel: {e}"),
+        }
+    }
+
+    /// Attaches what `state` needs and makes the workers forward by it. On an error everything is as before.
+    fn stage(&mut self, state: &State) -> Result<Staged, EngineError> {
+        let wanted = wanted(&self.identity.config, state, &self.view);
+        let mut attachments = self.attachments.clone();
+        let gone = attachments.retain(&wanted, &self.view);
+        let mode = self.identity.config.xdp_mode;
+        let fresh = attachments.attach(&*self.engine, mode, &wanted, &self.view, &gone);
+        let before = self.published.clone();
+        if let Err(e) = self.publish(state, &attachments) {
+            // It may have got further than some worker.
+            self.publish_again(&before);
+            self.detach(&fresh);
+            return Err(e);
+        }
+        attachments.classify(&*self.engine, &wanted);
+        Ok(Staged { attachments, fresh, gone, before })
+    }
+
+    /// Goes on with a staged state: lets go of what it does not need.
+    fn settle(&mut self, staged: Staged) {
+        let Staged { attachments, gone, .. } = staged;
+        self.attachments = attachments;
+        if !gone.is_empty() {
+            self.detach(&gone);
+            // What could not be attached before may have waited for just that: a pod's new veth of the same name.
+            if self.attachments.worth_retrying(&self.view) {
+                return self.follow_kernel();
+            }
+        }
+        self.retry_at = self.attachments.worth_retrying(&self.view).then(|| Instant::now() + RETRY);
+        let observed =
+            Observed { attachments: self.attachments.clone(), view: self.view.clone(), generation: self.generation };
+        *self.observed.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(observed);
+    }
+
+    /// Goes back from a staged state to the one that is written down.
+    fn revert(&mut self, staged: &Staged) {
+        self.publish_again(&staged.before);
+        self.detach(&staged.fresh);
+    }
+
+    /// Makes the workers forward by what they forwarded by before.
+    fn publish_again(&mut self, before: &ForwardingSpec) {
+        match self.engine.publish(before) {
+            Ok(generation) => {
+                self.generation = generation;
+                self.published = before.clone();
+            }
+            // What the workers do would not be what callers were told: stop rather than pretend.
+            Err(e) => panic!("the switch refused to go back to the state it had: {e}"),
+        }
+    }
+
+    fn publish(&mut self, state: &State, attachments: &Attachments) -> Result<(), EngineError> {
+        let spec = self.compiler.compile(&self.identity, state, &self.view, &attachments.attached());
+        if self.generation == 0 || spec != self.published {
+            self.generation = self.engine.publish(&spec)?;
+            self.published = spec;
+        }
+        Ok(())
+    }
+
+    fn detach(&mut self, ports: &[PortId]) {
+        for &id in ports {
+            match self.engine.detach(id) {
+                Ok(()) => tracing::info!(id = id.0, "detached"),
+                Err(e) => {
+                    tracing::error!(id = id.0, "cannot detach, its number is not used again: {e}");
+                    self.attachments.abandon(id);
+                }
+            }
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        let config = &self.identity.config;
+        Rules {
+            node: config.node.clone(),
+            vtep_mac: config.vxlan.as_ref().map(|_| self.identity.vtep_mac),
+            underlay: self.view.underlay,
+            own_interfaces: [config.uplink.clone(), config.host.clone(), config.host_peer()],
+        }
+    }
+
+    fn stop(mut self) {
+        self.feed.close();
+        if let Err(e) = self.engine.publish(&ForwardingSpec::default()) {
+            tracing::error!("the switch refused to be emptied: {e}");
+        }
+        let ports: Vec<_> = self.attachments.iter().filter_map(|(_, a)| a.info().map(|info| info.id)).collect();
+        self.detach(&ports);
+    }
+}

@@ -1,0 +1,52 @@
+//! A set of prefixes of which no two share an address.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+
+/// Disjoint prefixes, each with a tag.
+#[derive(Debug)]
+pub(super) struct DisjointPrefixes<T> {
+    by_first: BTreeMap<Ipv4Addr, (Ipv4Net, T)>,
+}
+
+impl<T> Default for DisjointPrefixes<T> {
+    fn default() -> Self {
+        DisjointPrefixes { by_first: BTreeMap::new() }
+    }
+}
+
+impl<T> DisjointPrefixes<T> {
+    /// Adds `prefix`, unless it overlaps one that is there: then that one is the error.
+    pub fn insert(&mut self, prefix: Ipv4Net, tag: T) -> Result<(), &(Ipv4Net, T)> {
+        // Members are disjoint, so the last one that begins at or before the end of `prefix` is the only candidate.
+        if let Some((&first, (other, _))) = self.by_first.range(..=prefix.broadcast()).next_back()
+            && other.broadcast() >= prefix.network()
+        {
+            return Err(&self.by_first[&first]);
+        }
+        self.by_first.insert(prefix.network(), (prefix, tag));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> Ipv4Net {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn neighbours_fit_and_overlaps_are_found_from_either_side() {
+        let mut set = DisjointPrefixes::default();
+        set.insert(net("10.244.2.0/24"), 'a').unwrap();
+        set.insert(net("10.244.3.0/24"), 'b').unwrap();
+        set.insert(net("10.244.1.0/24"), 'c').unwrap();
+        assert_eq!(set.insert(net("10.244.2.0/24"), 'd'), Err(&(net("10.244.2.0/24"), 'a')), "the same");
+        assert_eq!(set.insert(net("10.244.3.128/25"), 'd'), Err(&(net("10.244.3.0/24"), 'b')), "inside");
+        assert!(set.insert(net("10.244.0.0/16"), 'd').is_err(), "around");
+        set.insert(net("10.244.4.0/22"), 'e').unwrap();
+    }
+}

@@ -1,0 +1,335 @@
+//! Rules between resources, and between them and this node's configuration.
+
+use std::{collections::HashMap, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use shunt_control_api::{FieldError, Port, Resource, Route, Service, Vtep};
+use shunt_dataplane::{
+    net::{MacAddr, Protocol},
+    spec::MAX_PORTS,
+};
+
+use super::overlap::DisjointPrefixes;
+use crate::config::{Node, overlap};
+
+/// What this node is, as far as resources must agree with it.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// `[node]`.
+    pub node: Node,
+    /// Our VTEP's MAC address; `None`: this node has no overlay.
+    pub vtep_mac: Option<MacAddr>,
+    /// Our address on the underlay.
+    pub underlay: Option<Ipv4Addr>,
+    /// Interfaces that are not pods': the uplink, and the host port's two ends.
+    pub own_interfaces: [String; 3],
+}
+
+/// Ports that are not pods': the uplink and the host port.
+const OWN_PORTS: usize = 2;
+
+impl Rules {
+    /// Checks resources one after the other, each against the rules and those before it. The text beside a resource
+    /// is its path for messages.
+    pub fn check<'a>(&self, resources: impl Iterator<Item = (String, &'a Resource)>) -> Result<(), FieldError> {
+        let mut taken = Taken::default();
+        for (path, resource) in resources {
+            match resource {
+                Resource::Vtep(vtep) => self.check_vtep(vtep, &mut taken),
+                Resource::Port(port) => self.check_port(port, &mut taken),
+                Resource::Route(route) => self.check_route(route, &mut taken),
+                Resource::Service(service) => self.check_service(service, &mut taken),
+            }
+            .map_err(|e| e.within(path))?;
+        }
+        Ok(())
+    }
+
+    fn check_vtep<'a>(&self, vtep: &'a Vtep, taken: &mut Taken<'a>) -> Result<(), FieldError> {
+        let node = vtep.node.as_str();
+        let refuse = |field: &str, problem: String| Err(FieldError::new(field, problem));
+        let Some(our_mac) = self.vtep_mac else {
+            return refuse(
+                "node",
+                "this node has no overlay; add [vxlan] to its configuration, or use a native route".into(),
+            );
+        };
+        if vtep.node == self.node.name {
+            return refuse("node", format!("{node} is this node; list only the others"));
+        }
+        if Some(vtep.address) == self.underlay {
+            return refuse("address", format!("{} is this node's own; give {node}'s", vtep.address));
+        }
+        if vtep.mac == our_mac {
+            return refuse("mac", format!("{} is this node's own; give {node}'s", vtep.mac));
+        }
+        if let Some(other) = taken.vtep_addresses.insert(vtep.address, node) {
+            return refuse("address", format!("{} is node {other}'s; nodes have different addresses", vtep.address));
+        }
+        if let Some(other) = taken.vtep_macs.insert(vtep.mac, node) {
+            return refuse("mac", format!("{} is node {other}'s; nodes have different addresses", vtep.mac));
+        }
+        let (prefix, cluster) = (vtep.pod_cidr, self.node.cluster_cidr);
+        if !cluster.contains(&prefix) {
+            return refuse("pod_cidr", format!("{prefix} is outside the cluster's {cluster}; use a part of it"));
+        }
+        if overlap(prefix, self.node.pod_cidr) {
+            return refuse(
+                "pod_cidr",
+                format!("{prefix} overlaps this node's {}; keep them apart", self.node.pod_cidr),
+            );
+        }
+        if let Err((other, owner)) = taken.pod_prefixes.insert(prefix, node) {
+            return refuse("pod_cidr", format!("{prefix} overlaps node {owner}'s {other}; keep them apart"));
+        }
+        taken.route(prefix, format!("node {node}"), "pod_cidr")
+    }
+
+    fn check_port<'a>(&self, port: &'a Port, taken: &mut Taken<'a>) -> Result<(), FieldError> {
+        let refuse = |field: &str, problem: String| Err(FieldError::new(field, problem));
+        if self.own_interfaces.contains(&port.interface) {
+            return refuse(
+                "interface",
+                format!("{} is not a pod's; name the node's end of the pod's veth", port.interface),
+            );
+        }
+        if !self.node.pod_cidr.contains(&port.address) {
+            let problem =
+                format!("{} is outside this node's {}; use an address of it", port.address, self.node.pod_cidr);
+            return refuse("address", problem);
+        }
+        if port.address == self.node.overlay_address() {
+            return refuse("address", format!("{} is the node's own; pods have those after it", port.address));
+        }
+        if let Some(other) = taken.interfaces.insert(&port.interface, &port.name) {
+            return refuse("interface", format!("{} is {other}'s; each pod has its own", port.interface));
+        }
+        if let Some(other) = taken.pod_addresses.insert(port.address, &port.name) {
+            return refuse("address", format!("{} is {other}'s; each pod has its own", port.address));
+        }
+        let most = MAX_PORTS - OWN_PORTS;
+        if taken.interfaces.len() > most {
+            return refuse("name", format!("there are {most} ports already; a switch takes no more"));
+        }
+        Ok(())
+    }
+
+    fn check_route<'a>(&self, route: &'a Route, taken: &mut Taken<'a>) -> Result<(), FieldError> {
+        let refuse = |field: &str, problem: String| Err(FieldError::new(field, problem));
+        let prefix = route.prefix;
+        if self.node.pod_cidr.contains(&prefix) {
+            return refuse(
+                "prefix",
+                format!("{prefix} is inside this node's {}; its pods are ports", self.node.pod_cidr),
+            );
+        }
+        if self.node.service_cidr.contains(&prefix) {
+            return refuse(
+                "prefix",
+                format!("{prefix} is inside the services' {}; these are not routed", self.node.service_cidr),
+            );
+        }
+        if Some(route.via) == self.underlay {
+            return refuse("via", format!("{} is this node's own; give another station", route.via));
+        }
+        taken.route(prefix, format!("a route by {}", route.via), "prefix")
+    }
+
+    fn check_service<'a>(&self, service: &'a Service, taken: &mut Taken<'a>) -> Result<(), FieldError> {
+        let vip = service.cluster_ip;
+        if !self.node.service_cidr.contains(&vip) {
+            let problem = format!("{vip} is outside the services' {}; use an address of it", self.node.service_cidr);
+            return Err(FieldError::new("cluster_ip", problem));
+        }
+        for (i, port) in service.ports.iter().enumerate() {
+            if let Some(other) = taken.frontends.insert((vip, port.port, port.protocol), service) {
+                let (namespace, name) = (&other.namespace, &other.name);
+                let problem = format!(
+                    "{vip}:{}/{} is service {namespace}/{name}'s; give one of them another address or port",
+                    port.port, port.protocol
+                );
+                return Err(FieldError::new(format!("ports[{i}].port"), problem));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What earlier resources have, by whom.
+#[derive(Default)]
+struct Taken<'a> {
+    vtep_addresses: HashMap<Ipv4Addr, &'a str>,
+    vtep_macs: HashMap<MacAddr, &'a str>,
+    pod_prefixes: DisjointPrefixes<&'a str>,
+    fib: HashMap<Ipv4Net, String>,
+    interfaces: HashMap<&'a str, &'a str>,
+    pod_addresses: HashMap<Ipv4Addr, &'a str>,
+    frontends: HashMap<(Ipv4Addr, u16, Protocol), &'a Service>,
+}
+
+impl Taken<'_> {
+    /// Claims a prefix of the FIB: each leads to one place.
+    fn route(&mut self, prefix: Ipv4Net, owner: String, field: &str) -> Result<(), FieldError> {
+        if let Some(other) = self.fib.get(&prefix) {
+            return Err(FieldError::new(field, format!("{prefix} leads to {other} already; use each prefix once")));
+        }
+        self.fib.insert(prefix, owner);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use shunt_control_api::v1;
+
+    use super::*;
+
+    pub fn rules() -> Rules {
+        let net = |text: &str| text.parse().unwrap();
+        Rules {
+            node: Node {
+                name: "node-a".into(),
+                pod_cidr: net("10.244.1.0/24"),
+                cluster_cidr: net("10.244.0.0/16"),
+                service_cidr: net("10.96.0.0/16"),
+            },
+            vtep_mac: Some(MacAddr([0x0a, 0x58, 0, 0, 0, 1])),
+            underlay: Some(Ipv4Addr::new(192, 168, 50, 1)),
+            own_interfaces: ["eth0".into(), "shunt0".into(), "shunt0p".into()],
+        }
+    }
+
+    fn vtep(node: &str, address: &str, mac: &str, pod_cidr: &str) -> Resource {
+        let (node, address, mac, pod_cidr) = (node.into(), address.into(), mac.into(), pod_cidr.into());
+        Resource::Vtep(v1::Vtep { node, address, mac, pod_cidr }.try_into().unwrap())
+    }
+
+    fn node_b() -> Resource {
+        vtep("node-b", "192.168.50.2", "0a:58:00:00:00:02", "10.244.2.0/24")
+    }
+
+    fn port(name: &str, interface: &str, address: &str) -> Resource {
+        let mac = "0a:58:00:00:00:03".into();
+        let port = v1::Port { name: name.into(), interface: interface.into(), address: address.into(), mac };
+        Resource::Port(port.try_into().unwrap())
+    }
+
+    fn route(prefix: &str, via: &str) -> Resource {
+        Resource::Route(v1::Route { prefix: prefix.into(), via: via.into() }.try_into().unwrap())
+    }
+
+    fn service(name: &str, vip: &str, ports: &[(&str, v1::Protocol, u32)]) -> Resource {
+        let ports = ports.iter().map(|&(name, protocol, port)| v1::ServicePort {
+            name: name.into(),
+            protocol: protocol.into(),
+            port,
+        });
+        let (namespace, name, cluster_ip) = ("default".into(), name.into(), vip.into());
+        let service = v1::Service { namespace, name, cluster_ip, ports: ports.collect(), endpoints: vec![] };
+        Resource::Service(service.try_into().unwrap())
+    }
+
+    fn check(resources: &[Resource]) -> Result<(), String> {
+        let named = resources.iter().enumerate().map(|(i, r)| (format!("r[{i}]"), r));
+        rules().check(named).map_err(|e| e.to_string())
+    }
+
+    fn refused(resources: &[Resource], start: &str) {
+        let message = check(resources).unwrap_err();
+        assert!(message.starts_with(start), "{message}");
+    }
+
+    #[test]
+    fn a_sound_cluster_passes() {
+        let tcp = v1::Protocol::Tcp;
+        check(&[
+            node_b(),
+            vtep("node-c", "192.168.50.3", "0a:58:00:00:00:03", "10.244.3.0/24"),
+            port("default/a", "va", "10.244.1.10"),
+            port("default/b", "vb", "10.244.1.11"),
+            route("10.245.0.0/24", "192.168.50.7"),
+            route("0.0.0.0/0", "192.168.50.254"),
+            service("web", "10.96.0.10", &[("http", tcp, 80), ("https", tcp, 443)]),
+            service("dns", "10.96.0.10", &[("dns", v1::Protocol::Udp, 80)]),
+        ])
+        .unwrap();
+    }
+
+    #[test]
+    fn vteps_are_other_nodes_and_different_ones() {
+        let mac = "0a:58:00:00:00:07";
+        refused(&[vtep("node-a", "192.168.50.7", mac, "10.244.7.0/24")], "r[0].node: node-a is this node");
+        refused(&[vtep("n", "192.168.50.1", mac, "10.244.7.0/24")], "r[0].address: 192.168.50.1 is this node's own");
+        refused(&[vtep("n", "192.168.50.7", "0a:58:00:00:00:01", "10.244.7.0/24")], "r[0].mac: ");
+        refused(
+            &[node_b(), vtep("n", "192.168.50.2", mac, "10.244.7.0/24")],
+            "r[1].address: 192.168.50.2 is node node-b's",
+        );
+        refused(&[node_b(), vtep("n", "192.168.50.7", "0a:58:00:00:00:02", "10.244.7.0/24")], "r[1].mac: ");
+        refused(
+            &[node_b(), vtep("n", "192.168.50.7", mac, "10.244.2.128/25")],
+            "r[1].pod_cidr: 10.244.2.128/25 overlaps node node-b's",
+        );
+        refused(
+            &[vtep("n", "192.168.50.7", mac, "10.245.0.0/24")],
+            "r[0].pod_cidr: 10.245.0.0/24 is outside the cluster's",
+        );
+        refused(
+            &[vtep("n", "192.168.50.7", mac, "10.244.0.0/23")],
+            "r[0].pod_cidr: 10.244.0.0/23 overlaps this node's",
+        );
+    }
+
+    #[test]
+    fn vteps_need_an_overlay() {
+        let native = Rules { vtep_mac: None, ..rules() };
+        let error = native.check([("vteps[0]".to_owned(), &node_b())].into_iter()).unwrap_err();
+        assert!(error.to_string().starts_with("vteps[0].node: this node has no overlay"), "{error}");
+    }
+
+    #[test]
+    fn ports_are_pods_of_this_node() {
+        refused(&[port("a", "va", "10.244.2.10")], "r[0].address: 10.244.2.10 is outside this node's");
+        refused(&[port("a", "va", "10.244.1.0")], "r[0].address: 10.244.1.0 is the node's own");
+        for interface in ["eth0", "shunt0", "shunt0p"] {
+            refused(&[port("a", interface, "10.244.1.10")], "r[0].interface: ");
+        }
+        let first = port("a", "va", "10.244.1.10");
+        refused(&[first.clone(), port("b", "va", "10.244.1.11")], "r[1].interface: va is a's");
+        refused(&[first, port("b", "vb", "10.244.1.10")], "r[1].address: 10.244.1.10 is a's");
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_ports_and_no_more() {
+        let mut wide = rules();
+        wide.node.pod_cidr = "10.244.0.0/22".parse().unwrap();
+        let ports: Vec<_> = (1..=MAX_PORTS - OWN_PORTS + 1)
+            .map(|n| port(&format!("p{n}"), &format!("v{n}"), &format!("10.244.{}.{}", n / 256, n % 256)))
+            .collect();
+        let check = |ports: &[Resource]| wide.check(ports.iter().map(|p| ("p".into(), p)));
+        assert_eq!(check(&ports[..MAX_PORTS - OWN_PORTS]), Ok(()));
+        assert!(check(&ports).unwrap_err().to_string().contains("270 ports already"));
+    }
+
+    #[test]
+    fn routes_lead_elsewhere_and_to_one_place() {
+        refused(&[route("10.244.1.0/24", "192.168.50.7")], "r[0].prefix: 10.244.1.0/24 is inside this node's");
+        refused(&[route("10.244.1.128/25", "192.168.50.7")], "r[0].prefix: ");
+        refused(&[route("10.96.7.0/24", "192.168.50.7")], "r[0].prefix: 10.96.7.0/24 is inside the services'");
+        refused(&[route("10.245.0.0/24", "192.168.50.1")], "r[0].via: 192.168.50.1 is this node's own");
+        refused(&[node_b(), route("10.244.2.0/24", "192.168.50.7")], "r[1].prefix: 10.244.2.0/24 leads to node node-b");
+        check(&[node_b(), route("10.244.2.128/25", "192.168.50.7")]).unwrap();
+    }
+
+    #[test]
+    fn a_vip_and_port_belong_to_one_service() {
+        let tcp = v1::Protocol::Tcp;
+        refused(
+            &[service("web", "10.97.0.1", &[("", tcp, 80)])],
+            "r[0].cluster_ip: 10.97.0.1 is outside the services'",
+        );
+        let web = service("web", "10.96.0.10", &[("", tcp, 80)]);
+        let other = service("other", "10.96.0.10", &[("a", tcp, 81), ("b", tcp, 80)]);
+        refused(&[web, other], "r[1].ports[1].port: 10.96.0.10:80/tcp is service default/web's");
+    }
+}

@@ -1,0 +1,246 @@
+//! One `Apply`: from the request to the state it would make.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use shunt_control_api::{FieldError, Key, Resource, v1};
+
+use super::{Change, Rules, State};
+
+/// A request whose fields are valid one by one.
+#[derive(Debug, Default)]
+pub struct Transaction {
+    upserts: Vec<Upsert>,
+    deletes: Vec<Key>,
+    replace: bool,
+    /// Refuse unless the state has this version.
+    pub expected_version: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Upsert {
+    key: Key,
+    resource: Arc<Resource>,
+    /// Where it stands in the request: `services[3]`.
+    path: String,
+}
+
+/// How many resources a transaction touches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// New ones.
+    pub created: u32,
+    /// Others with the same key took their place.
+    pub updated: u32,
+    /// As they were; and deletes of what did not exist.
+    pub unchanged: u32,
+    /// Gone.
+    pub deleted: u32,
+}
+
+/// What a transaction would do to a state.
+#[derive(Debug)]
+pub struct Plan {
+    /// The state after it.
+    pub state: State,
+    /// The way there; `None` if there is nothing to do.
+    pub change: Option<Change>,
+    /// The same in numbers.
+    pub counts: Counts,
+}
+
+impl TryFrom<v1::ApplyRequest> for Transaction {
+    type Error = FieldError;
+
+    fn try_from(request: v1::ApplyRequest) -> Result<Self, FieldError> {
+        if request.replace && !request.deletes.is_empty() {
+            let problem = "is not for a request that replaces everything; leave it empty, or unset replace";
+            return Err(FieldError::new("deletes", problem));
+        }
+        let mut transaction = Transaction {
+            replace: request.replace,
+            expected_version: request.expected_version,
+            ..Transaction::default()
+        };
+        let mut seen = HashSet::new();
+        let mut upsert = |list: &str, i: usize, resource: Result<Resource, FieldError>| {
+            let path = format!("{list}[{i}]");
+            let resource = resource.map_err(|e| e.within(&path))?;
+            let key = resource.key();
+            if !seen.insert(key.clone()) {
+                let problem = format!("{} is in this request already; name each resource once", key.name);
+                return Err(FieldError::new(key_field(&resource), problem).within(&path));
+            }
+            transaction.upserts.push(Upsert { key, resource: Arc::new(resource), path });
+            Ok(())
+        };
+        for (i, vtep) in request.vteps.into_iter().enumerate() {
+            upsert("vteps", i, vtep.try_into().map(Resource::Vtep))?;
+        }
+        for (i, port) in request.ports.into_iter().enumerate() {
+            upsert("ports", i, port.try_into().map(Resource::Port))?;
+        }
+        for (i, route) in request.routes.into_iter().enumerate() {
+            upsert("routes", i, route.try_into().map(Resource::Route))?;
+        }
+        for (i, service) in request.services.into_iter().enumerate() {
+            upsert("services", i, service.try_into().map(Resource::Service))?;
+        }
+        for (i, key) in request.deletes.into_iter().enumerate() {
+            let key = Key::try_from(key).map_err(|e| e.within(format_args!("deletes[{i}]")))?;
+            if !seen.insert(key.clone()) {
+                let problem = format!("{key} is in this request already; name each resource once");
+                return Err(FieldError::new(format!("deletes[{i}].name"), problem));
+            }
+            transaction.deletes.push(key);
+        }
+        Ok(transaction)
+    }
+}
+
+/// The field that makes a resource's key.
+fn key_field(resource: &Resource) -> &'static str {
+    match resource {
+        Resource::Vtep(_) => "node",
+        Resource::Port(_) | Resource::Service(_) => "name",
+        Resource::Route(_) => "prefix",
+    }
+}
+
+impl Transaction {
+    /// What it would make of `current`. An error names the field that breaks a rule.
+    pub fn plan(&self, current: &State, rules: &Rules) -> Result<Plan, FieldError> {
+        let mut state = current.clone();
+        let mut change = Change { version: current.version + 1, ..Change::default() };
+        let mut counts = Counts::default();
+        if self.replace {
+            let keep: HashSet<&Key> = self.upserts.iter().map(|upsert| &upsert.key).collect();
+            state.resources.retain(|key, _| keep.contains(key));
+            change.deletes = current.resources.keys().filter(|key| !keep.contains(key)).cloned().collect();
+        }
+        for key in &self.deletes {
+            match state.resources.remove(key) {
+                Some(_) => change.deletes.push(key.clone()),
+                None => counts.unchanged += 1,
+            }
+        }
+        for Upsert { key, resource, .. } in &self.upserts {
+            let counter = match state.resources.get(key) {
+                Some(present) if present == resource => {
+                    counts.unchanged += 1;
+                    continue;
+                }
+                Some(_) => &mut counts.updated,
+                None => &mut counts.created,
+            };
+            *counter += 1;
+            state.resources.insert(key.clone(), resource.clone());
+            change.upserts.push(resource.clone());
+        }
+        counts.deleted = change.deletes.len().try_into().unwrap_or(u32::MAX);
+        if change.upserts.is_empty() && change.deletes.is_empty() {
+            return Ok(Plan { state, change: None, counts });
+        }
+        let paths: BTreeMap<&Key, &str> = self.upserts.iter().map(|u| (&u.key, u.path.as_str())).collect();
+        let untouched = state.resources.iter().filter(|(key, _)| !paths.contains_key(key));
+        let untouched = untouched.map(|(key, resource)| (key.to_string(), &**resource));
+        let upserted = self.upserts.iter().map(|u| (u.path.clone(), &*u.resource));
+        rules.check(untouched.chain(upserted))?;
+        state.version = change.version;
+        Ok(Plan { state, change: Some(change), counts })
+    }
+
+    /// The ports it upserts: path and interface.
+    pub fn ports(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.upserts.iter().filter_map(|upsert| match &*upsert.resource {
+            Resource::Port(port) => Some((upsert.path.as_str(), port.interface.as_str())),
+            _ => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::rules::tests::rules, *};
+
+    fn vtep(n: u8) -> v1::Vtep {
+        v1::Vtep {
+            node: format!("node-{n}"),
+            address: format!("192.168.50.{n}"),
+            mac: format!("0a:58:00:00:00:{n:02x}"),
+            pod_cidr: format!("10.244.{n}.0/24"),
+        }
+    }
+
+    fn request(vteps: Vec<v1::Vtep>) -> v1::ApplyRequest {
+        v1::ApplyRequest { vteps, ..Default::default() }
+    }
+
+    fn node_key(n: u8) -> v1::Key {
+        v1::Key { kind: v1::Kind::Vtep.into(), name: format!("node-{n}") }
+    }
+
+    fn plan(state: &State, request: v1::ApplyRequest) -> Plan {
+        Transaction::try_from(request).unwrap().plan(state, &rules()).unwrap()
+    }
+
+    #[test]
+    fn upserts_are_counted_and_move_the_version_once() {
+        let one = plan(&State::default(), request(vec![vtep(2), vtep(3)]));
+        assert_eq!(one.counts, Counts { created: 2, ..Default::default() });
+        assert_eq!((one.state.version, one.change.unwrap().upserts.len()), (1, 2));
+
+        let changed = v1::Vtep { mac: "0a:58:00:00:00:99".into(), ..vtep(3) };
+        let two = plan(&one.state, request(vec![vtep(2), changed, vtep(4)]));
+        assert_eq!(two.counts, Counts { created: 1, updated: 1, unchanged: 1, deleted: 0 });
+        assert_eq!((two.state.version, two.change.unwrap().upserts.len()), (2, 2));
+    }
+
+    #[test]
+    fn the_same_again_changes_nothing() {
+        let one = plan(&State::default(), request(vec![vtep(2)]));
+        let again = plan(&one.state, request(vec![vtep(2)]));
+        assert_eq!((again.state.version, again.change), (1, None));
+        assert_eq!(again.counts, Counts { unchanged: 1, ..Default::default() });
+    }
+
+    #[test]
+    fn deletes_take_what_is_there() {
+        let one = plan(&State::default(), request(vec![vtep(2), vtep(3)]));
+        let two = plan(&one.state, v1::ApplyRequest { deletes: vec![node_key(2), node_key(9)], ..Default::default() });
+        assert_eq!(two.counts, Counts { deleted: 1, unchanged: 1, ..Default::default() });
+        assert_eq!(two.state.vteps().map(|v| v.node.as_str()).collect::<Vec<_>>(), ["node-3"]);
+    }
+
+    #[test]
+    fn replace_makes_the_request_the_whole_state() {
+        let one = plan(&State::default(), request(vec![vtep(2), vtep(3)]));
+        let two = plan(&one.state, v1::ApplyRequest { replace: true, ..request(vec![vtep(3), vtep(4)]) });
+        assert_eq!(two.counts, Counts { created: 1, unchanged: 1, deleted: 1, updated: 0 });
+        assert_eq!(two.state.vteps().count(), 2);
+        assert_eq!(two.change.unwrap().deletes, [Key::try_from(node_key(2)).unwrap()]);
+    }
+
+    #[test]
+    fn an_address_may_move_within_one_request() {
+        let one = plan(&State::default(), request(vec![vtep(2), vtep(3)]));
+        let (mut a, mut b) = (vtep(2), vtep(3));
+        (a.address, b.address) = (b.address, a.address);
+        assert_eq!(plan(&one.state, request(vec![a, b])).counts.updated, 2);
+    }
+
+    #[test]
+    fn requests_that_contradict_themselves_are_refused() {
+        let refused = |request: v1::ApplyRequest| Transaction::try_from(request).unwrap_err().to_string();
+        let twice = refused(request(vec![vtep(2), vtep(2)]));
+        assert_eq!(twice, "vteps[1].node: node-2 is in this request already; name each resource once");
+        let both = refused(v1::ApplyRequest { deletes: vec![node_key(2)], ..request(vec![vtep(2)]) });
+        assert!(both.starts_with("deletes[0].name: vtep node-2 is in this request already"), "{both}");
+        let replace = refused(v1::ApplyRequest { deletes: vec![node_key(2)], replace: true, ..Default::default() });
+        assert!(replace.starts_with("deletes: "), "{replace}");
+        let field = refused(request(vec![vtep(2), v1::Vtep { mac: "x".into(), ..vtep(3) }]));
+        assert!(field.starts_with("vteps[1].mac: "), "{field}");
+    }
+}

@@ -1,0 +1,208 @@
+//! The host port: a veth pair by which the node's own kernel reaches pods and services.
+//!
+//! The kernel's end has the node's overlay address and the routes to pods and services; the other end belongs to the
+//! switch. A pair that a crashed daemon left behind is taken over as it is, so the node's connections survive.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use futures_util::TryStreamExt;
+use ipnet::Ipv4Net;
+use rtnetlink::{
+    Error, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
+    packet_route::{
+        link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage},
+        neighbour::NeighbourState,
+    },
+};
+
+/// What the pair should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// The kernel's end.
+    pub interface: String,
+    /// The switch's end.
+    pub peer: String,
+    /// Receive and transmit queues of each end: one for each worker.
+    pub queues: u32,
+    /// Longest IP packet, in bytes.
+    pub mtu: u32,
+    /// The node's own address on the overlay.
+    pub address: Ipv4Addr,
+    /// What is reached by it: pods and services.
+    pub destinations: Vec<Ipv4Net>,
+    /// The next hop of these routes, which the switch answers for.
+    pub gateway: Ipv4Addr,
+}
+
+/// The host port cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum HostPortError {
+    /// No netlink socket.
+    #[error("cannot open a netlink socket: {0}")]
+    Socket(#[from] std::io::Error),
+    /// There is something else of that name.
+    #[error("{0} exists and is not shuntd's veth pair; remove it, or name another [host] interface")]
+    Foreign(String),
+    /// The kernel refused.
+    #[error("cannot {what}: {source}")]
+    Request {
+        /// What.
+        what: String,
+        /// Why.
+        source: Error,
+    },
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(Error) -> HostPortError {
+    move |source| HostPortError::Request { what: what.into(), source }
+}
+
+impl HostPort {
+    /// Makes the pair, or completes the one that is there.
+    pub async fn create(&self) -> Result<(), HostPortError> {
+        let (connection, handle, _) = new_connection()?;
+        tokio::spawn(connection);
+        let ends = (find(&handle, &self.interface).await?, find(&handle, &self.peer).await?);
+        match ends {
+            (None, None) => self.add_pair(&handle).await?,
+            (Some(kernel), Some(switch)) if self.is_ours(&kernel, &switch) => {
+                tracing::info!(interface = self.interface, "taking over the host port of a former shuntd");
+            }
+            (Some(kernel), Some(switch)) if are_pair(&kernel, &switch) => {
+                handle
+                    .link()
+                    .del(kernel.header.index)
+                    .execute()
+                    .await
+                    .map_err(failed(format!("remove {}", self.interface)))?;
+                self.add_pair(&handle).await?;
+            }
+            (Some(_), _) => return Err(HostPortError::Foreign(self.interface.clone())),
+            (None, Some(_)) => return Err(HostPortError::Foreign(self.peer.clone())),
+        }
+        self.configure(&handle).await
+    }
+
+    /// Removes the pair, and with it its address and routes.
+    pub async fn remove(&self) -> Result<(), HostPortError> {
+        let (connection, handle, _) = new_connection()?;
+        tokio::spawn(connection);
+        if let Some(link) = find(&handle, &self.interface).await? {
+            handle
+                .link()
+                .del(link.header.index)
+                .execute()
+                .await
+                .map_err(failed(format!("remove {}", self.interface)))?;
+        }
+        Ok(())
+    }
+
+    async fn add_pair(&self, handle: &Handle) -> Result<(), HostPortError> {
+        let queues = [LinkAttribute::NumTxQueues(self.queues), LinkAttribute::NumRxQueues(self.queues)];
+        let mut peer = LinkMessageBuilder::<LinkUnspec>::new().name(self.peer.clone());
+        let mut pair = LinkMessageBuilder::<LinkVeth>::new(&self.interface, &self.peer);
+        for attribute in queues {
+            peer = peer.append_extra_attribute(attribute.clone());
+            pair = pair.append_extra_attribute(attribute);
+        }
+        let pair = pair.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
+        let what = format!("create the veth pair {} and {}", self.interface, self.peer);
+        handle.link().add(pair.build()).execute().await.map_err(failed(what))
+    }
+
+    /// True if a pair is like the one that [`HostPort::add_pair`] makes.
+    fn is_ours(&self, kernel: &LinkMessage, switch: &LinkMessage) -> bool {
+        let queues = |link: &LinkMessage| {
+            let wanted = |a: &&LinkAttribute| matches!(a, LinkAttribute::NumTxQueues(n) | LinkAttribute::NumRxQueues(n) if *n == self.queues);
+            link.attributes.iter().filter(wanted).count() == 2
+        };
+        are_pair(kernel, switch) && queues(kernel) && queues(switch)
+    }
+
+    async fn configure(&self, handle: &Handle) -> Result<(), HostPortError> {
+        // No IPv6 neighbour and router discovery into the switch; and answers may come from where the kernel has
+        // another route to: remote pods that are routed natively.
+        for interface in [&self.interface, &self.peer] {
+            set_sysctl(&format!("ipv6/conf/{interface}/disable_ipv6"), "1");
+        }
+        set_sysctl(&format!("ipv4/conf/{}/rp_filter", self.interface), "2");
+
+        for interface in [&self.peer, &self.interface] {
+            // Segments of the size of the wire: the switch takes no larger ones.
+            let link = LinkMessageBuilder::<LinkUnspec>::new()
+                .name(interface.clone())
+                .mtu(self.mtu)
+                .append_extra_attribute(LinkAttribute::GsoMaxSegs(1))
+                .up();
+            let what = format!("set up {interface} with an MTU of {}", self.mtu);
+            handle.link().change(link.build()).execute().await.map_err(failed(what))?;
+        }
+        let kernel = self.end(handle, &self.interface).await?;
+        let switch = self.end(handle, &self.peer).await?;
+        let index = kernel.header.index;
+        let address = handle.address().add(index, IpAddr::V4(self.address), 32).replace().execute();
+        address.await.map_err(failed(format!("give {} the address {}", self.interface, self.address)))?;
+
+        let mac = switch.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Address(mac) => Some(mac.as_slice()),
+            _ => None,
+        });
+        let neighbour = handle
+            .neighbours()
+            .add(index, IpAddr::V4(self.gateway))
+            .state(NeighbourState::Permanent)
+            .link_layer_address(mac.unwrap_or_default())
+            .replace();
+        neighbour.execute().await.map_err(failed(format!("enter {} on {}", self.gateway, self.interface)))?;
+
+        for destination in &self.destinations {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(destination.network(), destination.prefix_len())
+                .gateway(self.gateway)
+                .output_interface(index)
+                .pref_source(self.address)
+                .onlink();
+            let what = format!("route {destination} by {}", self.interface);
+            handle.route().add(route.build()).replace().execute().await.map_err(failed(what))?;
+        }
+        Ok(())
+    }
+
+    async fn end(&self, handle: &Handle, name: &str) -> Result<LinkMessage, HostPortError> {
+        find(handle, name).await?.ok_or_else(|| HostPortError::Foreign(name.to_owned()))
+    }
+}
+
+/// A link by its name.
+async fn find(handle: &Handle, name: &str) -> Result<Option<LinkMessage>, HostPortError> {
+    match handle.link().get().match_name(name).execute().try_next().await {
+        Ok(link) => Ok(link),
+        Err(Error::NetlinkError(e)) if e.raw_code() == -NO_SUCH_DEVICE => Ok(None),
+        Err(e) => Err(failed(format!("look for {name}"))(e)),
+    }
+}
+
+/// Linux `ENODEV`.
+const NO_SUCH_DEVICE: i32 = 19;
+
+/// True if the two are the ends of one veth.
+fn are_pair(one: &LinkMessage, other: &LinkMessage) -> bool {
+    let is_veth = |link: &LinkMessage| {
+        link.attributes.iter().any(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
+            _ => false,
+        })
+    };
+    is_veth(one) && is_veth(other) && one.attributes.contains(&LinkAttribute::Link(other.header.index))
+}
+
+/// Sets `/proc/sys/net/KEY`. Where the kernel lacks it there is nothing to set.
+fn set_sysctl(key: &str, value: &str) {
+    if let Err(e) = fs::write(format!("/proc/sys/net/{key}"), value) {
+        tracing::debug!(key, "not set: {e}");
+    }
+}

@@ -1,0 +1,14 @@
+//! shuntd: takes desired state over gRPC, keeps it on disk, and drives the engine by it.
+#![deny(unsafe_code)]
+
+pub mod api;
+pub mod attachments;
+pub mod compile;
+pub mod config;
+pub mod controller;
+pub mod daemon;
+pub mod desired;
+pub mod engine;
+pub mod kernel;
+pub mod metrics;
+pub mod names;

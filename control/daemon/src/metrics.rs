@@ -1,0 +1,221 @@
+//! Counters for Prometheus (text exposition format 0.0.4) at `GET /metrics`.
+
+use std::{fmt::Write, future::Future, io, net::SocketAddr, time::Duration};
+
+use shunt_dataplane::{
+    switch::{PortReport, SwitchReport, WorkerReport},
+    verdict::{Answer, DropReason},
+};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+use crate::{controller::ControllerHandle, names::port_names};
+
+/// Longest request line and headers that are read, in bytes.
+const MAX_REQUEST: u64 = 8192;
+/// Longest a scraper may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An endpoint that listens.
+#[derive(Debug)]
+pub struct Metrics {
+    listener: TcpListener,
+}
+
+impl Metrics {
+    /// Listens at `address`.
+    pub async fn bind(address: SocketAddr) -> io::Result<Metrics> {
+        Ok(Metrics { listener: TcpListener::bind(address).await? })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers scrapes until `stop`.
+    pub async fn serve(self, controller: ControllerHandle, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => drop(tokio::spawn(timeout(PATIENCE, answer(stream, controller.clone())))),
+                    Err(e) => {
+                        tracing::warn!("metrics: cannot accept: {e}");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                },
+                () = &mut stop => return,
+            }
+        }
+    }
+}
+
+/// Reads one request and answers it; the connection is closed after it.
+async fn answer(mut stream: TcpStream, controller: ControllerHandle) -> io::Result<()> {
+    let mut reader = BufReader::new((&mut stream).take(MAX_REQUEST));
+    let mut request = String::new();
+    reader.read_line(&mut request).await?;
+    let mut header = String::new();
+    while reader.read_line(&mut header).await? > 2 {
+        header.clear();
+    }
+    let target = request.strip_prefix("GET ").and_then(|rest| rest.split_whitespace().next());
+    let (status, body) = match target.map(|target| target.split('?').next().unwrap_or_default()) {
+        Some("/metrics") => {
+            let text = tokio::task::spawn_blocking(move || render(&controller)).await.map_err(io::Error::other)?;
+            ("200 OK", text)
+        }
+        Some(_) => ("404 Not Found", "there is only /metrics here\n".to_owned()),
+        None => ("405 Method Not Allowed", "only GET is answered here\n".to_owned()),
+    };
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+fn render(controller: &ControllerHandle) -> String {
+    let report = controller.engine().report();
+    let (observed, state) = (controller.observed(), controller.feed().state());
+    let names = port_names(&controller.identity().config, &state);
+    let label = |interface: &str| {
+        let name = names.get(interface).map_or("", String::as_str);
+        format!("port=\"{}\",interface=\"{}\"", escape(name), escape(interface))
+    };
+    let labels: Vec<(&PortReport, String)> = report
+        .ports
+        .iter()
+        .map(|port| {
+            let attached = observed.attachments.iter().find(|(_, a)| a.info().is_some_and(|info| info.id == port.id));
+            (port, label(attached.map_or("", |(interface, _)| interface)))
+        })
+        .collect();
+    let pending = observed.attachments.iter().filter(|(_, attachment)| attachment.pending().is_some()).count();
+
+    let mut page = Page::default();
+    page.ports(&labels);
+    page.workers(&report.workers);
+    page.switch(&report);
+    page.one("shunt_state_version", "counter", "Version of the desired state.", state.version);
+    page.one("shunt_ports_pending", "gauge", "Ports that should be attached and are not.", pending as u64);
+    page.text
+}
+
+/// A label's value (exposition format: backslash, quote and line feed are escaped).
+fn escape(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn family(&mut self, name: &str, kind: &str, help: &str, samples: impl Iterator<Item = (String, u64)>) {
+        // Writing to a String does not fail.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value) in samples {
+            let _ = writeln!(self.text, "{name}{{{labels}}} {value}");
+        }
+    }
+
+    fn one(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+    }
+
+    fn ports(&mut self, ports: &[(&PortReport, String)]) {
+        type Field = fn(&PortReport) -> u64;
+        let families: [(&str, &str, Field); 8] = [
+            ("received_packets", "Packets received.", |p| p.rx_packets),
+            ("received_bytes", "Bytes received.", |p| p.rx_bytes),
+            ("missed_packets", "Packets the device dropped before the switch saw them.", |p| p.missed),
+            ("transmitted_packets", "Packets transmitted.", |p| p.tx_packets),
+            ("transmitted_bytes", "Bytes transmitted.", |p| p.tx_bytes),
+            ("transmit_dropped_packets", "Packets to this port for which its device had no room.", |p| p.tx_dropped),
+            ("forwarded_packets", "Packets received here and sent out of another port.", |p| p.forwarded),
+            ("to_host_packets", "Packets received here and delivered to the host.", |p| p.to_host),
+        ];
+        for (name, help, field) in families {
+            let samples = ports.iter().map(|(port, labels)| (labels.clone(), field(port)));
+            self.family(&format!("shunt_port_{name}_total"), "counter", help, samples);
+        }
+        let answers = ports.iter().flat_map(|(port, labels)| {
+            let sample =
+                move |(answer, packets): &(Answer, u64)| (format!("{labels},answer=\"{}\"", answer.name()), *packets);
+            port.answers.iter().map(sample)
+        });
+        let help = "Packets received here and turned into an answer of the switch's own.";
+        self.family("shunt_port_answered_packets_total", "counter", help, answers);
+        let drops = ports.iter().flat_map(|(port, labels)| {
+            let sample = move |(reason, packets): &(DropReason, u64)| {
+                (format!("{labels},reason=\"{}\"", reason.name()), *packets)
+            };
+            port.drops.iter().map(sample)
+        });
+        self.family("shunt_port_dropped_packets_total", "counter", "Packets received here and dropped.", drops);
+    }
+
+    fn workers(&mut self, workers: &[WorkerReport]) {
+        type Field = fn(&WorkerReport) -> u64;
+        let families: [(&str, &str, Field); 5] = [
+            ("packets", "Packets a worker has taken in.", |w| w.packets),
+            ("bursts", "Bursts a worker has taken in.", |w| w.bursts),
+            ("sleeps", "Times a worker went to sleep.", |w| w.sleeps),
+            ("flows_opened", "Flows a worker put into the connection table.", |w| w.flows_opened),
+            ("flows_expired", "Flows a worker expired.", |w| w.flows_expired),
+        ];
+        for (name, help, field) in families {
+            let samples = workers.iter().map(|w| (format!("core=\"{}\"", w.core), field(w)));
+            self.family(&format!("shunt_worker_{name}_total"), "counter", help, samples);
+        }
+        let frames = workers.iter().flat_map(|w| {
+            let places = [("free", w.free), ("in_hand", w.in_hand), ("receive", w.receive), ("transmit", w.transmit)];
+            places.map(|(place, frames)| (format!("core=\"{}\",place=\"{place}\"", w.core), u64::from(frames)))
+        });
+        self.family("shunt_worker_frames", "gauge", "Frames of a worker's UMEM, by where they are.", frames);
+    }
+
+    fn switch(&mut self, report: &SwitchReport) {
+        self.one(
+            "shunt_generation",
+            "counter",
+            "Forwarding generation that every worker has adopted.",
+            report.generation,
+        );
+        self.one("shunt_flows", "gauge", "Flows in the connection table.", report.flows_in_use.into());
+        self.one(
+            "shunt_flow_capacity",
+            "gauge",
+            "Flows the connection table has room for.",
+            report.flow_capacity.into(),
+        );
+        let imbalances = report.imbalances().len() as u64;
+        self.one("shunt_imbalances", "gauge", "Accounts that do not add up (packets in flight may show).", imbalances);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn label_values_are_escaped() {
+        assert_eq!(escape("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
+    }
+
+    #[test]
+    fn families_have_help_type_and_samples() {
+        let mut page = Page::default();
+        page.family("f", "counter", "Help.", [("a=\"b\"".to_owned(), 7)].into_iter());
+        page.one("g", "gauge", "One.", 1);
+        assert_eq!(page.text, "# HELP f Help.\n# TYPE f counter\nf{a=\"b\"} 7\n# HELP g One.\n# TYPE g gauge\ng 1\n");
+    }
+}

@@ -1,0 +1,220 @@
+//! The API over a real unix socket.
+
+mod support;
+
+use std::{os::unix::fs::PermissionsExt, sync::atomic::Ordering::SeqCst};
+
+use shunt_control_api::v1::{self, ApplyRequest, switch_client::SwitchClient};
+use shunt_control_daemon::api::server::{ServeError, Socket};
+use support::{TestDaemon, config, key, port, service, vtep};
+use tonic::Code;
+
+fn whole() -> ApplyRequest {
+    ApplyRequest {
+        vteps: vec![vtep(2), vtep(3)],
+        ports: vec![port("default/a", "va1", 10)],
+        routes: vec![v1::Route { prefix: "10.245.0.0/24".into(), via: "192.168.50.7".into() }],
+        services: vec![service("web", 10)],
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn apply_is_adopted_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = TestDaemon::start(dir.path()).await;
+    let before = daemon.engine.generation();
+    let answer = daemon.apply(whole()).await.unwrap();
+    assert_eq!((answer.version, answer.created, answer.warnings.len()), (1, 5, 0));
+    assert!(answer.generation > before);
+    assert_eq!(answer.generation, daemon.engine.generation());
+    let spec = daemon.engine.published();
+    assert_eq!((spec.ports.len(), spec.vteps.len(), spec.services.len()), (3, 2, 1));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn apply_is_idempotent() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = TestDaemon::start(dir.path()).await;
+    let first = daemon.apply(whole()).await.unwrap();
+    let again = daemon.apply(ApplyRequest { replace: true, ..whole() }).await.unwrap();
+    assert_eq!((again.version, again.generation), (first.version, first.generation));
+    assert_eq!((again.unchanged, again.created, again.updated, again.deleted), (5, 0, 0, 0));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn one_wrong_field_and_nothing_is_applied() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = TestDaemon::start(dir.path()).await;
+    daemon.apply(whole()).await.unwrap();
+    let before = daemon.engine.generation();
+    let mut bad = service("api", 11);
+    bad.ports[0].port = 0;
+    let request = ApplyRequest { vteps: vec![vtep(4)], services: vec![service("ok", 12), bad], ..Default::default() };
+    let status = daemon.apply(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert_eq!(status.message(), "services[1].ports[0].port: 0 is not a port; use 1 to 65535");
+
+    let conflict = ApplyRequest { vteps: vec![vtep(4)], services: vec![service("other", 10)], ..Default::default() };
+    let status = daemon.apply(conflict).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().starts_with("services[0].ports[0].port: 10.96.0.10:80/tcp is service default/web's"));
+
+    assert_eq!(daemon.controller.feed().state().version, 1);
+    assert_eq!(daemon.engine.generation(), before);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_switch_refuses_leaves_the_former_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = TestDaemon::start(dir.path()).await;
+    daemon.apply(whole()).await.unwrap();
+    let (spec, interfaces) = (daemon.engine.published(), daemon.engine.interfaces());
+    daemon.engine.refuse.store(1, SeqCst);
+    let request = ApplyRequest { ports: vec![port("default/b", "va2", 11)], ..Default::default() };
+    let status = daemon.apply(request.clone()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    assert!(status.message().contains("no room"), "{}", status.message());
+    assert_eq!((daemon.engine.published(), daemon.engine.interfaces()), (spec, interfaces));
+    assert_eq!(daemon.controller.feed().state().version, 1);
+    assert_eq!(daemon.apply(request).await.unwrap().version, 2);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_state_that_cannot_be_written_is_not_applied() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = TestDaemon::start(dir.path()).await;
+    // A directory in the file's place: neither writing beside it nor renaming over it can work.
+    std::fs::create_dir_all(dir.path().join("state/desired-state/x")).unwrap();
+    let before = daemon.engine.published();
+    let status = daemon.apply(whole()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Internal);
+    assert!(status.message().contains("desired-state"), "{}", status.message());
+    assert_eq!(daemon.engine.published(), before, "taken back");
+    assert_eq!(daemon.engine.interfaces().len(), 2);
+    std::fs::remove_dir_all(dir.path().join("state/desired-state")).unwrap();
+    assert_eq!(daemon.apply(whole()).await.unwrap().version, 1);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn versions_guard_against_lost_updates() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = TestDaemon::start(dir.path()).await;
+    let at = |version, n| ApplyRequest { vteps: vec![vtep(n)], expected_version: Some(version), ..Default::default() };
+    assert_eq!(daemon.apply(at(0, 2)).await.unwrap().version, 1);
+    let status = daemon.apply(at(0, 3)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Aborted);
+    assert!(status.message().contains("version 1, not 0"), "{}", status.message());
+    assert_eq!(daemon.apply(at(1, 3)).await.unwrap().version, 2);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn the_state_survives_the_daemon() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = TestDaemon::start(dir.path()).await;
+    daemon.apply(whole()).await.unwrap();
+    let spec = daemon.engine.published();
+    daemon.stop().await;
+
+    let daemon = TestDaemon::start(dir.path()).await;
+    assert_eq!(daemon.controller.feed().state().version, 1);
+    let again = daemon.engine.published();
+    assert_eq!((again.routes.len(), again.services), (spec.routes.len(), spec.services));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn get_and_list_read_what_apply_wrote() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = TestDaemon::start(dir.path()).await;
+    daemon.apply(whole()).await.unwrap();
+    let get = |name: &str| v1::GetRequest { key: Some(key(v1::Kind::Service, name)) };
+    let got = daemon.client.get(get("default/web")).await.unwrap().into_inner();
+    assert_eq!(got.resource.unwrap().kind, Some(v1::resource::Kind::Service(service("web", 10))));
+    let missing = daemon.client.get(get("default/none")).await.unwrap_err();
+    assert_eq!((missing.code(), missing.message().contains("service default/none")), (Code::NotFound, true));
+    let bad = daemon.client.get(v1::GetRequest { key: Some(key(v1::Kind::Route, "x")) }).await.unwrap_err();
+    assert!(bad.message().starts_with("key.name: "), "{}", bad.message());
+
+    let list = |kind: v1::Kind, after: &str, limit| v1::ListRequest { kind: kind.into(), limit, after: after.into() };
+    let first = daemon.client.list(list(v1::Kind::Vtep, "", 1)).await.unwrap().into_inner();
+    assert_eq!((first.resources.len(), first.next.as_str()), (1, "node-2"));
+    let rest = daemon.client.list(list(v1::Kind::Vtep, &first.next, 1)).await.unwrap().into_inner();
+    assert_eq!((rest.resources[0].kind.clone(), rest.next.as_str()), (Some(v1::resource::Kind::Vtep(vtep(3))), ""));
+    let routes = daemon.client.list(list(v1::Kind::Route, "", 0)).await.unwrap().into_inner();
+    assert_eq!((routes.resources.len(), routes.version), (1, 1));
+    assert_eq!(daemon.client.list(list(v1::Kind::Unspecified, "", 0)).await.unwrap_err().code(), Code::InvalidArgument);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn flows_are_filtered_where_they_are() {
+    use shunt_dataplane::{net::Protocol, switch::FlowRecord};
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = TestDaemon::start(dir.path()).await;
+    let flow = |client: u8, protocol| FlowRecord {
+        protocol,
+        client: format!("10.244.1.{client}:40000").parse().unwrap(),
+        vip: "10.96.0.10:80".parse().unwrap(),
+        backend: "10.244.2.10:8080".parse().unwrap(),
+        state: "established",
+        idle: std::time::Duration::from_millis(1500),
+        generation: 3,
+    };
+    daemon.engine.set_flows(vec![flow(10, Protocol::Tcp), flow(11, Protocol::Tcp), flow(10, Protocol::Udp)]);
+    let list = async |daemon: &mut TestDaemon, request| daemon.client.list_flows(request).await.map(|a| a.into_inner());
+    let all = list(&mut daemon, v1::ListFlowsRequest::default()).await.unwrap();
+    assert_eq!((all.flows.len(), all.more), (3, false));
+    let one =
+        v1::ListFlowsRequest { client: "10.244.1.10".into(), protocol: v1::Protocol::Tcp.into(), ..Default::default() };
+    let one = list(&mut daemon, one).await.unwrap();
+    assert_eq!((one.flows.len(), one.flows[0].client.as_str(), one.flows[0].idle_ms), (1, "10.244.1.10:40000", 1500));
+    let some = list(&mut daemon, v1::ListFlowsRequest { limit: 2, ..Default::default() }).await.unwrap();
+    assert_eq!((some.flows.len(), some.more), (2, true));
+    let bad = list(&mut daemon, v1::ListFlowsRequest { vip: "web".into(), ..Default::default() }).await.unwrap_err();
+    assert!(bad.message().starts_with("vip: "), "{}", bad.message());
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn health_and_reflection_answer() {
+    use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = TestDaemon::start(dir.path()).await;
+    let channel = tonic::transport::Endpoint::from_shared(format!("unix://{}", config(dir.path()).socket.display()));
+    let mut health = HealthClient::new(channel.unwrap().connect().await.unwrap());
+    let check = HealthCheckRequest { service: "shunt.v1.Switch".into() };
+    let answer = health.check(check).await.unwrap().into_inner();
+    assert_eq!(answer.status(), ServingStatus::Serving);
+    drop(health);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn the_socket_is_its_owners_and_only_one_daemons() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = config(dir.path()).socket;
+    let daemon = TestDaemon::start(dir.path()).await;
+    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o755));
+    assert!(matches!(Socket::bind(&path), Err(ServeError::Busy(_))));
+    daemon.stop().await;
+    assert!(!path.exists(), "removed at the end");
+
+    // One on which nobody answers, as after a crash, is in nobody's way.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let daemon = TestDaemon::start(dir.path()).await;
+    SwitchClient::connect(format!("unix://{}", path.display())).await.unwrap();
+    daemon.stop().await;
+
+    std::fs::write(&path, "mine").unwrap();
+    assert!(matches!(Socket::bind(&path), Err(ServeError::NotASocket(_))));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+}

@@ -1,0 +1,116 @@
+//! Packets as they are on the wire: `tcpdump` records them, `tshark` judges them.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use crate::{
+    command::{Background, run},
+    error::{LabError, Result},
+    netns::Namespace,
+    plan::VXLAN_PORT,
+    wait,
+};
+
+static CAPTURES: AtomicU32 = AtomicU32::new(0);
+
+/// A running recording.
+#[derive(Debug)]
+pub struct Capture {
+    tcpdump: Background,
+    file: PathBuf,
+}
+
+/// A finished recording.
+#[derive(Clone, Debug)]
+pub struct Recording {
+    file: PathBuf,
+}
+
+impl Capture {
+    /// Records what matches the pcap `filter` on `interface`, into a file of its own in `folder`.
+    pub fn start(namespace: &Namespace, interface: &str, filter: &str, folder: &Path) -> Result<Capture> {
+        let name = format!("capture-{}", CAPTURES.fetch_add(1, Ordering::Relaxed));
+        let file = folder.join(format!("{name}.pcap"));
+        let mut command = namespace.command("tcpdump");
+        // Without a drop of privileges the file lies where root's directory is; each packet is written at once.
+        command.args(["-n", "-U", "--immediate-mode", "-Z", "root", "-i", interface, "-w"]).arg(&file);
+        command.args(filter.split_whitespace());
+        let tcpdump = Background::start(&mut command, &folder.join(format!("{name}.log")))?;
+        wait::until("tcpdump to listen", Duration::from_secs(10), || {
+            let log = tcpdump.log();
+            if log.contains("listening on") { Ok(()) } else { Err(log) }
+        })?;
+        Ok(Capture { tcpdump, file })
+    }
+
+    /// Stops recording.
+    pub fn finish(self) -> Result<Recording> {
+        // What is on its way through the kernel's socket buffer still belongs to the recording.
+        std::thread::sleep(Duration::from_millis(200));
+        self.tcpdump.signal("INT")?;
+        let mut tcpdump = self.tcpdump;
+        tcpdump.wait(Duration::from_secs(10))?;
+        Ok(Recording { file: self.file })
+    }
+}
+
+impl Recording {
+    /// The named fields of each packet that matches the display filter, one row per packet. VXLAN is decoded on
+    /// flannel's port, and IPv4, UDP and TCP checksums are verified. A field that occurs twice (outer and inner) has
+    /// both values, outer first, separated by a comma.
+    pub fn rows(&self, display_filter: &str, fields: &[&str]) -> Result<Vec<Vec<String>>> {
+        let mut command = self.tshark();
+        command.args(["-Y", display_filter, "-T", "fields", "-E", "separator=/t"]);
+        for field in fields {
+            command.args(["-e", field]);
+        }
+        let table = run(&mut command)?;
+        Ok(table.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect())
+    }
+
+    /// How many packets match the display filter.
+    pub fn count(&self, display_filter: &str) -> Result<usize> {
+        Ok(self.rows(display_filter, &["frame.number"])?.len())
+    }
+
+    /// Checks that packets match `display_filter`, and that tshark finds none of them malformed, with a wrong checksum
+    /// or worth a warning.
+    ///
+    /// # Errors
+    /// [`LabError::Unreadable`] with the packets at fault.
+    pub fn must_be_well_formed(&self, display_filter: &str) -> Result<usize> {
+        let number = self.count(display_filter)?;
+        let bad = "_ws.malformed || ip.checksum.status == 0 || udp.checksum.status == 0 || tcp.checksum.status == 0 \
+                   || icmp.checksum.status == 0 || _ws.expert.severity >= 0x600000";
+        let what = ["frame.number", "_ws.col.Protocol", "_ws.col.Info", "_ws.expert.message"];
+        let faults = self.rows(&format!("({display_filter}) && ({bad})"), &what)?;
+        if number > 0 && faults.is_empty() {
+            return Ok(number);
+        }
+        let shown = faults.iter().take(20).map(|row| row.join("  ")).collect::<Vec<_>>().join("\n");
+        Err(LabError::Unreadable {
+            command: format!("tshark -r {}", self.file.display()),
+            reason: format!("{} of {number} packets that match {display_filter} are faulty", faults.len()),
+            output: shown,
+        })
+    }
+
+    fn tshark(&self) -> Command {
+        let mut command = Command::new("tshark");
+        command.args(["-n", "-r"]).arg(&self.file).args(["-d", &format!("udp.port=={VXLAN_PORT},vxlan")]);
+        for protocol in ["ip.check_checksum", "udp.check_checksum", "tcp.check_checksum"] {
+            command.args(["-o", &format!("{protocol}:TRUE")]);
+        }
+        // What pods send is a pattern on ports where tshark expects other things, and whether TCP had to repeat itself
+        // says nothing about a packet's form.
+        command.args(["-o", "tcp.analyze_sequence_numbers:FALSE"]);
+        for protocol in ["http", "mdns", "dns"] {
+            command.args(["--disable-protocol", protocol]);
+        }
+        command
+    }
+}

@@ -1,0 +1,101 @@
+//! Measurements with a judgement: what both the demo and the tests ask of a lab.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    path::Path,
+    time::Duration,
+};
+
+use crate::{
+    error::{LabError, Result},
+    netns::Namespace,
+    plan::{TCP_PORT, UDP_PORT},
+    probe::{self, ask::Answers, stream::StreamReport, transfer::TransferReport},
+    report::Finding,
+    shunt_node::ShuntNode,
+    tools, wait,
+};
+
+/// Bytes sent over TCP, and echoed, to show that a destination is reached.
+const TRANSFER: u64 = 1_000_000;
+/// How long after traffic has ended packets may still be on their way.
+const QUIET_LIMIT: Duration = Duration::from_secs(3);
+
+/// `ping`, UDP datagrams and a TCP transfer from a namespace to an address where the lab's server runs.
+pub fn reach(from: &Namespace, to: Ipv4Addr) -> Result<Finding> {
+    let ping = tools::ping(from, "-c 5 -i 0.05", to)?;
+    let stream = stream(from, SocketAddrV4::new(to, UDP_PORT), 1000, 200, 200)?;
+    let (echoed, tcp) = match transfer(from, SocketAddrV4::new(to, TCP_PORT), TRANSFER) {
+        Ok(transfer) => (transfer.echoed == TRANSFER, format!("TCP {} bytes", transfer.echoed)),
+        Err(error) => (false, format!("TCP: {error}")),
+    };
+    let seen = format!("ping {}/{}, UDP {}/{}, {tcp}", ping.received, ping.sent, stream.received, stream.sent);
+    Ok(Finding::of(ping.is_complete() && stream.is_complete() && echoed, seen))
+}
+
+/// `count` new flows to a service reach each of `backends`, nobody else, and none less than half as often as is fair.
+pub fn spread(from: &Namespace, protocol: &str, to: SocketAddrV4, count: u32, backends: &[&str]) -> Result<Finding> {
+    let answers = ask(from, protocol, to, count)?;
+    let fair = count / backends.len() as u32;
+    let even = backends.iter().all(|backend| answers.by_server.get(*backend).is_some_and(|seen| *seen >= fair / 2));
+    let holds = even && answers.failed() == 0 && answers.by_server.len() == backends.len();
+    Ok(Finding::of(holds, format!("{count} new flows: {}", answers.table())))
+}
+
+/// TCP throughput from one namespace to another; it must reach `at_least` bits per second.
+pub fn throughput(from: &Namespace, to: &Namespace, address: Ipv4Addr, at_least: f64, log: &Path) -> Result<Finding> {
+    let measured = tools::iperf3(from, to, SocketAddrV4::new(address, 5201), "-t 2", log)?;
+    let seen = format!("{:.2} Gbit/s, {} retransmits", measured.bits_per_second / 1e9, measured.retransmits);
+    Ok(Finding::of(measured.bits_per_second >= at_least, seen))
+}
+
+/// `bytes` bytes over one TCP connection come back unchanged.
+pub fn echo(from: &Namespace, to: SocketAddrV4, bytes: u64) -> Result<Finding> {
+    let report = transfer(from, to, bytes)?;
+    let seen = format!("{} bytes echoed by {} in {:.2} s", report.echoed, report.server, report.seconds);
+    Ok(Finding::of(report.echoed == bytes, seen))
+}
+
+/// The middle of the round-trip times of `count` datagrams, `rate` a second, is at most `most` microseconds.
+pub fn round_trip(from: &Namespace, to: Ipv4Addr, rate: u32, count: u32, most: f64) -> Result<Finding> {
+    let report = stream(from, SocketAddrV4::new(to, UDP_PORT), rate, count, 64)?;
+    let [least, middle, late, greatest] = report.rtt_us;
+    let seen = format!(
+        "{}/{} at {rate}/s; {least:.0} us least, {middle:.0} middle, {late:.0} 99%, {greatest:.0} greatest",
+        report.received, report.sent
+    );
+    Ok(Finding::of(report.is_complete() && middle <= most, seen))
+}
+
+/// At a quiet point, which comes soon once traffic has ended, all packets and frames of a daemon are accounted for.
+pub fn conservation(shunt: &ShuntNode) -> Result<Finding> {
+    let balanced = wait::until("counters to balance", QUIET_LIMIT, || {
+        let counters = shunt.counters().map_err(|error| error.to_string())?;
+        let imbalances = counters.imbalances();
+        if imbalances.is_empty() { Ok(counters) } else { Err(imbalances.join("\n")) }
+    });
+    let counters = match balanced {
+        Ok(counters) => counters,
+        Err(LabError::Timeout { last, .. }) => return Ok(Finding::of(false, last)),
+        Err(other) => return Err(other),
+    };
+    let frames: u32 = counters.workers.iter().map(|worker| worker.capacity).sum();
+    let seen =
+        format!("{} packets received, each accounted for; {frames} frames, each in its place", counters.received());
+    Ok(Finding::of(counters.received() > 0 && frames > 0, seen))
+}
+
+/// Asks `count` times who serves, each time as a new flow.
+pub fn ask(from: &Namespace, protocol: &str, to: SocketAddrV4, count: u32) -> Result<Answers> {
+    probe::run(from, &["ask", protocol, &to.to_string(), &count.to_string()])
+}
+
+/// Sends a paced stream of `count` datagrams of `size` bytes, `rate` a second, to an echo server.
+pub fn stream(from: &Namespace, to: SocketAddrV4, rate: u32, count: u32, size: u32) -> Result<StreamReport> {
+    probe::run(from, &["stream", &to.to_string(), &rate.to_string(), &count.to_string(), &size.to_string()])
+}
+
+/// Sends bytes over TCP to an echo server and compares what comes back.
+pub fn transfer(from: &Namespace, to: SocketAddrV4, bytes: u64) -> Result<TransferReport> {
+    probe::run(from, &["transfer", &to.to_string(), &bytes.to_string()])
+}

@@ -1,0 +1,69 @@
+//! A node forwarded by the Linux kernel, set up as flannel does it with its VXLAN backend.
+
+use std::net::Ipv4Addr;
+
+use crate::{
+    cluster::Service,
+    error::Result,
+    netns::Namespace,
+    plan::{GATEWAY, NodePlan, POD_MTU, Plan, PodPlan, SERVICE_CIDR, VNI, VXLAN_PORT},
+};
+
+/// Makes flannel.1 in the node's namespace, and the entries that lead to each other node: the route to its pods, the
+/// neighbour entry for the route's next hop and the forwarding entry for that neighbour's MAC address.
+pub fn set_up(namespace: &Namespace, node: &NodePlan, plan: &Plan) -> Result<()> {
+    namespace.sysctl("net.ipv4.ip_forward", "1")?;
+    let checksum = if plan.kernel_udp_checksum { "udpcsum" } else { "noudpcsum" };
+    namespace.ip(&format!(
+        "link add flannel.1 address {} mtu {POD_MTU} type vxlan id {VNI} local {} dev eth0 dstport {VXLAN_PORT} nolearning {checksum}",
+        node.vtep_mac(),
+        node.underlay()
+    ))?;
+    namespace.ip(&format!("addr add {}/32 dev flannel.1", node.overlay()))?;
+    namespace.ip("link set flannel.1 up")?;
+    for other in plan.nodes.iter().filter(|other| other.letter != node.letter) {
+        let (mac, gateway) = (other.vtep_mac(), other.overlay());
+        namespace.ip(&format!("neigh replace {gateway} lladdr {mac} dev flannel.1 nud permanent"))?;
+        namespace.run(&format!("bridge fdb append {mac} dev flannel.1 dst {}", other.underlay()))?;
+        namespace.ip(&format!("route replace {} via {gateway} dev flannel.1 onlink", other.pod_cidr()))?;
+    }
+    // Without any route to a ClusterIP the node's own packets to it would not get as far as their translation.
+    namespace.ip(&format!("route add {SERVICE_CIDR} dev flannel.1 src {}", node.overlay()))?;
+    for service in &plan.services {
+        add_service(namespace, service)?;
+    }
+    Ok(())
+}
+
+/// Leads the pod's address to its veth, and answers for the pods' gateway on it.
+pub fn add_pod(namespace: &Namespace, pod: &PodPlan) -> Result<()> {
+    let interface = &pod.interface;
+    namespace.ip(&format!("addr add {GATEWAY}/32 dev {interface} scope link"))?;
+    namespace.ip(&format!("route add {}/32 dev {interface}", pod.address))?;
+    Ok(())
+}
+
+/// Translates the service for the node's pods and for the node itself, each backend as likely as the others.
+fn add_service(namespace: &Namespace, service: &Service) -> Result<()> {
+    namespace.run("nft add table ip lab")?;
+    for (chain, hook, priority) in [("pods", "prerouting", "dstnat"), ("node", "output", "-100")] {
+        nft(namespace, &format!("add chain ip lab {chain} {{ type nat hook {hook} priority {priority} ; }}"))?;
+        for port in &service.ports {
+            let backends = service.backends(&port.name);
+            let vip = format!("ip daddr {} {} dport {}", service.cluster_ip, port.protocol, port.port);
+            let rule = if backends.is_empty() { "reject".to_owned() } else { spread(&backends) };
+            nft(namespace, &format!("add rule ip lab {chain} {vip} {rule}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn spread(backends: &[(Ipv4Addr, u16)]) -> String {
+    let choice = |(at, (address, port)): (usize, &(Ipv4Addr, u16))| format!("{at} : {address} . {port}");
+    let choices: Vec<_> = backends.iter().enumerate().map(choice).collect();
+    format!("dnat ip addr . port to numgen random mod {} map {{ {} }}", backends.len(), choices.join(", "))
+}
+
+fn nft(namespace: &Namespace, command: &str) -> Result<()> {
+    crate::command::run(namespace.bounded("nft").arg(command)).map(drop)
+}

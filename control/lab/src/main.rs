@@ -1,0 +1,112 @@
+//! `shunt-lab`: runs the demo, and is itself the server and the probes inside the demo's namespaces.
+#![deny(unsafe_code)]
+
+use std::{error::Error, net::SocketAddrV4, process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+use shunt_control_lab::{
+    demo,
+    plan::Forwarder,
+    probe::{ask, hold, stream, transfer, vxlan},
+    server,
+};
+use shunt_dataplane::net::Protocol;
+
+/// Nodes and pods in network namespaces, to see Shunt work.
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build three nodes and show, step by step, what Shunt does between them.
+    Demo {
+        /// Leave everything running at the end, and say how to use it.
+        #[arg(long)]
+        keep: bool,
+        /// Let the kernel forward on all nodes: shows that the checks themselves are right.
+        #[arg(long)]
+        kernel: bool,
+    },
+    /// Serve UDP and TCP echo in this namespace.
+    #[command(hide = true)]
+    Serve {
+        #[arg(long)]
+        name: String,
+        #[arg(long)]
+        tcp: u16,
+        #[arg(long)]
+        udp: SocketAddrV4,
+    },
+    /// Measure from this namespace and print one line of JSON.
+    #[command(hide = true, subcommand)]
+    Probe(Probe),
+}
+
+#[derive(Subcommand)]
+enum Probe {
+    /// Ask who serves, each time as a new flow.
+    Ask { protocol: Transport, to: SocketAddrV4, count: u32 },
+    /// Send paced, numbered datagrams.
+    Stream { to: SocketAddrV4, rate: u32, count: u32, size: usize },
+    /// Send bytes over TCP and compare the echo.
+    Transfer { to: SocketAddrV4, bytes: u64 },
+    /// Hold a TCP connection.
+    Hold { to: SocketAddrV4, milliseconds: u64 },
+    /// Send a crafted VXLAN packet, given as JSON.
+    Vxlan { packet: String },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Transport {
+    Tcp,
+    Udp,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("shunt-lab: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
+    match command {
+        Command::Demo { keep, kernel } => {
+            let forwarder = if kernel { Forwarder::Kernel } else { Forwarder::Shunt };
+            let holds = demo::run(forwarder, keep)?;
+            return Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Command::Serve { name, tcp, udp } => server::serve(&name, tcp, udp)?,
+        Command::Probe(probe) => run_probe(probe)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_probe(probe: Probe) -> Result<(), Box<dyn Error>> {
+    match probe {
+        Probe::Ask { protocol, to, count } => {
+            let protocol = match protocol {
+                Transport::Tcp => Protocol::Tcp,
+                Transport::Udp => Protocol::Udp,
+            };
+            print(&ask::ask(protocol, to, count))
+        }
+        Probe::Stream { to, rate, count, size } => print(&stream::send(to, stream::Pace { rate, count, size })?),
+        Probe::Transfer { to, bytes } => print(&transfer::transfer(to, bytes)?),
+        Probe::Hold { to, milliseconds } => print(&hold::hold(to, Duration::from_millis(milliseconds))?),
+        Probe::Vxlan { packet } => Ok(vxlan::send(&serde_json::from_str(&packet)?)?),
+    }
+}
+
+fn print(report: &impl Serialize) -> Result<(), Box<dyn Error>> {
+    println!("{}", serde_json::to_string(report)?);
+    Ok(())
+}

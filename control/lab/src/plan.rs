@@ -1,0 +1,182 @@
+//! The topology of a lab: which nodes and pods there are, and every address in it.
+//!
+//! One underlay 192.168.50.0/24; node number N (node-a is 1) has 192.168.50.N, its pods have 10.244.N.0/24, and its own
+//! address on the overlay is 10.244.N.0, as flannel gives it to flannel.1.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use shunt_dataplane::net::{MacAddr, Protocol};
+
+use crate::cluster::{Cluster, Port, Service, Vtep};
+
+/// The gateway that all pods use; the switch answers for it.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// All pods' addresses.
+pub const CLUSTER_CIDR: &str = "10.244.0.0/16";
+/// All ClusterIPs.
+pub const SERVICE_CIDR: &str = "10.96.0.0/16";
+/// VXLAN network identifier, as flannel has it.
+pub const VNI: u32 = 1;
+/// VXLAN's UDP port, as flannel has it.
+pub const VXLAN_PORT: u16 = 8472;
+/// The underlay's MTU in bytes.
+pub const UNDERLAY_MTU: u16 = 1500;
+/// What is left for pods: 50 bytes go to the outer Ethernet, IPv4, UDP and VXLAN headers.
+pub const POD_MTU: u16 = 1450;
+/// Where the lab's servers listen for TCP.
+pub const TCP_PORT: u16 = 8080;
+/// Where the lab's servers listen for UDP.
+pub const UDP_PORT: u16 = 5353;
+/// ClusterIP of `web` (TCP 80).
+pub const WEB: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+/// ClusterIP of `dns` (UDP 53).
+pub const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 53);
+
+/// Who forwards a node's packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Forwarder {
+    /// Shunt's daemon.
+    Shunt,
+    /// The Linux kernel: a VXLAN device as flannel sets it up, nftables for services.
+    Kernel,
+}
+
+/// A node.
+#[derive(Clone, Debug)]
+pub struct NodePlan {
+    /// Its letter, from `a`.
+    pub letter: char,
+    /// Who forwards.
+    pub forwarder: Forwarder,
+    /// Its pods' number.
+    pub pods: u8,
+}
+
+impl NodePlan {
+    /// From 1.
+    pub fn number(&self) -> u8 {
+        self.letter as u8 - b'a' + 1
+    }
+
+    /// `node-a`.
+    pub fn name(&self) -> String {
+        format!("node-{}", self.letter)
+    }
+
+    /// On the underlay.
+    pub fn underlay(&self) -> Ipv4Addr {
+        Ipv4Addr::new(192, 168, 50, self.number())
+    }
+
+    /// The node's own address on the overlay.
+    pub fn overlay(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 244, self.number(), 0)
+    }
+
+    /// Its pods' addresses.
+    pub fn pod_cidr(&self) -> Ipv4Net {
+        Ipv4Net::new_assert(self.overlay(), 24)
+    }
+
+    /// Its VTEP's MAC address.
+    pub fn vtep_mac(&self) -> MacAddr {
+        MacAddr([0x0a, 0x58, 0xff, 0, 0, self.number()])
+    }
+
+    /// Its pods.
+    pub fn pods(&self) -> Vec<PodPlan> {
+        (1..=self.pods).map(|number| self.pod(number)).collect()
+    }
+
+    /// Pod number `number`, whether or not the plan has it from the start.
+    pub fn pod(&self, number: u8) -> PodPlan {
+        let address = Ipv4Addr::new(10, 244, self.number(), 9 + number);
+        let [a, b, c, d] = address.octets();
+        PodPlan {
+            name: format!("{}{number}", self.letter),
+            address,
+            mac: MacAddr([0x0a, 0x58, a, b, c, d]),
+            interface: format!("v{}{number}", self.letter),
+        }
+    }
+}
+
+/// A pod.
+#[derive(Clone, Debug)]
+pub struct PodPlan {
+    /// `a1` is the first pod of node-a.
+    pub name: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Its MAC address.
+    pub mac: MacAddr,
+    /// The node's end of its veth.
+    pub interface: String,
+}
+
+impl PodPlan {
+    /// As `shuntctl apply` reads it.
+    pub fn port(&self) -> Port {
+        Port {
+            name: format!("default/{}", self.name),
+            interface: self.interface.clone(),
+            address: self.address,
+            mac: self.mac,
+        }
+    }
+}
+
+/// Everything a lab is built from.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The nodes.
+    pub nodes: Vec<NodePlan>,
+    /// Workers of each Shunt node, and queues of each veth.
+    pub workers: usize,
+    /// Services known to every node.
+    pub services: Vec<Service>,
+    /// MTU of the pods' interfaces, in bytes.
+    pub pod_mtu: u16,
+    /// `[xdp] mode` of the Shunt nodes.
+    pub xdp_mode: &'static str,
+    /// Whether kernel nodes send outer UDP checksums (the kernel's default) or zero.
+    pub kernel_udp_checksum: bool,
+}
+
+impl Plan {
+    /// node-a and node-b with two pods each, forwarded by `ab`; node-c with one pod, forwarded by the kernel. Services
+    /// `web` (TCP 80) and `dns` (UDP 53) have one backend on each node: a2, b1 and c1.
+    pub fn three_nodes(ab: Forwarder) -> Plan {
+        let node = |letter, forwarder, pods| NodePlan { letter, forwarder, pods };
+        let nodes = vec![node('a', ab, 2), node('b', ab, 2), node('c', Forwarder::Kernel, 1)];
+        let backends = [nodes[0].pod(2).address, nodes[1].pod(1).address, nodes[2].pod(1).address];
+        Plan {
+            services: vec![
+                Service::simple("web", WEB, Protocol::Tcp, 80, TCP_PORT, backends),
+                Service::simple("dns", DNS, Protocol::Udp, 53, UDP_PORT, backends),
+            ],
+            nodes,
+            workers: 1,
+            pod_mtu: POD_MTU,
+            xdp_mode: "auto",
+            kernel_udp_checksum: true,
+        }
+    }
+
+    /// What `node` is told.
+    pub fn cluster_for(&self, node: &NodePlan) -> Cluster {
+        let vtep = |other: &NodePlan| Vtep {
+            node: other.name(),
+            address: other.underlay(),
+            mac: other.vtep_mac(),
+            pod_cidr: other.pod_cidr(),
+        };
+        Cluster {
+            vteps: self.nodes.iter().filter(|other| other.letter != node.letter).map(vtep).collect(),
+            ports: node.pods().iter().map(PodPlan::port).collect(),
+            routes: Vec::new(),
+            services: self.services.clone(),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Asks many times who serves, each time as a new flow.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, BufRead, BufReader},
+    net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use shunt_dataplane::net::Protocol;
+
+use crate::server::WHO;
+
+const PATIENCE: Duration = Duration::from_secs(2);
+/// After so many questions without an answer the rest is not asked: it is known that something is wrong.
+const FAILURES: u32 = 10;
+
+/// Who answered how often.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Answers {
+    /// Answers by server's name.
+    pub by_server: BTreeMap<String, u32>,
+    /// Questions without an answer, by the reason.
+    pub failures: BTreeMap<String, u32>,
+}
+
+impl Answers {
+    /// Questions without an answer.
+    pub fn failed(&self) -> u32 {
+        self.failures.values().sum()
+    }
+
+    /// `a2 101, b1 97, c1 102`.
+    pub fn table(&self) -> String {
+        let join = |map: &BTreeMap<String, u32>| {
+            map.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+        };
+        if self.failures.is_empty() {
+            join(&self.by_server)
+        } else {
+            format!("{}; failed: {}", join(&self.by_server), join(&self.failures))
+        }
+    }
+}
+
+/// Asks `count` times, each time from a new socket.
+pub fn ask(protocol: Protocol, to: SocketAddrV4, count: u32) -> Answers {
+    let mut answers = Answers::default();
+    for _ in 0..count {
+        if answers.failed() == FAILURES {
+            break;
+        }
+        let answer = match protocol {
+            Protocol::Tcp => over_tcp(to),
+            Protocol::Udp => over_udp(to),
+        };
+        match answer {
+            Ok(name) => *answers.by_server.entry(name).or_default() += 1,
+            Err(error) => *answers.failures.entry(error.to_string()).or_default() += 1,
+        }
+    }
+    answers
+}
+
+fn over_tcp(to: SocketAddrV4) -> io::Result<String> {
+    let stream = TcpStream::connect_timeout(&to.into(), PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut name = String::new();
+    BufReader::new(stream).read_line(&mut name)?;
+    Ok(name.trim_end().to_owned())
+}
+
+fn over_udp(to: SocketAddrV4) -> io::Result<String> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    // Connected: an answer from any other address than the one that was asked does not count.
+    socket.connect(to)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.send(WHO)?;
+    let mut name = [0; 64];
+    let length = socket.recv(&mut name)?;
+    Ok(String::from_utf8_lossy(&name[..length]).into_owned())
+}

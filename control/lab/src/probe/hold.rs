@@ -1,0 +1,53 @@
+//! Holds one TCP connection and sends a short message over it at a steady pace, waiting for each echo.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{SocketAddrV4, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+const PATIENCE: Duration = Duration::from_secs(15);
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// What became of the connection.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct HoldReport {
+    /// Who answered.
+    pub server: String,
+    /// Messages echoed.
+    pub messages: u32,
+    /// Longest time from message to echo, in milliseconds: how long the connection stood still.
+    pub longest_ms: f64,
+}
+
+/// Holds a connection for `time`.
+///
+/// # Errors
+/// When the connection breaks, stands still for 15 seconds, or an echo differs.
+pub fn hold(to: SocketAddrV4, time: Duration) -> io::Result<HoldReport> {
+    let mut stream = TcpStream::connect_timeout(&to.into(), PATIENCE)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut back = BufReader::new(stream.try_clone()?);
+    let mut server = String::new();
+    back.read_line(&mut server)?;
+    let mut report = HoldReport { server: server.trim_end().to_owned(), messages: 0, longest_ms: 0.0 };
+    let start = Instant::now();
+    while start.elapsed() < time {
+        let message = report.messages.to_be_bytes();
+        let sent = Instant::now();
+        stream.write_all(&message)?;
+        let mut echo = [0; 4];
+        back.read_exact(&mut echo)?;
+        if echo != message {
+            return Err(io::Error::other(format!("message {} came back as {echo:?}", report.messages)));
+        }
+        report.messages += 1;
+        report.longest_ms = report.longest_ms.max(sent.elapsed().as_secs_f64() * 1e3);
+        thread::sleep(PAUSE);
+    }
+    Ok(report)
+}

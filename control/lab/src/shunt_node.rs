@@ -1,0 +1,220 @@
+//! A node forwarded by Shunt: its daemon, configured, started, asked and stopped as an operator would.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    binaries,
+    cluster::Cluster,
+    command::{Background, run},
+    counters::Counters,
+    error::{LabError, Result, command_line},
+    netns::Namespace,
+    plan::{CLUSTER_CIDR, NodePlan, Plan, SERVICE_CIDR, VNI, VXLAN_PORT},
+    wait,
+};
+
+/// How long a daemon may take until it answers. Loading the classifier and allocating tables take far less.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long it may take to end.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// Flows that a lab's daemon has room for: more than any check makes, and quickly allocated.
+const FLOWS: u32 = 65_536;
+
+/// A daemon in a node's namespace.
+#[derive(Debug)]
+pub struct ShuntNode {
+    folder: PathBuf,
+    daemon: Option<Background>,
+}
+
+#[derive(Serialize)]
+struct Config<'a> {
+    node: Node,
+    uplink: Interface<'a>,
+    vxlan: Vxlan,
+    host: Interface<'a>,
+    workers: Workers,
+    conntrack: Conntrack,
+    api: Api,
+    state: State,
+    xdp: Xdp<'a>,
+}
+#[derive(Serialize)]
+struct Node {
+    name: String,
+    pod_cidr: String,
+    cluster_cidr: &'static str,
+    service_cidr: &'static str,
+}
+#[derive(Serialize)]
+struct Interface<'a> {
+    interface: &'a str,
+}
+#[derive(Serialize)]
+struct Vxlan {
+    vni: u32,
+    port: u16,
+    mac: String,
+}
+#[derive(Serialize)]
+struct Workers {
+    cores: Vec<usize>,
+}
+#[derive(Serialize)]
+struct Conntrack {
+    flows: u32,
+}
+#[derive(Serialize)]
+struct Api {
+    socket: PathBuf,
+}
+#[derive(Serialize)]
+struct State {
+    dir: PathBuf,
+}
+#[derive(Serialize)]
+struct Xdp<'a> {
+    mode: &'a str,
+}
+
+impl ShuntNode {
+    /// Writes the daemon's configuration into `folder` and starts it in `namespace`.
+    pub fn start(namespace: &Namespace, folder: &Path, node: &NodePlan, plan: &Plan) -> Result<ShuntNode> {
+        let mut this = ShuntNode { folder: folder.to_owned(), daemon: None };
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let config = Config {
+            node: Node {
+                name: node.name(),
+                pod_cidr: node.pod_cidr().to_string(),
+                cluster_cidr: CLUSTER_CIDR,
+                service_cidr: SERVICE_CIDR,
+            },
+            uplink: Interface { interface: "eth0" },
+            vxlan: Vxlan { vni: VNI, port: VXLAN_PORT, mac: node.vtep_mac().to_string() },
+            host: Interface { interface: "shunt0" },
+            // Nodes begin at different cores, so that two of them with one worker each do not share one.
+            workers: Workers {
+                cores: (0..plan.workers).map(|at| (at + usize::from(node.number()) - 1) % cores).collect(),
+            },
+            conntrack: Conntrack { flows: FLOWS },
+            api: Api { socket: this.socket() },
+            state: State { dir: folder.join("state") },
+            xdp: Xdp { mode: plan.xdp_mode },
+        };
+        let text = toml::to_string(&config).expect("the configuration has only strings, numbers and lists of them");
+        this.write("shuntd.toml", &text)?;
+        this.launch(namespace)?;
+        Ok(this)
+    }
+
+    /// Starts the daemon with the configuration that lies in its folder, and waits until it answers.
+    pub fn launch(&mut self, namespace: &Namespace) -> Result<()> {
+        let mut command = namespace.command(binaries::find("shuntd")?);
+        command.arg("--config").arg(self.folder.join("shuntd.toml"));
+        self.daemon = Some(Background::start(&mut command, &self.folder.join("shuntd.log"))?);
+        wait::until("shuntd to answer `shuntctl status`", START_LIMIT, || {
+            let daemon = self.daemon.as_mut().expect("just started");
+            if let Some(status) = daemon.ended() {
+                return Ok(Err(LabError::Failed {
+                    command: daemon.line().to_owned(),
+                    status: status.to_string(),
+                    output: daemon.log(),
+                }));
+            }
+            self.ctl(&["status"]).map(|_| Ok(()))
+        })?
+    }
+
+    /// Runs `shuntctl` against this daemon and returns what it prints.
+    pub fn ctl(&self, args: &[&str]) -> Result<String> {
+        run(&mut self.ctl_command(args)?)
+    }
+
+    /// Runs `shuntctl ... -o json` against this daemon.
+    pub fn ctl_json(&self, args: &[&str]) -> Result<Value> {
+        let mut command = self.ctl_command(args)?;
+        command.args(["-o", "json"]);
+        let output = run(&mut command)?;
+        serde_json::from_str(&output).map_err(|error| LabError::Unreadable {
+            command: command_line(&command),
+            reason: error.to_string(),
+            output,
+        })
+    }
+
+    /// What it counts.
+    pub fn counters(&self) -> Result<Counters> {
+        let value = self.ctl_json(&["counters"])?;
+        serde_json::from_value(value.clone()).map_err(|error| LabError::Unreadable {
+            command: "shuntctl counters -o json".to_owned(),
+            reason: error.to_string(),
+            output: value.to_string(),
+        })
+    }
+
+    /// `shuntctl` with this daemon's socket, ready to run.
+    pub fn ctl_command(&self, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=1", "30"]).arg(binaries::find("shuntctl")?).arg("--socket").arg(self.socket());
+        command.args(args);
+        Ok(command)
+    }
+
+    /// Writes `cluster` into a file and applies it; `more` are further arguments of `shuntctl apply`.
+    pub fn apply(&self, cluster: &Cluster, more: &[&str]) -> Result<String> {
+        let text = toml::to_string(cluster).expect("a cluster file has only strings, numbers and lists of them");
+        let path = self.write("cluster.toml", &text)?;
+        let path = path.to_string_lossy();
+        self.ctl(&[&["apply", "-f", &path], more].concat())
+    }
+
+    /// The running daemon.
+    ///
+    /// # Errors
+    /// [`LabError::Unknown`] while it is stopped.
+    pub fn daemon(&self) -> Result<&Background> {
+        self.daemon.as_ref().ok_or_else(|| LabError::Unknown("the daemon is stopped".to_owned()))
+    }
+
+    /// Ends the daemon as a service manager does, with SIGTERM.
+    pub fn stop(&mut self) -> Result<()> {
+        if let Some(daemon) = self.daemon.take() {
+            let line = daemon.line().to_owned();
+            let log = daemon.log();
+            let status = daemon.stop(STOP_LIMIT)?;
+            if !status.success() {
+                return Err(LabError::Failed { command: line, status: status.to_string(), output: log });
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the daemon as a crash does, with SIGKILL.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.signal("KILL")?;
+            daemon.wait(STOP_LIMIT)?;
+        }
+        Ok(())
+    }
+
+    /// Its API's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("shuntd.sock")
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        fs::write(&path, text).map_err(|source| LabError::File { path: path.clone(), source })?;
+        Ok(path)
+    }
+}

@@ -1,0 +1,133 @@
+//! Workers without threads, kernel or clock: stepped by hand over devices that are given. For tests, fuzzing and
+//! benches, and wherever a run must be repeatable to the byte.
+
+use std::{io, sync::Arc, time::Instant};
+
+use crossbeam::channel::{Sender, bounded, unbounded};
+
+use super::{Alarm, Census, Command, Inbox, Shared, Worker};
+use crate::{
+    counters::WorkerCounters,
+    flow::FlowSeed,
+    io::{FramePool, PacketIo},
+    publish::Publisher,
+    snapshot::{CompileError, Snapshot},
+    spec::{ForwardingSpec, PortId},
+    tables::Conntrack,
+    time::Now,
+};
+
+/// Workers that share a connection table, and everything around them.
+pub struct Stepped {
+    // Before the publisher: workers end first.
+    workers: Vec<Worker>,
+    commands: Vec<Sender<Command>>,
+    counters: Vec<Arc<WorkerCounters>>,
+    conntrack: Arc<Conntrack>,
+    publisher: Publisher<Arc<Snapshot>>,
+    current: Arc<Snapshot>,
+    seed: u64,
+}
+
+impl Stepped {
+    /// As many workers as wanted, with so many heap frames each. The same `seed` gives the same run.
+    ///
+    /// # Errors
+    /// If the kernel has no descriptors left for the workers' wakers.
+    pub fn new(workers: usize, frames: u32, flows: u32, seed: u64) -> io::Result<Stepped> {
+        let current = Arc::new(Snapshot::empty(seed));
+        let publisher = Publisher::new(current.clone());
+        let polls = (0..workers).map(|_| mio::Poll::new()).collect::<io::Result<Vec<_>>>()?;
+        let alarms = polls.iter().map(Alarm::new).collect::<io::Result<Vec<_>>>()?;
+        let conntrack = Arc::new(Conntrack::new(flows, FlowSeed::from_number(seed)));
+        let shared = Shared {
+            conntrack: conntrack.clone(),
+            owners: Arc::default(),
+            inboxes: alarms.into_iter().map(Inbox::new).collect(),
+            epoch: Instant::now(),
+        };
+        let mut stepped =
+            Stepped { workers: vec![], commands: vec![], counters: vec![], conntrack, publisher, current, seed };
+        for (index, poll) in polls.into_iter().enumerate() {
+            let (commands, inbox) = unbounded();
+            let counters = Arc::new(WorkerCounters::default());
+            let snapshot = stepped.publisher.subscribe(format!("worker {index}"));
+            let pool = FramePool::on_heap(frames);
+            let shared = shared.clone();
+            stepped.workers.push(Worker::new(index, pool, snapshot, counters.clone(), shared, inbox, poll));
+            stepped.commands.push(commands);
+            stepped.counters.push(counters);
+        }
+        Ok(stepped)
+    }
+
+    /// Gives a worker a queue of a port.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    pub fn attach(&mut self, worker: usize, port: PortId, device: impl PacketIo + 'static) {
+        self.command(worker, Command::Attach(port, Box::new(device)));
+    }
+
+    /// Takes all queues of a port from a worker and closes them.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    pub fn detach(&mut self, worker: usize, port: PortId) {
+        let (reply, devices) = bounded(1);
+        self.command(worker, Command::Detach(port, reply));
+        let frames = devices.recv().into_iter().flatten().flat_map(<dyn PacketIo>::close).collect();
+        self.command(worker, Command::Return(frames));
+    }
+
+    fn command(&mut self, worker: usize, command: Command) {
+        let sent = self.commands[worker].send(command);
+        assert!(sent.is_ok() && self.workers[worker].obey(), "a stepped worker does not end");
+    }
+
+    /// Compiles a spec; every worker adopts it at its next step.
+    ///
+    /// # Errors
+    /// If the spec contradicts itself.
+    pub fn publish(&mut self, spec: &ForwardingSpec) -> Result<(), CompileError> {
+        let generation = self.current.generation + 1;
+        self.current = Arc::new(Snapshot::compile(spec, Some(&self.current), generation, self.seed)?);
+        self.publisher.publish(self.current.clone());
+        Ok(())
+    }
+
+    /// Lets one worker make a round at the given time. True if packets moved.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    #[inline]
+    pub fn step(&mut self, worker: usize, now: Now) -> bool {
+        self.workers[worker].round(now)
+    }
+
+    /// A worker's counters.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    pub fn counters(&self, worker: usize) -> &WorkerCounters {
+        &self.counters[worker]
+    }
+
+    /// Where a worker's frames are.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    pub fn census(&self, worker: usize) -> Census {
+        self.workers[worker].census()
+    }
+
+    /// The connection table.
+    pub fn conntrack(&self) -> &Conntrack {
+        &self.conntrack
+    }
+
+    /// The snapshot published last.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.current
+    }
+}
