@@ -75,20 +75,15 @@ impl Ports {
         from.iter_mut().chain(before).for_each(&mut visit);
     }
 
-    /// Notes a frame for sending; gives it back if no queue of that port is here.
+    /// Where frames that leave by `port` go until the burst's end; `None` if no queue of that port is here.
     #[inline(always)]
-    pub fn queue(&mut self, port: PortId, frame: Frame) -> Option<Frame> {
+    pub fn sender(&mut self, port: PortId) -> Option<&mut Vec<Frame>> {
         let sender = self.sender.get(usize::from(port.0)).copied().unwrap_or(NOBODY);
-        match self.attached.get_mut(usize::from(sender)) {
-            Some(attached) => {
-                if attached.tx.is_empty() {
-                    self.dirty.push(sender);
-                }
-                attached.tx.push(frame);
-                None
-            }
-            None => Some(frame),
+        let attached = self.attached.get_mut(usize::from(sender))?;
+        if attached.tx.is_empty() {
+            self.dirty.push(sender);
         }
+        Some(&mut attached.tx)
     }
 
     /// Makes frames on any queue end the wait that follows. A queue that has some already ends it at once.
