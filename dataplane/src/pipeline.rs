@@ -79,7 +79,7 @@ impl Pipeline {
             let (frame, meta) = (&mut batch.frames[usize::from(at)], &mut batch.metas[usize::from(at)]);
             let allowed = answer == Answer::Echo || self.error_budget.take(env.now);
             if !allowed || !local::answer(frame, meta, answer, env.snapshot) {
-                meta.verdict = Verdict::Drop(local::unanswered(answer));
+                meta.decide(Verdict::Drop(local::unanswered(answer)));
             }
         }
         self.errors = errors;
@@ -89,8 +89,8 @@ impl Pipeline {
         forward::run(batch, &mut self.errors, &mut self.ip_id, env);
         for (at, _) in self.errors.drain(..) {
             let meta = &mut batch.metas[usize::from(at)];
-            meta.verdict =
-                Verdict::Drop(meta.answer.map_or_else(|| unreachable!("only answers are left"), local::unanswered));
+            let answer = meta.answer.expect("only answers are left");
+            meta.decide(Verdict::Drop(local::unanswered(answer)));
         }
     }
 }
@@ -98,9 +98,9 @@ impl Pipeline {
 /// Counts every packet's fate at the port it came in on.
 #[inline(always)]
 fn count(metas: &[Meta], env: &Env) {
-    for run in metas.chunk_by(|a, b| a.in_port == b.in_port && a.verdict == b.verdict) {
+    for run in metas.chunk_by(|a, b| a.in_port == b.in_port && a.shares_fate_with(b)) {
         let port = env.counters.port(run[0].in_port);
-        let counter = match run[0].verdict {
+        let counter = match run[0].verdict() {
             Verdict::Tx(out) if env.snapshot.port(out).role == Some(PortRole::Host) => &port.to_host,
             Verdict::Tx(_) => &port.forwarded,
             Verdict::Answer(answer, _) => &port.answers[answer as usize],

@@ -64,14 +64,6 @@ impl Frame {
         prefetch(self.base.as_ptr().wrapping_add(self.head as usize));
     }
 
-    /// Asks for the packet's first cache line and the one in front of it, where outer headers go.
-    #[inline(always)]
-    pub fn prefetch_with_headroom(&self) {
-        let start = self.base.as_ptr().wrapping_add(self.head as usize);
-        prefetch(start);
-        prefetch(start.wrapping_sub(64));
-    }
-
     /// Length of the packet in bytes.
     #[inline(always)]
     pub fn len(&self) -> usize {

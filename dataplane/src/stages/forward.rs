@@ -12,21 +12,16 @@ use crate::{
 
 const IP: usize = ethernet::HEADER_LEN;
 
-/// How many packets ahead of the one in work are asked for (see `parse`).
-const AHEAD: usize = 6;
-
 /// Sends every pending packet on its way. What needs an ICMP error is noted in `errors` and stays pending.
-#[inline]
+#[inline(never)]
 pub fn run(batch: &mut Batch, errors: &mut Errors, ip_id: &mut u16, env: &Env) {
-    let frames = batch.frames.as_mut_slice();
-    for (at, meta) in batch.metas.iter_mut().enumerate() {
-        if let Some(next) = frames.get(at + AHEAD) {
-            next.prefetch_with_headroom();
+    for (at, (frame, meta)) in batch.frames.iter_mut().zip(&mut batch.metas).enumerate() {
+        if !meta.is_pending() {
+            continue;
         }
-        let Some(frame) = frames.get_mut(at).filter(|_| meta.is_pending()) else { continue };
         let next_hop = env.snapshot.next_hop(meta.next_hop);
         match forward(frame, meta, next_hop, ip_id, env) {
-            Ok(verdict) => meta.verdict = verdict,
+            Ok(verdict) => meta.decide(verdict),
             Err(answer) => errors.push((at as u16, answer)),
         }
     }

@@ -13,25 +13,19 @@ use crate::{
 
 const IP: usize = ethernet::HEADER_LEN;
 
-/// How many packets ahead of the parsed one are asked for. All frames' headers fall into two of the first-level cache's
-/// sets, so they come from the second level at best.
-const AHEAD: usize = 6;
-
 /// Decapsulates what comes over the overlay and parses every packet.
-#[inline]
+///
+/// Not inlined, as no stage is: each then has the registers to itself.
+#[inline(never)]
 pub fn run(batch: &mut Batch, snapshot: &Snapshot) {
-    let frames = batch.frames.as_mut_slice();
-    for (at, meta) in batch.metas.iter_mut().enumerate() {
-        if let Some(next) = frames.get(at + AHEAD) {
-            next.prefetch();
-        }
-        let Some(frame) = frames.get_mut(at) else { return };
+    batch.frames.iter().for_each(Frame::prefetch);
+    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         let port = snapshot.port(meta.in_port);
         if let Err(reason) = decap_and_parse(frame, meta, port, snapshot) {
-            meta.verdict = match reason {
+            meta.decide(match reason {
                 DropReason::UnknownEtherType => not_ipv4(frame, meta, port, snapshot),
                 reason => Verdict::Drop(reason),
-            };
+            });
         }
     }
 }

@@ -24,7 +24,7 @@ pub type Opening = Vec<(u16, u64)>;
 
 /// Translates the first packet of every flow to a service. In two passes, so that the cache misses of a batch overlap:
 /// first all choose a backend and ask for the bucket of the answers, then all are put into the table.
-#[inline]
+#[inline(never)]
 pub fn run(batch: &mut Batch, opening: &mut Opening, errors: &mut Errors, env: &Env) {
     if env.snapshot.services.is_empty() {
         return;
@@ -39,7 +39,7 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, errors: &mut Errors, env: &
         match choose(meta, service, env) {
             Ok(reply_hash) => opening.push((at as u16, reply_hash)),
             Err(reason) => {
-                meta.verdict = Verdict::Drop(reason);
+                meta.decide(Verdict::Drop(reason));
                 if reason == DropReason::NoBackend {
                     errors.push((at as u16, Answer::PortUnreachable));
                 }
@@ -49,7 +49,7 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, errors: &mut Errors, env: &
     for (at, reply_hash) in opening.drain(..) {
         let meta = &mut batch.metas[usize::from(at)];
         if let Err(reason) = open(meta, reply_hash, env) {
-            meta.verdict = Verdict::Drop(reason);
+            meta.decide(Verdict::Drop(reason));
         }
     }
 }

@@ -27,7 +27,7 @@ pub use self::{
 use crate::{
     counters::WorkerCounters,
     io::{Frame, FramePool, PacketIo},
-    packet::{BATCH, Batch},
+    packet::{BATCH, Batch, Meta},
     pipeline::{Env, Pipeline},
     publish::Subscriber,
     snapshot::Snapshot,
@@ -252,9 +252,9 @@ impl Worker {
         self.pipeline.run(&mut self.batch, &env);
         let Worker { batch, ports, pool, shared, counters, .. } = self;
         let mut frames = batch.frames.drain(..);
-        for run in batch.metas.chunk_by(|a, b| a.verdict == b.verdict) {
+        for run in batch.metas.chunk_by(Meta::shares_fate_with) {
             let frames = frames.by_ref().take(run.len());
-            match run[0].verdict {
+            match run[0].verdict() {
                 Verdict::Tx(port) | Verdict::Answer(_, port) => match ports.sender(port) {
                     Some(tx) => tx.extend(frames),
                     // No queue of that port is ours: another worker sends it.

@@ -108,7 +108,7 @@ impl Ports {
         for sender in self.dirty.drain(..) {
             self.attached[usize::from(sender)].unwatch(registry);
             let Attached { port, device, tx, .. } = &mut self.attached[usize::from(sender)];
-            let (frames, bytes) = (tx.len() as u64, total(tx));
+            let (mut frames, mut bytes) = (tx.len() as u64, total(tx));
             device.tx_burst(tx);
             if !tx.is_empty() {
                 device.kick();
@@ -117,10 +117,14 @@ impl Ports {
             }
             device.kick();
             let port = counters.port(*port);
-            port.tx_packets.add(frames - tx.len() as u64);
-            port.tx_bytes.add(bytes - total(tx));
-            port.tx_dropped.add(tx.len() as u64);
-            tx.drain(..).for_each(|frame| pool.give(frame));
+            if !tx.is_empty() {
+                frames -= tx.len() as u64;
+                bytes -= total(tx);
+                port.tx_dropped.add(tx.len() as u64);
+                tx.drain(..).for_each(|frame| pool.give(frame));
+            }
+            port.tx_packets.add(frames);
+            port.tx_bytes.add(bytes);
         }
     }
 
