@@ -9,9 +9,6 @@ pub struct Counters {
     pub ports: Vec<PortCounters>,
     /// By worker.
     pub workers: Vec<WorkerCounters>,
-    /// What the daemon itself finds not to add up.
-    #[serde(default)]
-    pub imbalances: Vec<String>,
 }
 
 /// One port's packets.
@@ -23,18 +20,23 @@ pub struct PortCounters {
     pub rx_packets: u64,
     /// Packets sent.
     pub tx_packets: u64,
+    /// Packets to this port for which its device had no room.
+    pub tx_dropped: u64,
     /// Of those received: sent out of another port.
     pub forwarded: u64,
     /// Of those received: given to the node's kernel.
     pub to_host: u64,
-    /// Of those received: dropped, by reason.
-    #[serde(default)]
-    pub drops: Vec<DropCounter>,
+    /// Of those received: answered by the switch itself.
+    pub answered: u64,
+    /// Of those received: dropped.
+    pub dropped: u64,
 }
 
-/// Packets dropped for one reason.
+/// Packets dropped at one port for one reason.
 #[derive(Clone, Debug, Deserialize)]
-pub struct DropCounter {
+pub struct Drop {
+    /// The port they came in on.
+    pub port: String,
     /// The reason's name.
     pub reason: String,
     /// How many.
@@ -63,42 +65,34 @@ pub struct WorkerCounters {
 }
 
 impl Counters {
-    /// What does not add up, as the daemon says and as counted again here; empty if all does.
+    /// What does not add up, counted here again; empty if all does.
     pub fn imbalances(&self) -> Vec<String> {
-        let mut found = self.imbalances.clone();
+        let mut found = Vec::new();
+        let (mut to_send, mut sent) = (0, 0);
         for port in &self.ports {
-            let drops: u64 = port.drops.iter().map(|drop| drop.packets).sum();
-            let (received, gone) = (port.rx_packets, port.forwarded + port.to_host + drops);
+            let left = port.forwarded + port.to_host + port.answered;
+            let (received, gone) = (port.rx_packets, left + port.dropped);
             if received != gone {
-                found.push(format!(
-                    "port {}: received {received}, but {gone} were forwarded, given to the host or dropped",
-                    port.name
-                ));
+                found.push(format!("port {}: {received} packets received, {gone} accounted for", port.name));
             }
+            to_send += left;
+            sent += port.tx_packets + port.tx_dropped;
+        }
+        if to_send != sent {
+            found.push(format!("{to_send} packets were to leave by some port, {sent} left or found no room"));
         }
         for worker in &self.workers {
             let (all, seen) = (worker.capacity, worker.free + worker.in_hand + worker.receive + worker.transmit);
             if all != seen {
-                found.push(format!("worker on core {}: {all} frames, but {seen} are accounted for", worker.core));
+                found.push(format!("worker on core {}: {all} frames, {seen} accounted for", worker.core));
             }
         }
         found
     }
 
-    /// Packets dropped for `reason` on all ports.
-    pub fn dropped(&self, reason: &str) -> u64 {
-        let drops = self.ports.iter().flat_map(|port| &port.drops);
-        drops.filter(|drop| drop.reason == reason).map(|drop| drop.packets).sum()
-    }
-
     /// Packets received on all ports.
     pub fn received(&self) -> u64 {
         self.ports.iter().map(|port| port.rx_packets).sum()
-    }
-
-    /// The port `name`.
-    pub fn port(&self, name: &str) -> Option<&PortCounters> {
-        self.ports.iter().find(|port| port.name == name)
     }
 }
 
@@ -107,18 +101,24 @@ mod tests {
     use super::*;
 
     const BALANCED: &str = r#"{
-        "ports": [{"name": "uplink", "rx_packets": 10, "tx_packets": 7, "forwarded": 6, "to_host": 3,
-                   "drops": [{"reason": "unknown_vni", "packets": 1}]}],
+        "ports": [{"name": "uplink", "rx_packets": 10, "tx_packets": 8, "tx_dropped": 1,
+                   "forwarded": 5, "to_host": 3, "answered": 1, "dropped": 1}],
         "workers": [{"core": 0, "capacity": 100, "free": 40, "in_hand": 0, "receive": 50, "transmit": 10,
                      "packets": 10, "sleeps": 2}]
     }"#;
 
     #[test]
-    fn imbalances_are_found_without_the_daemon_saying_so() {
-        let mut counters: Counters = serde_json::from_str(BALANCED).unwrap();
-        assert_eq!(counters.imbalances(), Vec::<String>::new());
-        counters.ports[0].forwarded = 5;
-        counters.workers[0].free = 41;
-        assert_eq!(counters.imbalances().len(), 2, "{:?}", counters.imbalances());
+    fn imbalances_are_found() {
+        let balanced: Counters = serde_json::from_str(BALANCED).unwrap();
+        assert_eq!(balanced.imbalances(), Vec::<String>::new());
+        let mut forgotten = balanced.clone();
+        forgotten.ports[0].dropped = 0;
+        let mut unsent = balanced.clone();
+        unsent.ports[0].tx_packets = 7;
+        let mut leaked = balanced.clone();
+        leaked.workers[0].free = 39;
+        for broken in [forgotten, unsent, leaked] {
+            assert_eq!(broken.imbalances().len(), 1, "{:?}", broken.imbalances());
+        }
     }
 }

@@ -8,14 +8,14 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
     binaries,
     cluster::Cluster,
     command::{Background, run},
-    counters::Counters,
+    counters::{Counters, Drop},
     error::{LabError, Result, command_line},
     netns::Namespace,
     plan::{CLUSTER_CIDR, NodePlan, Plan, SERVICE_CIDR, VNI, VXLAN_PORT},
@@ -153,12 +153,18 @@ impl ShuntNode {
 
     /// What it counts.
     pub fn counters(&self) -> Result<Counters> {
-        let value = self.ctl_json(&["counters"])?;
-        serde_json::from_value(value.clone()).map_err(|error| LabError::Unreadable {
-            command: "shuntctl counters -o json".to_owned(),
-            reason: error.to_string(),
-            output: value.to_string(),
-        })
+        read(&["counters"], self.ctl_json(&["counters"])?)
+    }
+
+    /// What it drops.
+    pub fn drops(&self) -> Result<Vec<Drop>> {
+        read(&["drops"], self.ctl_json(&["drops"])?["drops"].take())
+    }
+
+    /// Packets it has dropped for `reason`.
+    pub fn dropped(&self, reason: &str) -> Result<u64> {
+        let drops = self.drops()?;
+        Ok(drops.iter().filter(|drop| drop.reason == reason).map(|drop| drop.packets).sum())
     }
 
     /// `shuntctl` with this daemon's socket, ready to run.
@@ -217,4 +223,12 @@ impl ShuntNode {
         fs::write(&path, text).map_err(|source| LabError::File { path: path.clone(), source })?;
         Ok(path)
     }
+}
+
+fn read<T: DeserializeOwned>(args: &[&str], value: Value) -> Result<T> {
+    T::deserialize(&value).map_err(|error| LabError::Unreadable {
+        command: format!("shuntctl {} -o json", args.join(" ")),
+        reason: error.to_string(),
+        output: value.to_string(),
+    })
 }

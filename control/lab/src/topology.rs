@@ -200,7 +200,11 @@ impl Lab {
     pub fn unplug(&mut self, name: &str) -> Result<()> {
         let holds = |node: &&mut Node| node.pods.iter().any(|pod| pod.plan.name == name);
         let node = self.nodes.iter_mut().find(holds).ok_or_else(|| unknown("pod", name))?;
-        node.pods.retain(|pod| pod.plan.name != name);
+        for pod in node.pods.extract_if(.., |pod| pod.plan.name == name) {
+            // The kernel takes a namespace's devices down some time after the namespace has gone; a new veth may need
+            // this one's name before.
+            node.namespace.ip(&format!("link del {}", pod.plan.interface))?;
+        }
         Ok(())
     }
 

@@ -77,7 +77,7 @@ fn marks_made_on_the_underlay_reach_the_pod(forwarder: Forwarder) {
             assert_eq!(arrived.get(&case.to_string()), expected.as_ref(), "inner {inner:02b}, outer {outer:02b}");
         }
         if let Ok(shunt) = lab.node("node-a")?.shunt() {
-            assert_eq!(shunt.counters()?.dropped("ecn_lost"), 1);
+            assert_eq!(shunt.dropped("ecn_lost")?, 1);
         }
         Ok(())
     });

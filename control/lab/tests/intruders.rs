@@ -39,15 +39,13 @@ fn right(lab: &Lab) -> Result<Crafted> {
 /// Sends `crafted` from node-c; node-a must drop every packet for `reason`.
 fn dropped(lab: &Lab, crafted: &Crafted, reason: &str) -> Result<()> {
     let shunt = lab.node("node-a")?.shunt()?;
-    let before = shunt.counters()?.dropped(reason);
+    let before = shunt.dropped(reason)?;
     let capture = Capture::start(&lab.pod("a1")?.namespace, "eth0", "udp", lab.folder())?;
     crafted.send_from(&lab.node("node-c")?.namespace)?;
     wait::until(&format!("{COUNT} drops for {reason}"), Duration::from_secs(3), || {
-        let counters = shunt.counters().map_err(|error| error.to_string())?;
-        match counters.dropped(reason) - before {
-            seen if seen == u64::from(COUNT) => Ok(()),
-            seen => Err(format!("{seen} drops; {:?}", counters.ports)),
-        }
+        let drops = shunt.drops().map_err(|error| error.to_string())?;
+        let seen: u64 = drops.iter().filter(|drop| drop.reason == reason).map(|drop| drop.packets).sum();
+        if seen - before == u64::from(COUNT) { Ok(()) } else { Err(format!("{drops:?}")) }
     })?;
     assert_eq!(capture.finish()?.count("udp")?, 0, "{reason}: the pod got some of it");
     Ok(())

@@ -71,9 +71,7 @@ fn with_a_kernel_peer_that_sends_no_outer_checksums() {
 fn transfers(forwarder: Forwarder, on: bool) {
     trial(Plan::three_nodes(forwarder), |lab| {
         for pod in ["a1", "a2", "b1", "c1"] {
-            for feature in ["tx", "tso", "gso", "gro"] {
-                lab.pod(pod)?.offload(feature, on)?;
-            }
+            lab.pod(pod)?.offload("tx", on)?;
         }
         for (from, to) in [("a1", "a2"), ("a1", "b1"), ("b1", "a1"), ("a1", "c1"), ("c1", "a1")] {
             let (from, to) = (lab.pod(from)?, lab.pod(to)?);

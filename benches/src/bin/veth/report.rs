@@ -35,6 +35,21 @@ impl Report {
         }
     }
 
+    /// Prints how `name` compares with the best of `others`, round by round, and whether that reaches `goal`. Nothing if
+    /// one of them was not measured.
+    pub fn print_goal(&self, name: &str, others: &[&str], goal: f64) {
+        let samples = |name: &str| self.rows.iter().find(|(row, _)| *row == name).map(|(_, samples)| samples);
+        let Some(ours) = samples(name) else { return };
+        let Some(theirs) = others.iter().map(|other| samples(other)).collect::<Option<Vec<_>>>() else { return };
+        let ratios = ours.iter().enumerate().map(|(round, sample)| {
+            let best = theirs.iter().map(|samples| samples[round].forwarded).fold(0.0, f64::max);
+            sample.forwarded / best
+        });
+        let ratio = middle(ratios.collect());
+        let verdict = if ratio >= goal { "reached" } else { "MISSED" };
+        println!("{name} to {}: {ratio:.2}, goal {goal:.1} {verdict}", others.join(" or "));
+    }
+
     pub fn json(&self) -> Result<String, Error> {
         let rows: Vec<_> = self
             .rows
@@ -77,10 +92,13 @@ impl fmt::Display for Report {
 }
 
 fn median(samples: &[Sample]) -> f64 {
-    let mut forwarded: Vec<f64> = samples.iter().map(|sample| sample.forwarded).collect();
-    forwarded.sort_by(f64::total_cmp);
-    match forwarded.len() {
+    middle(samples.iter().map(|sample| sample.forwarded).collect())
+}
+
+fn middle(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    match numbers.len() {
         0 => f64::NAN,
-        n => (forwarded[(n - 1) / 2] + forwarded[n / 2]) / 2.0,
+        n => (numbers[(n - 1) / 2] + numbers[n / 2]) / 2.0,
     }
 }

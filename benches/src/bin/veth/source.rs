@@ -24,9 +24,12 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/source.
 /// Frames of one packet between batches: the kernel lets other work on the core run in between.
 const BATCH: u32 = 64;
 
-/// Frames of one system call, after which the source looks whether it should stop: some hundred milliseconds' worth,
-/// because each call waits for RCU when it begins and when it ends.
+/// Frames of one system call, after which a thread looks whether it should stop: some hundred milliseconds' worth.
 const FRAMES_PER_CALL: u32 = BATCH * 8192;
+
+/// Threads of a source, on one core: each call waits for RCU when it begins and when it ends, some milliseconds in which
+/// the other thread sends.
+const THREADS: usize = 2;
 
 /// Bytes of a packet: 64 on the wire with the frame check sequence.
 pub const PACKET_LEN: usize = 60;
@@ -82,7 +85,7 @@ pub struct Source {
     stop: Arc<AtomicBool>,
     /// The program's count of frames, which wraps.
     sent: Array<MapData, [u32; 2]>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Source {
@@ -105,23 +108,25 @@ impl Source {
 
         let sent = Array::try_from(object.take_map(".bss").ok_or("the object counts in .bss")?)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let stopped = stop.clone();
-        let thread = thread::Builder::new().name("source".into()).spawn(move || {
-            pin(core);
-            let program: &Xdp = object.program("source").expect("as above").try_into().expect("as above");
-            let repeat = limit.unwrap_or(FRAMES_PER_CALL);
-            while !stopped.load(Ordering::Relaxed) {
-                let mut options = TestRunOptions::new();
-                options.data_in = Some(&packet);
-                options.repeat = repeat;
-                options.attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
-                program.test_run(options).expect("the kernel runs live frames (5.18 and newer)");
-                if limit.is_some() {
-                    break;
+        let object = Arc::new(object);
+        let threads = (0..if limit.is_some() { 1 } else { THREADS }).map(|_| {
+            let (object, stop) = (object.clone(), stop.clone());
+            thread::Builder::new().name("source".into()).spawn(move || {
+                pin(core);
+                let program: &Xdp = object.program("source").expect("as above").try_into().expect("as above");
+                while !stop.load(Ordering::Relaxed) {
+                    let mut options = TestRunOptions::new();
+                    options.data_in = Some(&packet);
+                    options.repeat = limit.unwrap_or(FRAMES_PER_CALL);
+                    options.attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
+                    program.test_run(options).expect("the kernel runs live frames (5.18 and newer)");
+                    if limit.is_some() {
+                        break;
+                    }
                 }
-            }
-        })?;
-        Ok(Source { stop, sent, thread: Some(thread) })
+            })
+        });
+        Ok(Source { threads: threads.collect::<Result<_, _>>()?, stop, sent })
     }
 
     /// Frames sent so far, modulo 2^32.
@@ -133,7 +138,7 @@ impl Source {
 impl Drop for Source {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             // A panic has been printed; the measurement fails for want of packets.
             let _ = thread.join();
         }

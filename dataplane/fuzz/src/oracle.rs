@@ -1,0 +1,244 @@
+//! Whether what came out may come of what went in. Reads packets with smoltcp, not with the engine's own code.
+
+use std::net::Ipv4Addr;
+
+use shunt_dataplane::{net::MacAddr, verdict::Answer, verdict::Verdict};
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, EthernetFrame, EthernetProtocol, Icmpv4Message, Icmpv4Packet,
+    IpProtocol, Ipv4Packet, TcpPacket, UdpPacket,
+};
+
+use crate::world::{
+    HOST, MTU, NEIGHBOUR, OTHER_UNDERLAY, OTHER_VTEP, OUR_VTEP, OVERLAY_MTU, PODS, ROUTER, UNDERLAY, UPLINK, our_mac,
+    station,
+};
+
+const ROUTER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+const VIPS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 96, 0, 10), Ipv4Addr::new(10, 96, 0, 11)];
+
+/// Checks one packet's end.
+///
+/// # Panics
+/// If it is wrong.
+pub fn check(in_port: u16, sent: &[u8], verdict: Verdict, out: &[u8]) {
+    match verdict {
+        Verdict::Pending => panic!("undecided"),
+        Verdict::Drop(_) => {}
+        Verdict::Answer(Answer::Arp, port) => {
+            assert_eq!(port.0, in_port);
+            arp(in_port, sent, out);
+        }
+        Verdict::Tx(port) => {
+            let received = Received::new(in_port, sent);
+            forwarded(&received, &leaving(port.0, out));
+        }
+        Verdict::Answer(answer, port) => {
+            let received = Received::new(in_port, sent);
+            answered(&received, answer, &leaving(port.0, out));
+        }
+    }
+}
+
+/// An IPv4 packet as the routing part of the switch got it.
+struct Received<'a> {
+    packet: Ipv4Packet<&'a [u8]>,
+    decapsulated: bool,
+    /// The sender may have left TCP and UDP checksums to the device.
+    unfinished: bool,
+}
+
+impl<'a> Received<'a> {
+    fn new(in_port: u16, sent: &'a [u8]) -> Received<'a> {
+        let inner = if in_port == UPLINK { decapsulate(sent) } else { None };
+        let station = if inner.is_some() { OUR_VTEP } else { our_mac(in_port) };
+        let packet = ip_packet(inner.unwrap_or(sent), None, station);
+        Received { packet, decapsulated: inner.is_some(), unfinished: in_port != UPLINK }
+    }
+}
+
+/// The inner frame of a VXLAN packet to us.
+fn decapsulate(sent: &[u8]) -> Option<&[u8]> {
+    let frame = EthernetFrame::new_checked(sent).ok()?;
+    let outer = Ipv4Packet::new_checked(frame.payload()).ok()?;
+    let is_vxlan = frame.ethertype() == EthernetProtocol::Ipv4
+        && outer.dst_addr() == UNDERLAY
+        && outer.next_header() == IpProtocol::Udp
+        && !is_fragment(&outer);
+    let udp = UdpPacket::new_checked(outer.payload()).ok().filter(|udp| is_vxlan && udp.dst_port() == 8472)?;
+    assert!(outer.verify_checksum() && udp.verify_checksum(&outer.src_addr().into(), &UNDERLAY.into()));
+    assert_eq!(outer.src_addr(), OTHER_UNDERLAY, "from a VTEP that is not known or cannot be reached");
+    let (header, inner) = udp.payload().split_at_checked(8).expect("a VXLAN header");
+    assert!(header[0] & 8 != 0 && header[4..7] == [0, 0, 1], "VNI 1");
+    Some(inner)
+}
+
+fn is_fragment<T: AsRef<[u8]>>(packet: &Ipv4Packet<T>) -> bool {
+    packet.more_frags() || packet.frag_offset() != 0
+}
+
+/// The packet in an Ethernet frame between the given stations.
+fn ip_packet(frame: &[u8], from: Option<MacAddr>, to: MacAddr) -> Ipv4Packet<&[u8]> {
+    let frame = EthernetFrame::new_checked(frame).expect("an Ethernet header");
+    assert_eq!(frame.ethertype(), EthernetProtocol::Ipv4);
+    assert_eq!(frame.dst_addr(), EthernetAddress(to.0));
+    assert!(from.is_none_or(|from| frame.src_addr() == EthernetAddress(from.0)));
+    let packet = Ipv4Packet::new_checked(frame.payload()).expect("a whole IPv4 packet");
+    assert!(packet.version() == 4 && packet.header_len() >= 20 && packet.verify_checksum());
+    let length = usize::from(packet.total_len());
+    Ipv4Packet::new_unchecked(&packet.into_inner()[..length])
+}
+
+/// The packet that leaves by a port, once what surrounds it is found right.
+fn leaving(port: u16, out: &[u8]) -> Ipv4Packet<&[u8]> {
+    let whole = |frame, from, to| {
+        let packet = ip_packet(frame, Some(from), to);
+        assert_eq!(frame.len(), 14 + usize::from(packet.total_len()), "neither padding nor cut off");
+        packet
+    };
+    let overlay = port == UPLINK && out[..6] == NEIGHBOUR.0;
+    let (packet, mtu) = if overlay {
+        let outer = whole(out, our_mac(UPLINK), NEIGHBOUR);
+        let inner = whole(encapsulated(&outer), OUR_VTEP, OTHER_VTEP);
+        assert_eq!((outer.dscp(), outer.ecn()), (0, inner.ecn()), "RFC 6040, normal mode");
+        (Ipv4Packet::new_unchecked(&out[64..]), OVERLAY_MTU)
+    } else {
+        assert!(port == UPLINK || port == HOST || PODS.contains(&port), "port {port} does not exist");
+        let to = if port == UPLINK { ROUTER } else { station(port) };
+        (whole(out, our_mac(port), to), MTU)
+    };
+    assert!(packet.total_len() <= mtu);
+    assert!(packet.hop_limit() > 0);
+    packet
+}
+
+/// The inner frame of a VXLAN packet of ours.
+fn encapsulated<'a>(outer: &Ipv4Packet<&'a [u8]>) -> &'a [u8] {
+    assert_eq!((outer.src_addr(), outer.dst_addr()), (UNDERLAY, OTHER_UNDERLAY));
+    assert_eq!((outer.header_len(), outer.hop_limit(), outer.next_header()), (20, 64, IpProtocol::Udp));
+    assert!(!is_fragment(outer));
+    let udp = UdpPacket::new_checked(outer.payload()).expect("a UDP header");
+    assert_eq!((udp.dst_port(), usize::from(udp.len()), udp.checksum()), (8472, outer.payload().len(), 0));
+    assert!(udp.src_port() >= 0xc000, "out of the dynamic ports");
+    assert_eq!(udp.payload()[..8], [8, 0, 0, 0, 0, 0, 1, 0]);
+    &udp.payload()[8..]
+}
+
+fn forwarded(received: &Received, out: &Ipv4Packet<&[u8]>) {
+    let packet = &received.packet;
+    assert_eq!(out.hop_limit(), packet.hop_limit() - 1, "the time to live counts down by one");
+    assert_eq!(out.dscp(), packet.dscp());
+    assert!(received.decapsulated || out.ecn() == packet.ecn());
+    let (before, after) = (packet.as_ref(), out.as_ref());
+    let header_len = usize::from(packet.header_len());
+    assert_eq!(before.len(), after.len());
+    assert_eq!((before[0], &before[2..8], before[9]), (after[0], &after[2..8], after[9]));
+    assert_eq!(before[20..header_len], after[20..header_len], "options stay");
+
+    let (before, after) = (&before[header_len..], &after[header_len..]);
+    let addresses = |packet: &Ipv4Packet<&[u8]>| (packet.src_addr(), packet.dst_addr());
+    let translated = addresses(packet) != addresses(out);
+    let checksum = match packet.next_header() {
+        IpProtocol::Tcp if !is_fragment(packet) => 16,
+        IpProtocol::Udp if !is_fragment(packet) => 6,
+        _ => {
+            assert!(!translated && before == after, "what has no ports is left alone");
+            return;
+        }
+    };
+    let ports = |l4: &[u8]| ([l4[0], l4[1]], [l4[2], l4[3]]);
+    let ((src, dst), (new_src, new_dst)) = (ports(before), ports(after));
+    if translated {
+        let request = VIPS.contains(&packet.dst_addr()) && packet.src_addr() == out.src_addr() && src == new_src;
+        let reply = VIPS.contains(&out.src_addr()) && packet.dst_addr() == out.dst_addr() && dst == new_dst;
+        assert!(request || reply, "{packet} became {out}");
+    } else {
+        assert_eq!((src, dst), (new_src, new_dst));
+    }
+    assert_eq!(before[4..checksum], after[4..checksum]);
+    assert_eq!(before[checksum + 2..], after[checksum + 2..], "the payload stays");
+    let absent = |l4: &[u8]| packet.next_header() == IpProtocol::Udp && l4[6..8] == [0, 0];
+    assert_eq!(absent(before), absent(after), "a UDP checksum of zero says that there is none");
+    let Some(right) = checksum_holds(packet) else { return };
+    let finished = received.unfinished && before[..4] != [0; 4] && is_left_to_the_device(packet, checksum);
+    assert_eq!(checksum_holds(out), Some(right || finished), "damage is neither done nor hidden: {packet}");
+}
+
+/// Whether the TCP or UDP checksum is right; `None` if the UDP header tells another length than the IP header.
+fn checksum_holds(packet: &Ipv4Packet<&[u8]>) -> Option<bool> {
+    let (src, dst) = (packet.src_addr().into(), packet.dst_addr().into());
+    if packet.next_header() == IpProtocol::Tcp {
+        // Of the options' length the engine knows nothing, and neither does the checksum.
+        return Some(TcpPacket::new_unchecked(packet.payload()).verify_checksum(&src, &dst));
+    }
+    let udp = UdpPacket::new_checked(packet.payload()).ok()?;
+    (usize::from(udp.len()) == packet.payload().len()).then(|| udp.verify_checksum(&src, &dst))
+}
+
+/// The field holds the sum of the pseudo header only, as the kernel leaves it to a device.
+fn is_left_to_the_device(packet: &Ipv4Packet<&[u8]>, checksum: usize) -> bool {
+    let (header, l4) = packet.as_ref().split_at(packet.header_len().into());
+    let words = header[12..20].chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let mut sum = words.sum::<u32>() + u32::from(header[9]) + l4.len() as u32;
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    l4[checksum..checksum + 2] == (sum as u16).to_be_bytes()
+}
+
+fn answered(received: &Received, answer: Answer, out: &Ipv4Packet<&[u8]>) {
+    let packet = &received.packet;
+    assert_eq!((out.dst_addr(), out.next_header()), (packet.src_addr(), IpProtocol::Icmp));
+    let icmp = Icmpv4Packet::new_checked(out.payload()).expect("an ICMP header");
+    assert!(icmp.verify_checksum());
+    if answer == Answer::Echo {
+        assert_eq!((icmp.msg_type(), icmp.msg_code()), (Icmpv4Message::EchoReply, 0));
+        assert!([ROUTER_ADDRESS, GATEWAY].contains(&out.src_addr()) && out.src_addr() == packet.dst_addr());
+        assert_eq!(icmp.into_inner()[4..], packet.payload()[4..], "what was sent is sent back");
+        return;
+    }
+    let expected = match answer {
+        Answer::TimeExceeded => (Icmpv4Message::TimeExceeded, 0),
+        Answer::FragmentationNeeded => (Icmpv4Message::DstUnreachable, 4),
+        Answer::NetUnreachable => (Icmpv4Message::DstUnreachable, 0),
+        Answer::PortUnreachable => (Icmpv4Message::DstUnreachable, 3),
+        Answer::Arp | Answer::Echo => unreachable!("checked before"),
+    };
+    assert_eq!((icmp.msg_type(), icmp.msg_code()), expected);
+    assert_eq!(out.src_addr(), ROUTER_ADDRESS);
+    let icmp = icmp.into_inner();
+    if answer == Answer::FragmentationNeeded {
+        let mtu = u16::from_be_bytes([icmp[6], icmp[7]]);
+        assert!([MTU, OVERLAY_MTU].contains(&mtu) && mtu < packet.total_len());
+    }
+    // RFC 1122, section 3.2.2.
+    let about_an_error = packet.next_header() == IpProtocol::Icmp && !matches!(packet.payload()[0], 0 | 8 | 13..=18);
+    assert!(!about_an_error && packet.frag_offset() == 0 && !packet.dst_addr().is_multicast());
+    assert!(out.total_len() <= 576);
+    let (quote, original) = (&icmp[8..], packet.as_ref());
+    assert!(quote.len() == original.len().min(548) && quote[12..20] == original[12..20] && quote[8] == original[8]);
+    assert!(quote.len() < 24 || quote[20..24] == original[20..24], "its ports, for the sender to know it by");
+}
+
+fn arp(in_port: u16, sent: &[u8], out: &[u8]) {
+    let read = |frame: &[u8]| {
+        let frame = EthernetFrame::new_checked(frame).expect("an Ethernet header").into_inner().to_vec();
+        let message = ArpPacket::new_checked(frame[14..].to_vec()).expect("an ARP message");
+        ArpRepr::parse(&message).expect("of Ethernet and IPv4")
+    };
+    let ArpRepr::EthernetIpv4 { source_hardware_addr: asker, source_protocol_addr: asker_address, .. } = read(sent)
+    else {
+        panic!("another kind of ARP")
+    };
+    let ours = EthernetAddress(our_mac(in_port).0);
+    let expected = ArpRepr::EthernetIpv4 {
+        operation: ArpOperation::Reply,
+        source_hardware_addr: ours,
+        source_protocol_addr: GATEWAY,
+        target_hardware_addr: asker,
+        target_protocol_addr: asker_address,
+    };
+    assert_eq!(read(out), expected);
+    let frame = EthernetFrame::new_checked(out).expect("an Ethernet header");
+    assert_eq!((out.len(), frame.dst_addr(), frame.src_addr()), (42, asker, ours));
+}

@@ -1,0 +1,297 @@
+//! Scripts that walk the main paths: where mutation starts from.
+
+use shunt_dataplane::net::MacAddr;
+use smoltcp::wire::Ipv4Packet;
+
+use crate::{
+    input::Step,
+    world::{HOST, NEIGHBOUR, OTHER_UNDERLAY, OTHER_VTEP, OUR_VTEP, PODS, UNDERLAY, UPLINK, our_mac, station},
+};
+
+type Address = [u8; 4];
+
+const POD: [Address; 2] = [[10, 244, 1, 10], [10, 244, 1, 11]];
+const REMOTE: Address = [10, 244, 2, 10];
+const NODE: Address = [10, 244, 1, 0];
+const GATEWAY: Address = [169, 254, 1, 1];
+const ROUTER: Address = [10, 244, 1, 1];
+const SERVICE: Address = [10, 96, 0, 10];
+const EMPTY_SERVICE: Address = [10, 96, 0, 11];
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+const FIN: u8 = 1;
+
+fn ethernet(from: MacAddr, to: MacAddr, ethertype: u16, payload: &[u8]) -> Vec<u8> {
+    [&to.0, &from.0, &ethertype.to_be_bytes()[..], payload].concat()
+}
+
+fn ip(protocol: u8, src: Address, dst: Address, l4: &[u8]) -> Vec<u8> {
+    let [high, low] = (20 + l4.len() as u16).to_be_bytes();
+    [&[0x45, 0, high, low, 0, 1, 0, 0, 64, protocol, 0, 0][..], &src, &dst, l4].concat()
+}
+
+fn tcp(src: Address, sport: u16, dst: Address, dport: u16, flags: u8) -> Vec<u8> {
+    let rest = [0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags, 255, 255, 0, 0, 0, 0];
+    ip(TCP, src, dst, &[&sport.to_be_bytes(), &dport.to_be_bytes(), &rest[..], b"hello"].concat())
+}
+
+fn udp(src: Address, sport: u16, dst: Address, dport: u16, payload: &[u8]) -> Vec<u8> {
+    let length = (8 + payload.len() as u16).to_be_bytes();
+    let header = [sport.to_be_bytes(), dport.to_be_bytes(), length, [0, 0]].concat();
+    ip(UDP, src, dst, &[&header, payload].concat())
+}
+
+fn ping(src: Address, dst: Address) -> Vec<u8> {
+    ip(ICMP, src, dst, b"\x08\0\0\0\0\x01\0\x01ping")
+}
+
+/// The packet with one byte of its IP header set.
+fn with(mut packet: Vec<u8>, at: usize, byte: u8) -> Vec<u8> {
+    packet[at] = byte;
+    packet
+}
+
+/// The packet with four bytes of no-operation options.
+fn with_options(packet: Vec<u8>) -> Vec<u8> {
+    let longer = [&packet[..20], &[1, 1, 1, 0], &packet[20..]].concat();
+    let [high, low] = (longer.len() as u16).to_be_bytes();
+    with(with(with(longer, 0, 0x46), 2, high), 3, low)
+}
+
+/// A packet from the station behind a port, or over the uplink from the underlay's router.
+fn at(port: u16, packet: Vec<u8>) -> Step {
+    let bytes = ethernet(station(port), our_mac(port), 0x0800, &packet);
+    Step::Packet { port, mend: true, wrap: false, bytes }
+}
+
+/// A packet from the other node's pods.
+fn overlay(packet: Vec<u8>) -> Step {
+    let bytes = ethernet(OTHER_VTEP, OUR_VTEP, 0x0800, &packet);
+    Step::Packet { port: UPLINK, mend: true, wrap: true, bytes }
+}
+
+/// The same, with the outer IP, UDP and VXLAN headers' bytes changed at the given places.
+fn damaged(packet: Vec<u8>, changes: &[(usize, u8)]) -> Step {
+    let mut bytes = wrap(&ethernet(OTHER_VTEP, OUR_VTEP, 0x0800, &packet));
+    changes.iter().for_each(|&(at, byte)| bytes[14 + at] = byte);
+    let mut outer = Ipv4Packet::new_unchecked(&mut bytes[14..]);
+    outer.fill_checksum();
+    Step::Packet { port: UPLINK, mend: false, wrap: false, bytes }
+}
+
+/// A frame as it is.
+fn raw(port: u16, bytes: Vec<u8>) -> Step {
+    Step::Packet { port, mend: false, wrap: false, bytes }
+}
+
+/// The outer headers of the other VTEP around a frame, without UDP checksum.
+pub fn wrap(inner: &[u8]) -> Vec<u8> {
+    let vxlan = [&[8, 0, 0, 0, 0, 0, 1, 0], inner].concat();
+    let outer = udp(OTHER_UNDERLAY.octets(), 50000, UNDERLAY.octets(), 8472, &vxlan);
+    let mut frame = ethernet(NEIGHBOUR, our_mac(UPLINK), 0x0800, &outer);
+    Ipv4Packet::new_unchecked(&mut frame[14..]).fill_checksum();
+    frame
+}
+
+fn arp(port: u16, operation: u8, target: Address) -> Step {
+    let sender = [&station(port).0[..], &POD[0]].concat();
+    let message = [&[0, 1, 8, 0, 6, 4, 0, operation], &sender[..], &[0; 6], &target].concat();
+    raw(port, ethernet(station(port), MacAddr::BROADCAST, 0x0806, &message))
+}
+
+/// Replies of all three backends, of which the flow's client gets one and the others are strangers.
+fn replies(client: Address, port: u16, flags: u8) -> [Step; 3] {
+    [
+        at(PODS[0], tcp(POD[0], 8080, client, port, flags)),
+        at(PODS[1], tcp(POD[1], 8080, client, port, flags)),
+        overlay(tcp(REMOTE, 8080, client, port, flags)),
+    ]
+}
+
+fn connection(client: Address, send: fn(Vec<u8>) -> Step, port: u16) -> Vec<Step> {
+    let request = |flags| send(tcp(client, port, SERVICE, 80, flags));
+    let mut steps = vec![request(SYN), Step::EndBurst];
+    steps.extend(replies(client, port, SYN | ACK));
+    steps.extend([Step::EndBurst, request(ACK), request(ACK), Step::Publish(1), request(ACK)]);
+    steps.extend(replies(client, port, ACK));
+    steps.extend([Step::EndBurst, request(FIN | ACK), Step::EndBurst]);
+    steps.extend(replies(client, port, FIN | ACK));
+    steps.extend([Step::EndBurst, request(ACK), Step::EndBurst, request(SYN)]);
+    steps
+}
+
+/// Datagrams of one flow to a service with, between them, every checksum there is, before translation and after.
+pub fn every_checksum() -> Vec<Step> {
+    (0..=u16::MAX).map(|payload| at(HOST, udp(NODE, 1000, SERVICE, 53, &payload.to_be_bytes()))).collect()
+}
+
+/// All seeds, by name.
+pub fn all() -> Vec<(&'static str, Vec<Step>)> {
+    let (first, second) = (PODS[0], PODS[1]);
+    let from_pod = |packet| at(PODS[0], packet);
+    let query = |port: u16| at(first, udp(POD[0], port, SERVICE, 53, b"query"));
+    let long = |bytes: usize| udp(POD[0], 1000, REMOTE, 2000, &vec![7; bytes - 28]);
+    let fragment = |dst| with(udp(POD[0], 1000, dst, 53, &[7; 64]), 6, 0x20);
+    let later_fragment = |dst| with(fragment(dst), 7, 8);
+    let remote = || udp(REMOTE, 1000, POD[0], 2000, b"x");
+    let native = |dst| at(UPLINK, udp([10, 245, 0, 9], 1000, dst, 2000, b"x"));
+    let ecn = |outer, inner| damaged(with(remote(), 1, inner), &[(1, outer)]);
+    let unfinished = {
+        let packet = udp(POD[0], 1000, POD[1], 2000, b"unfinished");
+        let sum = packet[12..20].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum::<u32>();
+        let sum = sum + u32::from(UDP) + packet.len() as u32 - 20;
+        let [high, low] = ((sum >> 16) as u16 + sum as u16).to_be_bytes();
+        let mut frame = ethernet(station(first), our_mac(first), 0x0800, &with(with(packet, 26, high), 27, low));
+        Ipv4Packet::new_unchecked(&mut frame[14..]).fill_checksum();
+        raw(first, frame)
+    };
+    vec![
+        ("pod_to_pod", vec![at(first, tcp(POD[0], 1000, POD[1], 80, SYN)), at(second, ping(POD[1], POD[0]))]),
+        ("pod_to_remote", vec![at(first, udp(POD[0], 1000, REMOTE, 53, b"")), at(first, ping(POD[0], REMOTE))]),
+        ("remote_to_pod", vec![overlay(remote()), overlay(tcp(REMOTE, 1, POD[1], 2, RST))]),
+        ("pod_and_host", vec![at(first, ping(POD[0], NODE)), at(HOST, tcp(NODE, 1000, POD[0], 80, SYN))]),
+        ("native", vec![at(first, ping(POD[0], [10, 245, 0, 9])), native(POD[0]), native([9, 9, 9, 9])]),
+        ("connection", connection(POD[0], from_pod, 1000)),
+        ("connection_from_remote", connection(REMOTE, overlay, 1000)),
+        ("connection_from_node", connection(NODE, |packet| at(HOST, packet), 1000)),
+        (
+            "dns",
+            vec![query(1), query(1), Step::EndBurst, query(1), Step::Publish(1), query(1), Step::Wait(640), query(1)],
+        ),
+        ("full_table", (0..8).flat_map(|port| [query(port), Step::EndBurst]).collect()),
+        ("reply_in_use", {
+            // Two services, and now and then one backend for both. Then the table has to be empty again.
+            let open = |port, service| overlay(tcp(REMOTE, port, SERVICE, service, SYN));
+            (0..9).flat_map(|port| [open(port, 80), Step::EndBurst, open(port, 81), Step::Wait(4000)]).collect()
+        }),
+        ("rate_limit", vec![at(first, tcp(POD[0], 1000, EMPTY_SERVICE, 80, SYN)); 200]),
+        ("unanswerable", {
+            let error = |dst, length| ip(ICMP, POD[0], dst, &[&[3, 0, 0, 0][..], &vec![0; length]].concat());
+            vec![
+                at(first, with(error(POD[1], 4), 8, 1)),
+                at(first, error(REMOTE, 1450)),
+                at(first, error([1, 1, 1, 1], 4)),
+            ]
+        }),
+        ("no_endpoints", vec![at(first, tcp(POD[0], 1000, EMPTY_SERVICE, 80, SYN))]),
+        ("no_service", vec![at(first, tcp(POD[0], 1000, SERVICE, 82, SYN)), at(first, ping(POD[0], SERVICE))]),
+        ("arp", vec![arp(first, 1, GATEWAY), arp(first, 1, POD[1]), arp(first, 2, GATEWAY), arp(UPLINK, 1, GATEWAY)]),
+        (
+            "ping_the_switch",
+            vec![
+                at(first, ping(POD[0], GATEWAY)),
+                overlay(ping(REMOTE, ROUTER)),
+                at(first, tcp(POD[0], 1, ROUTER, 2, SYN)),
+            ],
+        ),
+        ("ping_with_options", vec![at(first, with_options(ping(POD[0], GATEWAY)))]),
+        ("ttl", vec![at(first, with(ping(POD[0], POD[1]), 8, 1)), at(first, with(ping(POD[0], REMOTE), 8, 0))]),
+        ("ttl_of_a_connection", vec![at(first, with(tcp(POD[0], 1000, SERVICE, 80, SYN), 8, 1))]),
+        ("too_big", vec![at(first, long(1451)), at(first, long(1450)), at(first, with(long(1600), 6, 0x40))]),
+        (
+            "no_route",
+            vec![
+                at(first, ping(POD[0], [1, 1, 1, 1])),
+                at(first, ping(POD[0], [10, 9, 1, 1])),
+                at(first, ping(POD[0], [239, 1, 1, 1])),
+            ],
+        ),
+        ("no_route_error_about_an_error", vec![at(first, ip(ICMP, POD[0], [1, 1, 1, 1], &[3, 0, 0, 0, 0, 0, 0, 0]))]),
+        ("unresolved", vec![at(first, ping(POD[0], [10, 244, 3, 1])), at(first, ping(POD[0], [10, 245, 1, 1]))]),
+        (
+            "options",
+            vec![
+                at(first, with_options(tcp(POD[0], 1000, POD[1], 80, SYN))),
+                at(first, with_options(tcp(POD[0], 1000, SERVICE, 80, SYN))),
+            ],
+        ),
+        (
+            "fragments",
+            vec![
+                at(first, fragment(POD[1])),
+                at(first, later_fragment(REMOTE)),
+                at(first, fragment(SERVICE)),
+                at(first, later_fragment([1, 1, 1, 1])),
+            ],
+        ),
+        ("unfinished_checksum", vec![unfinished]),
+        ("martians", vec![at(first, ping([127, 0, 0, 1], POD[1])), at(first, ping([224, 0, 0, 1], POD[1]))]),
+        (
+            "damaged_header",
+            vec![
+                raw(first, ethernet(station(first), our_mac(first), 0x0800, &ping(POD[0], POD[1]))),
+                at(first, with(ping(POD[0], POD[1]), 0, 0x44)),
+                at(first, with(ping(POD[0], POD[1]), 2, 9)),
+            ],
+        ),
+        (
+            "short",
+            vec![
+                at(first, ip(TCP, POD[0], POD[1], &[0; 19])),
+                at(first, ip(UDP, POD[0], POD[1], &[0; 7])),
+                at(first, ip(ICMP, POD[0], POD[1], &[8])),
+                raw(first, vec![0; 20]),
+                raw(first, vec![]),
+            ],
+        ),
+        (
+            "other_stations_and_protocols",
+            vec![
+                raw(first, ethernet(station(first), station(second), 0x0800, &ping(POD[0], POD[1]))),
+                raw(first, ethernet(station(first), our_mac(first), 0x86dd, &[0x60; 60])),
+                raw(UPLINK, wrap(&ethernet(OTHER_VTEP, station(first), 0x0800, &remote()))),
+            ],
+        ),
+        (
+            "padded",
+            vec![
+                raw(
+                    UPLINK,
+                    [wrap(&[ethernet(OTHER_VTEP, OUR_VTEP, 0x0800, &remote()), vec![0; 9]].concat()), vec![0; 6]]
+                        .concat(),
+                ),
+                overlay([remote(), vec![0; 20]].concat()),
+            ],
+        ),
+        (
+            "ecn",
+            vec![ecn(3, 2), ecn(1, 2), ecn(3, 0), ecn(2, 0), ecn(3, 3), at(first, with(ping(POD[0], REMOTE), 1, 0xbb))],
+        ),
+        ("unknown_vni", vec![damaged(remote(), &[(34, 2)])]),
+        ("unknown_vtep", vec![damaged(remote(), &[(15, 9)])]),
+        (
+            "bad_vxlan",
+            vec![damaged(remote(), &[(28, 0)]), damaged(remote(), &[(24, 9)]), damaged(remote(), &[(25, 12)])],
+        ),
+        (
+            "bad_outer",
+            vec![
+                damaged(remote(), &[(26, 1)]),
+                damaged(remote(), &[(0, 0x4f)]),
+                damaged(remote(), &[(22, 9)]),
+                damaged(remote(), &[(10, 9)]),
+            ],
+        ),
+        (
+            "overlay_without_ip",
+            vec![
+                raw(UPLINK, wrap(&[0; 14])),
+                raw(UPLINK, wrap(&[])),
+                raw(UPLINK, wrap(&ethernet(OTHER_VTEP, OUR_VTEP, 0x0806, &[0; 28]))),
+            ],
+        ),
+        (
+            "hairpin",
+            vec![
+                at(first, tcp(POD[0], 1000, SERVICE, 80, SYN)),
+                at(second, tcp(POD[1], 1000, SERVICE, 80, SYN)),
+                at(first, tcp(POD[0], 1001, SERVICE, 80, SYN)),
+                at(first, tcp(POD[0], 1002, SERVICE, 80, SYN)),
+            ],
+        ),
+    ]
+}

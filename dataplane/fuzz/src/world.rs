@@ -1,0 +1,247 @@
+//! A node with an uplink, two pods and its own kernel, and the running of scripts on it.
+
+use std::{
+    cell::RefCell,
+    net::Ipv4Addr,
+    sync::{Arc, LazyLock},
+};
+
+use shunt_dataplane::{
+    counters::{Counter, WorkerCounters},
+    flow::FlowSeed,
+    io::{FramePool, MAX_FRAME_LEN},
+    net::{MacAddr, Protocol},
+    packet::{BATCH, Batch},
+    pipeline::{Env, Pipeline},
+    snapshot::Snapshot,
+    spec::{Backend, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via, VtepSpec, VxlanSpec},
+    tables::Conntrack,
+    time::Now,
+    verdict::{Answer, DropReason, Verdict},
+};
+
+use crate::{
+    input::{self, Step},
+    oracle, seeds,
+};
+
+/// The port towards other nodes.
+pub const UPLINK: u16 = 0;
+/// The ports of the pods.
+pub const PODS: [u16; 2] = [1, 2];
+/// The port of the node's kernel.
+pub const HOST: u16 = 3;
+
+/// Our address on a port.
+pub fn our_mac(port: u16) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 0, port as u8])
+}
+
+/// The station behind a pod or host port.
+pub fn station(port: u16) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 1, port as u8])
+}
+
+/// The underlay's router, and the station through which the other VTEP is reached.
+pub const ROUTER: MacAddr = MacAddr([2, 0, 0, 0, 2, 1]);
+/// The underlay next hop of the other VTEP.
+pub const NEIGHBOUR: MacAddr = MacAddr([2, 0, 0, 0, 2, 2]);
+/// Our VTEP in inner frames.
+pub const OUR_VTEP: MacAddr = MacAddr([2, 0, 0, 0, 3, 1]);
+/// The other VTEP in inner frames.
+pub const OTHER_VTEP: MacAddr = MacAddr([2, 0, 0, 0, 3, 2]);
+/// Our address on the underlay.
+pub const UNDERLAY: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
+/// The other VTEP's address on the underlay.
+pub const OTHER_UNDERLAY: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 2);
+/// The longest IP packet on any port.
+pub const MTU: u16 = 1500;
+/// The longest IP packet over the overlay.
+pub const OVERLAY_MTU: u16 = MTU - 50;
+
+fn spec(which: usize) -> ForwardingSpec {
+    let port = |id, role| PortSpec {
+        id: PortId(id),
+        role,
+        mac: our_mac(id),
+        mtu: MTU,
+        unfinished_checksums: role != PortRole::Uplink,
+    };
+    let vtep = |address: [u8; 4], next_hop| VtepSpec {
+        address: address.into(),
+        mac: OTHER_VTEP,
+        uplink: PortId(UPLINK),
+        next_hop,
+    };
+    let route = |prefix: &str, via| RouteSpec { prefix: prefix.parse().expect("a prefix"), via };
+    let to = |port| Via::Port { port: PortId(port), mac: station(port) };
+    let native = |mac| Via::Gateway { port: PortId(UPLINK), mac };
+    let service = |vip: [u8; 4], port, protocol, backends: &[([u8; 4], u16)]| ServiceSpec {
+        vip: vip.into(),
+        port,
+        protocol,
+        backends: backends.iter().map(|&(address, port)| Backend { address: address.into(), port }).collect(),
+    };
+    let web = [([10, 244, 1, 10], 8080), ([10, 244, 1, 11], 8080), ([10, 244, 2, 10], 8080)];
+    ForwardingSpec {
+        ports: vec![
+            port(UPLINK, PortRole::Uplink),
+            port(PODS[0], PortRole::Pod),
+            port(PODS[1], PortRole::Pod),
+            port(HOST, PortRole::Host),
+        ],
+        vxlan: Some(VxlanSpec { vni: 1, udp_port: 8472, local: UNDERLAY, mac: OUR_VTEP }),
+        vteps: vec![vtep([192, 168, 50, 2], Some(NEIGHBOUR)), vtep([192, 168, 50, 3], None)],
+        routes: vec![
+            route("10.244.1.10/32", to(PODS[0])),
+            route("10.244.1.11/32", to(PODS[1])),
+            route("10.244.1.0/32", to(HOST)),
+            route("10.244.2.0/24", Via::Vtep([192, 168, 50, 2].into())),
+            route("10.244.3.0/24", Via::Vtep([192, 168, 50, 3].into())),
+            route("10.245.0.0/24", native(Some(ROUTER))),
+            route("10.245.1.0/24", native(None)),
+            route("10.9.0.0/16", Via::Unreachable),
+            route("8.0.0.0/6", native(Some(ROUTER))),
+        ],
+        // The second snapshot has lost a backend of each service.
+        services: vec![
+            service([10, 96, 0, 10], 80, Protocol::Tcp, &web[which..]),
+            service([10, 96, 0, 10], 81, Protocol::Tcp, &web[which..]),
+            service([10, 96, 0, 10], 53, Protocol::Udp, &web[which..]),
+            service([10, 96, 0, 11], 80, Protocol::Tcp, &[]),
+        ],
+        gateway: Some([169, 254, 1, 1].into()),
+        router: Some([10, 244, 1, 1].into()),
+        service_cidrs: vec!["10.96.0.0/16".parse().expect("a prefix")],
+    }
+}
+
+/// The snapshots scripts switch between.
+static SNAPSHOTS: LazyLock<[Arc<Snapshot>; 2]> = LazyLock::new(|| {
+    [0, 1].map(|which| Arc::new(Snapshot::compile(&spec(which), None, which as u32 + 1, 7).expect("it compiles")))
+});
+
+/// A packet's end: what became of it, and the bytes that leave. A dropped packet's frame may hold anything.
+pub type End = (Verdict, Vec<u8>);
+
+thread_local! {
+    /// A pool's memory is never given back, so one serves all scripts. The counters are merely large.
+    static REUSED: RefCell<(FramePool, WorkerCounters)> =
+        RefCell::new((FramePool::on_heap(BATCH as u32), WorkerCounters::default()));
+}
+
+/// Runs a script and checks every packet and every count.
+///
+/// # Panics
+/// If the engine does, or does something wrong.
+pub fn run(steps: Vec<Step>) -> Vec<End> {
+    REUSED.with_borrow_mut(|(pool, counters)| {
+        let mut node = Node {
+            pool,
+            counters,
+            batch: Batch::new(),
+            sent: Vec::new(),
+            pipeline: Pipeline::new(7),
+            // So small that scripts can fill it.
+            conntrack: Conntrack::new(4, FlowSeed::from_number(7)),
+            snapshot: SNAPSHOTS[0].clone(),
+            now: Now(1_000_000_000_000),
+            ends: Vec::new(),
+        };
+        steps.into_iter().for_each(|step| node.step(step));
+        node.burst();
+        assert!(node.conntrack.in_use() <= node.conntrack.capacity());
+        node.ends
+    })
+}
+
+struct Node<'a> {
+    pool: &'a mut FramePool,
+    counters: &'a WorkerCounters,
+    batch: Batch,
+    sent: Vec<(u16, Vec<u8>)>,
+    pipeline: Pipeline,
+    conntrack: Conntrack,
+    snapshot: Arc<Snapshot>,
+    now: Now,
+    ends: Vec<End>,
+}
+
+impl Node<'_> {
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Packet { port, mend, wrap, mut bytes } => {
+                if mend {
+                    input::mend(&mut bytes);
+                }
+                if wrap {
+                    bytes = seeds::wrap(&bytes);
+                }
+                // Longer ones never get past the device.
+                if bytes.len() <= MAX_FRAME_LEN {
+                    self.sent.push((port, bytes));
+                }
+                if self.sent.len() == BATCH {
+                    self.burst();
+                }
+            }
+            Step::EndBurst => self.burst(),
+            Step::Wait(seconds) => {
+                self.burst();
+                self.now.0 += u64::from(seconds) * 1_000_000_000;
+                self.conntrack.sweep(&mut 0, (0, 1), u32::MAX, self.now.seconds());
+            }
+            Step::Publish(which) => {
+                self.burst();
+                self.snapshot = SNAPSHOTS[which].clone();
+            }
+        }
+    }
+
+    fn burst(&mut self) {
+        let mut expected = self.counted();
+        for (port, bytes) in &self.sent {
+            let mut frame = self.pool.take().expect("the pool holds a batch");
+            assert!(frame.fill(bytes));
+            self.batch.frames.push(frame);
+            self.batch.received_on(PortId(*port));
+        }
+        let (snapshot, conntrack, now) = (&*self.snapshot, &self.conntrack, self.now);
+        self.pipeline.run(&mut self.batch, &Env { snapshot, conntrack, counters: self.counters, now });
+
+        let metas = self.batch.metas.drain(..).map(|meta| meta.verdict);
+        for ((frame, verdict), (port, sent)) in self.batch.frames.drain(..).zip(metas).zip(self.sent.drain(..)) {
+            oracle::check(port, &sent, verdict, frame.bytes());
+            expected[usize::from(port) * FATES + fate(verdict)] += 1;
+            let leaves = !matches!(verdict, Verdict::Drop(_));
+            self.ends.push((verdict, if leaves { frame.bytes().to_vec() } else { Vec::new() }));
+            self.pool.give(frame);
+        }
+        assert_eq!(self.pool.free(), self.pool.capacity(), "frames are missing");
+        assert_eq!(self.counted(), expected, "not every packet was counted, once");
+        self.now.0 += 1_000_000;
+    }
+
+    /// How often packets met each fate, port by port.
+    fn counted(&self) -> Vec<u64> {
+        let mut counted = Vec::with_capacity(4 * FATES);
+        for port in [UPLINK, PODS[0], PODS[1], HOST] {
+            let counters = self.counters.port(PortId(port));
+            let sent = [&counters.forwarded, &counters.to_host];
+            counted.extend(sent.into_iter().chain(&counters.answers).chain(&counters.drops).map(Counter::get));
+        }
+        counted
+    }
+}
+
+const FATES: usize = 2 + Answer::ALL.len() + DropReason::ALL.len();
+
+/// A fate's place among a port's counters.
+fn fate(verdict: Verdict) -> usize {
+    match verdict {
+        Verdict::Pending => panic!("a packet was left undecided"),
+        Verdict::Tx(PortId(port)) => usize::from(port == HOST),
+        Verdict::Answer(answer, _) => 2 + answer as usize,
+        Verdict::Drop(reason) => 2 + Answer::ALL.len() + reason as usize,
+    }
+}

@@ -1,0 +1,67 @@
+//! The kept corpus, and three million mutated packets, through the pipeline.
+
+use std::{collections::BTreeSet, fs, panic, path::Path};
+
+use shunt_dataplane::verdict::{Answer, DropReason, Verdict};
+use shunt_dataplane_fuzz::{
+    input::{self, Step},
+    mutate::Mutator,
+    run, seeds,
+};
+
+/// Seeds and corpus, by name.
+fn scripts() -> Vec<(String, Vec<Step>)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus/pipeline");
+    let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let read = |path: &Path| (path.file_name().unwrap().display().to_string(), input::decode(&fs::read(path).unwrap()));
+    let seeds = seeds::all().into_iter().map(|(name, steps)| (name.to_owned(), steps));
+    seeds.chain(files.iter().map(|path| read(path))).collect()
+}
+
+#[test]
+fn the_corpus_runs_and_runs_the_same_again() {
+    for (name, steps) in scripts() {
+        let once = panic::catch_unwind(|| run(steps.clone())).unwrap_or_else(|_| panic!("in {name}"));
+        assert_eq!(once, run(steps), "{name}");
+    }
+}
+
+#[test]
+fn the_corpus_reaches_every_fate() {
+    let ends = scripts().into_iter().flat_map(|(_, steps)| run(steps));
+    let reached: BTreeSet<_> = ends
+        .map(|(verdict, _)| match verdict {
+            Verdict::Drop(reason) => reason.name(),
+            Verdict::Answer(answer, _) => answer.name(),
+            Verdict::Tx(_) => "forwarded",
+            Verdict::Pending => unreachable!("the oracle refuses it"),
+        })
+        .collect();
+    // What takes two workers, or a device with less headroom.
+    let elsewhere = [DropReason::ConntrackContended, DropReason::NoHeadroom].map(DropReason::name);
+    let fates = DropReason::ALL.map(DropReason::name).into_iter().chain(Answer::ALL.map(Answer::name));
+    let missed: Vec<_> = fates.filter(|fate| !reached.contains(fate) && !elsewhere.contains(fate)).collect();
+    assert!(missed.is_empty(), "no script reaches {missed:?}");
+}
+
+#[test]
+fn translation_minds_every_checksum() {
+    let ends = run(seeds::every_checksum());
+    assert!(ends.iter().all(|(verdict, _)| matches!(verdict, Verdict::Tx(_))));
+}
+
+#[test]
+fn three_million_mutated_packets() {
+    let scripts: Vec<_> = scripts().into_iter().map(|(_, steps)| steps).collect();
+    let mut packets = 0;
+    for seed in 0.. {
+        let script = Mutator::new(seed).script(&scripts);
+        let input = input::encode(&script);
+        let ends = panic::catch_unwind(|| run(script));
+        packets += ends.map_or_else(|_| panic!("seed {seed}: {input:02x?}"), |ends| ends.len());
+        if packets >= 3_000_000 {
+            break;
+        }
+    }
+}
