@@ -154,7 +154,7 @@ impl Attachments {
                         }
                         Err(e) => {
                             tracing::warn!(interface, "cannot attach: {e}");
-                            Progress::Pending(format!("cannot attach {interface}: {e}; trying again"))
+                            Progress::Pending(format!("{e}; it is tried again"))
                         }
                     }
                 }
