@@ -62,7 +62,7 @@ impl Probe {
             let bucket = &self.buckets[*place & (self.buckets.len() - 1)];
             // The word is zero; the sum makes the entry's address depend on the bucket's content, as it does in truth.
             let entry = ((*place >> 16) as u64 + bucket.0[0].load(Relaxed)) as usize;
-            *place = (entry as u128 * self.entries.len() as u128 >> 48) as usize % self.entries.len();
+            *place = ((entry as u128 * self.entries.len() as u128) >> 48) as usize % self.entries.len();
             self.entries.prefetch(*place);
         }
         let mut sum = 0;

@@ -48,6 +48,10 @@ impl Path {
     pub const ALL: [Path; 6] =
         [Path::Route, Path::RouteEncap, Path::DecapRoute, Path::ServiceEncap, Path::DecapServiceReply, Path::NewFlow];
 
+    fn has_services(self) -> bool {
+        matches!(self, Path::ServiceEncap | Path::DecapServiceReply | Path::NewFlow)
+    }
+
     /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
@@ -69,7 +73,7 @@ impl Random {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (((z ^ (z >> 31)) >> 32) * u64::from(limit) >> 32) as u32
+        ((((z ^ (z >> 31)) >> 32) * u64::from(limit)) >> 32) as u32
     }
 }
 
@@ -90,7 +94,7 @@ impl Scenario {
     /// If the switch does not forward every packet as it should: then there is nothing to measure.
     pub fn new(path: Path, flows: u32) -> Scenario {
         let mut switch = Stepped::new(1, 4 * BATCH as u32, 2 * flows, 1).expect("descriptors for a waker");
-        switch.publish(&spec()).expect("the spec is sound");
+        switch.publish(&spec(path)).expect("the spec is sound");
         let clock = Arc::new(Clock::default());
         let forward = Arc::new(packets(path, flows));
         let replies = path == Path::DecapServiceReply;
@@ -154,11 +158,13 @@ fn vtep_address(n: u32) -> Ipv4Addr {
     Ipv4Addr::from(UNDERLAY + 1 + n)
 }
 
-/// 250 nodes on the overlay, 4,750 more native prefixes, 250 local pods, 1,000 services of 10 endpoints each.
-fn spec() -> ForwardingSpec {
+/// 250 nodes on the overlay, 4,750 more native prefixes, 250 local pods; for the paths with a service 1,000 services of
+/// 10 endpoints each. With services, every packet is looked up in the connection table, so plain paths have none, as
+/// VPP's plain paths have no NAT.
+fn spec(path: Path) -> ForwardingSpec {
     let mut routes = Vec::new();
     for node in 0..VTEPS {
-        let prefix = ipnet::Ipv4Net::new_assert(Ipv4Addr::from(0x0af4_0000 + (node + 2 << 8)), 24);
+        let prefix = ipnet::Ipv4Net::new_assert(Ipv4Addr::from(0x0af4_0000 + ((node + 2) << 8)), 24);
         routes.push(RouteSpec { prefix, via: Via::Vtep(vtep_address(node)) });
     }
     for network in 0..4_750u32 {
@@ -175,14 +181,15 @@ fn spec() -> ForwardingSpec {
         uplink: UPLINK,
         next_hop: Some(PEER_MAC),
     });
-    let services = (0..SERVICES).map(|n| ServiceSpec {
+    let services = if path.has_services() { SERVICES } else { 0 };
+    let services = (0..services).map(|n| ServiceSpec {
         vip: Ipv4Addr::from(0x0a60_0000 + n),
         port: 80,
         protocol: Protocol::Udp,
         backends: (0..BACKENDS)
             .map(|b| {
                 let pod = n * BACKENDS + b;
-                let address = Ipv4Addr::from(0x0af4_0200 + (pod % VTEPS << 8) + 2 + pod / VTEPS % 250);
+                let address = Ipv4Addr::from(0x0af4_0200 + ((pod % VTEPS) << 8) + 2 + pod / VTEPS % 250);
                 Backend { address, port: 8080 }
             })
             .collect(),
@@ -313,7 +320,7 @@ fn check(path: Path, packets: &Arc<Packets>, input: PortId, output: PortId, know
         Some(switch) => switch,
         None => {
             own = Stepped::new(1, 4 * BATCH as u32, 4 * BATCH as u32, 1).expect("descriptors for a waker");
-            own.publish(&spec()).expect("the spec is sound");
+            own.publish(&spec(path)).expect("the spec is sound");
             &mut own
         }
     };

@@ -91,7 +91,7 @@ impl NextHop {
     /// Sum of the words that a packet adds to [`NextHop::outer_sum`].
     #[inline(always)]
     pub fn outer_checksum(&self, ecn: u8, total_len: u16, id: u16) -> u16 {
-        checksum::finish(u64::from(self.outer_sum) + u64::from(ecn) + u64::from(total_len) + u64::from(id))
+        !checksum::fold_narrow(self.outer_sum + u32::from(ecn) + u32::from(total_len) + u32::from(id))
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     io::Frame,
     spec::PortId,
     tables::conntrack::Key,
-    verdict::{Answer, Verdict},
+    verdict::{Answer, PackedVerdict, Verdict},
 };
 
 /// Packets that go through the stages together at most: enough to amortise a stage's instructions, few enough for the
@@ -24,7 +24,7 @@ pub struct Meta {
     /// Index of its next hop in the snapshot.
     pub next_hop: u32,
     /// Its fate so far.
-    pub verdict: Verdict,
+    verdict: PackedVerdict,
     /// The port it came in on.
     pub in_port: PortId,
     /// Bytes of its IPv4 header.
@@ -88,7 +88,25 @@ impl Meta {
     /// True while no stage has decided the packet's fate.
     #[inline(always)]
     pub fn is_pending(&self) -> bool {
-        self.verdict == Verdict::Pending
+        self.verdict == PackedVerdict::PENDING
+    }
+
+    /// Its fate so far.
+    #[inline(always)]
+    pub fn verdict(&self) -> Verdict {
+        self.verdict.into()
+    }
+
+    /// Decides its fate.
+    #[inline(always)]
+    pub fn decide(&mut self, verdict: Verdict) {
+        self.verdict = verdict.into();
+    }
+
+    /// True if both have the same fate.
+    #[inline(always)]
+    pub fn shares_fate_with(&self, other: &Meta) -> bool {
+        self.verdict == other.verdict
     }
 
     fn new(in_port: PortId) -> Meta {
@@ -97,7 +115,7 @@ impl Meta {
             other: [0; 2],
             hash: 0,
             next_hop: 0,
-            verdict: Verdict::Pending,
+            verdict: PackedVerdict::PENDING,
             in_port,
             ip_header_len: 0,
             tcp_flags: 0,

@@ -9,8 +9,8 @@ use crate::{
     snapshot::Snapshot,
     spec::PortRole,
     stages::{
-        decap, forward, local, parse, route,
-        service::{self, Errors},
+        forward, local, parse, route,
+        service::{self, Errors, Opening},
         track::{self, Slots},
     },
     tables::Conntrack,
@@ -39,6 +39,7 @@ const ERROR_BURST: u32 = 100;
 #[derive(Debug)]
 pub struct Pipeline {
     slots: Box<Slots>,
+    opening: Opening,
     errors: Errors,
     ip_id: u16,
     error_budget: TokenBucket,
@@ -49,6 +50,7 @@ impl Pipeline {
     pub fn new(seed: u16) -> Pipeline {
         Pipeline {
             slots: Box::new([None; BATCH]),
+            opening: Vec::with_capacity(BATCH),
             errors: Vec::with_capacity(BATCH),
             ip_id: seed,
             error_budget: TokenBucket::new(ERRORS_PER_SECOND, ERROR_BURST),
@@ -58,10 +60,9 @@ impl Pipeline {
     /// Takes a batch from received frames to verdicts: afterwards no packet is pending.
     #[inline]
     pub fn run(&mut self, batch: &mut Batch, env: &Env) {
-        decap::run(batch, env.snapshot);
         parse::run(batch, env.snapshot);
         track::run(batch, &mut self.slots, env);
-        service::run(batch, &mut self.errors, env);
+        service::run(batch, &mut self.opening, &mut self.errors, env);
         route::run(batch, env.snapshot);
         forward::run(batch, &mut self.errors, &mut self.ip_id, env);
         if !self.errors.is_empty() {
@@ -78,7 +79,7 @@ impl Pipeline {
             let (frame, meta) = (&mut batch.frames[usize::from(at)], &mut batch.metas[usize::from(at)]);
             let allowed = answer == Answer::Echo || self.error_budget.take(env.now);
             if !allowed || !local::answer(frame, meta, answer, env.snapshot) {
-                meta.verdict = Verdict::Drop(local::unanswered(answer));
+                meta.decide(Verdict::Drop(local::unanswered(answer)));
             }
         }
         self.errors = errors;
@@ -88,8 +89,8 @@ impl Pipeline {
         forward::run(batch, &mut self.errors, &mut self.ip_id, env);
         for (at, _) in self.errors.drain(..) {
             let meta = &mut batch.metas[usize::from(at)];
-            meta.verdict =
-                Verdict::Drop(meta.answer.map_or_else(|| unreachable!("only answers are left"), local::unanswered));
+            let answer = meta.answer.expect("only answers are left");
+            meta.decide(Verdict::Drop(local::unanswered(answer)));
         }
     }
 }
@@ -97,20 +98,15 @@ impl Pipeline {
 /// Counts every packet's fate at the port it came in on.
 #[inline(always)]
 fn count(metas: &[Meta], env: &Env) {
-    // Packets of a burst mostly share port and fate, so runs of them are counted at once.
-    let mut rest = metas;
-    while let Some(first) = rest.first() {
-        let alike = |meta: &&Meta| meta.in_port == first.in_port && meta.verdict == first.verdict;
-        let run = rest.iter().take_while(alike).count();
-        let port = env.counters.port(first.in_port);
-        let counter = match first.verdict {
+    for run in metas.chunk_by(|a, b| a.in_port == b.in_port && a.shares_fate_with(b)) {
+        let port = env.counters.port(run[0].in_port);
+        let counter = match run[0].verdict() {
             Verdict::Tx(out) if env.snapshot.port(out).role == Some(PortRole::Host) => &port.to_host,
             Verdict::Tx(_) => &port.forwarded,
             Verdict::Answer(answer, _) => &port.answers[answer as usize],
             Verdict::Drop(reason) => &port.drops[reason as usize],
             Verdict::Pending => unreachable!("the forward stage leaves no packet pending"),
         };
-        counter.add(run as u64);
-        rest = &rest[run..];
+        counter.add(run.len() as u64);
     }
 }

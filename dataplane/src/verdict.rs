@@ -15,6 +15,46 @@ pub enum Verdict {
     Drop(DropReason),
 }
 
+/// A verdict in one word, so that a burst's verdicts are compared without branches.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PackedVerdict(u32);
+
+impl PackedVerdict {
+    /// [`Verdict::Pending`].
+    pub const PENDING: PackedVerdict = PackedVerdict(0);
+}
+
+impl From<Verdict> for PackedVerdict {
+    #[inline(always)]
+    fn from(verdict: Verdict) -> Self {
+        PackedVerdict(match verdict {
+            Verdict::Pending => 0,
+            Verdict::Tx(port) => 1 << 24 | u32::from(port.0),
+            Verdict::Answer(answer, port) => 2 << 24 | (answer as u32) << 16 | u32::from(port.0),
+            Verdict::Drop(reason) => 3 << 24 | (reason as u32) << 16,
+        })
+    }
+}
+
+impl From<PackedVerdict> for Verdict {
+    #[inline(always)]
+    fn from(PackedVerdict(word): PackedVerdict) -> Self {
+        let (number, port) = ((word >> 16) as usize & 0xff, PortId(word as u16));
+        match word >> 24 {
+            0 => Verdict::Pending,
+            1 => Verdict::Tx(port),
+            2 => Verdict::Answer(Answer::ALL[number], port),
+            _ => Verdict::Drop(DropReason::ALL[number]),
+        }
+    }
+}
+
+impl std::fmt::Debug for PackedVerdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Verdict::from(*self).fmt(f)
+    }
+}
+
 macro_rules! named {
     ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal, $sentence:literal;)* }) => {
         $(#[$meta])*
@@ -92,6 +132,17 @@ named! {
 mod tests {
     use super::*;
     use std::collections::HashSet;
+
+    #[test]
+    fn packed_verdicts_read_back() {
+        let port = PortId(271);
+        let fixed = [Verdict::Pending, Verdict::Tx(PortId(0)), Verdict::Tx(port)];
+        let answers = Answer::ALL.map(|answer| Verdict::Answer(answer, port));
+        let drops = DropReason::ALL.map(Verdict::Drop);
+        for verdict in fixed.into_iter().chain(answers).chain(drops) {
+            assert_eq!(Verdict::from(PackedVerdict::from(verdict)), verdict);
+        }
+    }
 
     #[test]
     fn names_are_unique_and_sentences_are_sentences() {

@@ -209,7 +209,7 @@ impl Node<'_> {
         let (snapshot, conntrack, now) = (&*self.snapshot, &self.conntrack, self.now);
         self.pipeline.run(&mut self.batch, &Env { snapshot, conntrack, counters: self.counters, now });
 
-        let metas = self.batch.metas.drain(..).map(|meta| meta.verdict);
+        let metas = self.batch.metas.drain(..).map(|meta| meta.verdict());
         for ((frame, verdict), (port, sent)) in self.batch.frames.drain(..).zip(metas).zip(self.sent.drain(..)) {
             oracle::check(port, &sent, verdict, frame.bytes());
             expected[usize::from(port) * FATES + fate(verdict)] += 1;

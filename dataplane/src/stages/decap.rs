@@ -2,87 +2,69 @@
 
 use crate::{
     io::Frame,
-    packet::{Batch, Meta},
-    snapshot::{Overlay, Snapshot},
-    spec::PortRole,
-    tables::VtepTable,
-    verdict::{DropReason, Verdict},
-    wire::{be16, checksum, ethernet, ipv4, udp, vxlan},
+    packet::Meta,
+    snapshot::{PortEntry, Snapshot},
+    stages::parse::header_with_options,
+    verdict::DropReason,
+    wire::{be16, ethernet, ipv4, udp, vxlan},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
 
-/// Strips VXLAN from the packets that came in on an uplink. Native packets are left as they are.
-#[inline]
-pub fn run(batch: &mut Batch, snapshot: &Snapshot) {
-    let Some(overlay) = &snapshot.overlay else { return };
-    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-        let port = snapshot.port(meta.in_port);
-        if port.role != Some(PortRole::Uplink) || !is_vxlan(frame.bytes(), overlay) {
-            continue;
-        }
-        if frame.bytes()[..6] != port.mac.0 {
-            meta.verdict = Verdict::Drop(DropReason::NotOurMac);
-            continue;
-        }
-        match strip(frame, overlay, &snapshot.vteps) {
-            Ok(()) => meta.flags |= Meta::DECAPSULATED,
-            Err(reason) => meta.verdict = Verdict::Drop(reason),
-        }
-    }
-}
+/// Where the inner frame starts if the outer IPv4 header has no options.
+const PLAIN: usize = vxlan::OVERHEAD;
 
-/// True for IPv4 UDP to our VTEP's address and port; fragments have no port.
+/// Strips VXLAN from a packet that came in on an uplink. A native packet is left as it is.
 #[inline(always)]
-fn is_vxlan(bytes: &[u8], overlay: &Overlay) -> bool {
-    let Some(head) = bytes.first_chunk::<{ IP + ipv4::HEADER_LEN + udp::HEADER_LEN }>() else { return false };
-    ethernet::ethertype(head) == ethernet::IPV4
-        && ipv4::dst(&head[IP..]) == overlay.local
-        && head[IP + ipv4::PROTOCOL] == ipv4::UDP
-        && be16(head, IP + ipv4::FRAGMENT) & ipv4::FRAGMENTED == 0
-        && bytes.get(IP + ipv4::header_len(&head[IP..])..).is_some_and(|datagram| {
-            datagram.len() >= udp::HEADER_LEN && be16(datagram, udp::DST_PORT) == overlay.udp_port
-        })
-}
-
-#[inline(always)]
-fn strip(frame: &mut Frame, overlay: &Overlay, vteps: &VtepTable) -> Result<(), DropReason> {
+pub fn strip(frame: &mut Frame, meta: &mut Meta, port: &PortEntry, snapshot: &Snapshot) -> Result<(), DropReason> {
+    let Some(overlay) = &snapshot.overlay else { return Ok(()) };
     let bytes = frame.bytes();
-    let ip = bytes[IP..].first_chunk::<{ ipv4::HEADER_LEN }>().ok_or(DropReason::Truncated)?;
-    let header_len = ipv4::header_len(ip);
-    let total_len = usize::from(ipv4::total_len(ip));
-    if ip[0] >> 4 != 4 || header_len < ipv4::HEADER_LEN || total_len < header_len + udp::HEADER_LEN {
-        return Err(DropReason::BadIpHeader);
+    let Some(head) = bytes.first_chunk::<PLAIN>() else { return Ok(()) };
+    let ip = head[IP..].first_chunk::<{ ipv4::HEADER_LEN }>().expect("the head holds an IPv4 header");
+    if ethernet::ethertype(head) != ethernet::IPV4
+        || ipv4::dst(ip) != overlay.local
+        || ip[ipv4::PROTOCOL] != ipv4::UDP
+        || be16(ip, ipv4::FRAGMENT) & ipv4::FRAGMENTED != 0
+    {
+        return Ok(());
     }
-    let packet = bytes.get(IP..IP + total_len).ok_or(DropReason::BadIpHeader)?;
-    let sound = if header_len == ipv4::HEADER_LEN {
-        ipv4::checksum_holds(ip)
+    let udp_at = IP + if ip[0] == 0x45 { ipv4::HEADER_LEN } else { header_with_options(&bytes[IP..])? };
+    let (start, total_len) = (udp_at + udp::HEADER_LEN + vxlan::HEADER_LEN, usize::from(ipv4::total_len(ip)));
+    // Headers without options are in the head, at places known beforehand.
+    let headers = if start == PLAIN {
+        &head[IP + ipv4::HEADER_LEN..PLAIN]
     } else {
-        checksum::sum(&packet[..header_len]) == 0xffff
+        bytes.get(udp_at..start).ok_or(DropReason::BadVxlan)?
     };
-    if !sound {
+    if be16(headers, udp::DST_PORT) != overlay.udp_port {
+        return Ok(());
+    }
+    if head[..6] != port.mac.0 {
+        return Err(DropReason::NotOurMac);
+    }
+    if start == PLAIN && !ipv4::checksum_holds(ip) {
         return Err(DropReason::BadIpChecksum);
     }
-    let datagram = &packet[header_len..];
-    let strip = IP + header_len + udp::HEADER_LEN + vxlan::HEADER_LEN;
-    let datagram_len = usize::from(be16(datagram, udp::LEN));
-    if datagram_len > datagram.len() || datagram_len < udp::HEADER_LEN + vxlan::HEADER_LEN {
+    let end = udp_at + usize::from(be16(headers, udp::LEN));
+    if IP + total_len > bytes.len() || end > IP + total_len || end < start {
         return Err(DropReason::BadVxlan);
     }
-    let (src, outer_ecn) = (ipv4::src(ip), ip[ipv4::TOS] & ipv4::ECN_CE);
-    if !udp::checksum_holds(&datagram[..datagram_len], src, overlay.local) {
+    let src = ipv4::src(ip);
+    if be16(headers, udp::CHECKSUM) != 0 && !udp::checksum_holds(&bytes[udp_at..end], src, overlay.local) {
         return Err(DropReason::BadOuterChecksum);
     }
-    let vni = vxlan::vni(&datagram[udp::HEADER_LEN..]).ok_or(DropReason::BadVxlan)?;
+    let vni = vxlan::vni(&headers[udp::HEADER_LEN..]).ok_or(DropReason::BadVxlan)?;
     if vni != overlay.vni {
         return Err(DropReason::UnknownVni);
     }
-    if vteps.lookup(src).is_none() {
+    if snapshot.vteps.lookup(src).is_none() {
         return Err(DropReason::UnknownVtep);
     }
-    if !frame.set_len(IP + header_len + datagram_len) || !frame.reframe(strip, 0) {
+    let outer_ecn = ip[ipv4::TOS] & ipv4::ECN_CE;
+    if !frame.set_len(end) || !frame.reframe(start, 0) {
         return Err(DropReason::BadVxlan);
     }
+    meta.flags |= Meta::DECAPSULATED;
     if outer_ecn != 0 { carry_ecn(frame, outer_ecn) } else { Ok(()) }
 }
 

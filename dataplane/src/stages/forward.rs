@@ -13,7 +13,7 @@ use crate::{
 const IP: usize = ethernet::HEADER_LEN;
 
 /// Sends every pending packet on its way. What needs an ICMP error is noted in `errors` and stays pending.
-#[inline]
+#[inline(never)]
 pub fn run(batch: &mut Batch, errors: &mut Errors, ip_id: &mut u16, env: &Env) {
     for (at, (frame, meta)) in batch.frames.iter_mut().zip(&mut batch.metas).enumerate() {
         if !meta.is_pending() {
@@ -21,7 +21,7 @@ pub fn run(batch: &mut Batch, errors: &mut Errors, ip_id: &mut u16, env: &Env) {
         }
         let next_hop = env.snapshot.next_hop(meta.next_hop);
         match forward(frame, meta, next_hop, ip_id, env) {
-            Ok(verdict) => meta.verdict = verdict,
+            Ok(verdict) => meta.decide(verdict),
             Err(answer) => errors.push((at as u16, answer)),
         }
     }

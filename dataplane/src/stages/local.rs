@@ -80,7 +80,7 @@ pub fn answer(frame: &mut Frame, meta: &mut Meta, answer: Answer, snapshot: &Sna
     meta.ip_header_len = ipv4::HEADER_LEN as u8;
     meta.flags = 0;
     meta.answer = Some(answer);
-    meta.verdict = Verdict::Pending;
+    meta.decide(Verdict::Pending);
     true
 }
 

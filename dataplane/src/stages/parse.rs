@@ -4,41 +4,61 @@ use crate::{
     io::Frame,
     net::MacAddr,
     packet::{Batch, Meta},
-    snapshot::Snapshot,
+    snapshot::{PortEntry, Snapshot},
     spec::PortRole,
-    stages::local,
+    stages::{decap, local},
     verdict::{DropReason, Verdict},
-    wire::{be16, be32, checksum, ethernet, ipv4, put16, tcp, udp},
+    wire::{be16, be32, checksum, ethernet, icmpv4, ipv4, put16, tcp, udp},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
 
-/// Parses every pending packet.
-#[inline]
+/// Decapsulates what comes over the overlay and parses every packet.
+///
+/// Not inlined, as no stage is: each then has the registers to itself.
+#[inline(never)]
 pub fn run(batch: &mut Batch, snapshot: &Snapshot) {
+    batch.frames.iter().for_each(Frame::prefetch);
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-        if !meta.is_pending() {
-            continue;
-        }
         let port = snapshot.port(meta.in_port);
-        let station = match &snapshot.overlay {
-            Some(overlay) if meta.has(Meta::DECAPSULATED) => overlay.mac,
-            _ => port.mac,
-        };
-        if let Err(reason) = parse(frame, meta, station, port.unfinished_checksums) {
-            meta.verdict = Verdict::Drop(reason);
-            if reason == DropReason::UnknownEtherType
-                && ethernet::ethertype(frame.bytes()) == ethernet::ARP
-                && !meta.has(Meta::DECAPSULATED)
-            {
-                meta.verdict = local::arp(frame, meta.in_port, port, snapshot.gateway);
-            }
-        } else if port.role == Some(PortRole::Uplink)
-            && !meta.has(Meta::DECAPSULATED)
-            && snapshot.overlay.is_some_and(|overlay| overlay.local == meta.dst())
-        {
-            meta.verdict = Verdict::Drop(DropReason::NotVxlan);
+        if let Err(reason) = decap_and_parse(frame, meta, port, snapshot) {
+            meta.decide(match reason {
+                DropReason::UnknownEtherType => not_ipv4(frame, meta, port, snapshot),
+                reason => Verdict::Drop(reason),
+            });
         }
+    }
+}
+
+#[inline(always)]
+fn decap_and_parse(
+    frame: &mut Frame,
+    meta: &mut Meta,
+    port: &PortEntry,
+    snapshot: &Snapshot,
+) -> Result<(), DropReason> {
+    let mut station = port.mac;
+    if port.role == Some(PortRole::Uplink) {
+        decap::strip(frame, meta, port, snapshot)?;
+        match &snapshot.overlay {
+            Some(overlay) if meta.has(Meta::DECAPSULATED) => station = overlay.mac,
+            Some(overlay) => {
+                parse(frame, meta, station, port.unfinished_checksums)?;
+                // To our VTEP, and yet no VXLAN.
+                return if meta.dst() == overlay.local { Err(DropReason::NotVxlan) } else { Ok(()) };
+            }
+            None => {}
+        }
+    }
+    parse(frame, meta, station, port.unfinished_checksums)
+}
+
+#[cold]
+fn not_ipv4(frame: &mut Frame, meta: &Meta, port: &PortEntry, snapshot: &Snapshot) -> Verdict {
+    if ethernet::ethertype(frame.bytes()) == ethernet::ARP && !meta.has(Meta::DECAPSULATED) {
+        local::arp(frame, meta.in_port, port, snapshot.gateway)
+    } else {
+        Verdict::Drop(DropReason::UnknownEtherType)
     }
 }
 
@@ -53,7 +73,6 @@ fn parse(frame: &mut Frame, meta: &mut Meta, station: MacAddr, unfinished: bool)
         return Err(DropReason::NotOurMac);
     }
     let ip = head.last_chunk::<{ ipv4::HEADER_LEN }>().expect("the header is the head's end");
-    let total_len = usize::from(ipv4::total_len(ip));
     let header_len = if ip[0] == 0x45 {
         if !ipv4::checksum_holds(ip) {
             return Err(DropReason::BadIpChecksum);
@@ -62,34 +81,32 @@ fn parse(frame: &mut Frame, meta: &mut Meta, station: MacAddr, unfinished: bool)
     } else {
         header_with_options(&bytes[IP..])?
     };
-    if total_len < header_len || total_len > bytes.len() - IP {
+    let end = IP + usize::from(ipv4::total_len(ip));
+    let l4_at = IP + header_len;
+    if end < l4_at || end > bytes.len() {
         return Err(DropReason::BadIpHeader);
     }
     let (src, dst, protocol) = (ipv4::src(ip), ipv4::dst(ip), ip[ipv4::PROTOCOL]);
     if is_martian(src) {
         return Err(DropReason::MartianSource);
     }
-
     let mut ports = 0;
     if be16(ip, ipv4::FRAGMENT) & ipv4::FRAGMENTED != 0 {
         meta.flags |= Meta::FRAGMENT;
-    } else if protocol == ipv4::TCP || protocol == ipv4::UDP {
-        let l4 = &bytes[IP + header_len..IP + total_len];
-        let needed = if protocol == ipv4::TCP { tcp::HEADER_LEN } else { udp::HEADER_LEN };
-        if l4.len() < needed {
-            return Err(DropReason::BadL4Header);
-        }
+    } else if protocol == ipv4::UDP {
+        let l4 = bytes[l4_at..end].first_chunk::<{ udp::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
         ports = be32(l4, 0);
-        if protocol == ipv4::TCP {
-            meta.tcp_flags = l4[tcp::FLAGS];
-        }
-    } else if protocol == ipv4::ICMP && total_len < header_len + 8 {
+    } else if protocol == ipv4::TCP {
+        let l4 = bytes[l4_at..end].first_chunk::<{ tcp::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
+        ports = be32(l4, 0);
+        meta.tcp_flags = l4[tcp::FLAGS];
+    } else if protocol == ipv4::ICMP && end < l4_at + icmpv4::HEADER_LEN {
         return Err(DropReason::BadL4Header);
     }
     meta.ip_header_len = header_len as u8;
     meta.key = [u64::from(src) << 32 | u64::from(dst), u64::from(ports) << 32 | u64::from(protocol)];
     // Ethernet pads short packets; the padding is not forwarded.
-    frame.set_len(IP + total_len);
+    frame.set_len(end);
     if unfinished && ports != 0 {
         finish_checksum(frame, meta);
     }
@@ -98,7 +115,7 @@ fn parse(frame: &mut Frame, meta: &mut Meta, station: MacAddr, unfinished: bool)
 
 /// Header length of a header that is not the usual 20 bytes of version 4.
 #[cold]
-fn header_with_options(packet: &[u8]) -> Result<usize, DropReason> {
+pub(super) fn header_with_options(packet: &[u8]) -> Result<usize, DropReason> {
     let header_len = ipv4::header_len(packet);
     if packet[0] >> 4 != 4 || header_len < ipv4::HEADER_LEN {
         return Err(DropReason::BadIpHeader);
@@ -122,7 +139,8 @@ fn finish_checksum(frame: &mut Frame, meta: &Meta) {
     let at = l4 + if meta.protocol() == ipv4::TCP { tcp::CHECKSUM } else { udp::CHECKSUM };
     let bytes = frame.bytes_mut();
     let len = bytes.len() - l4;
-    let pseudo = checksum::fold(checksum::pseudo_header(meta.src(), meta.dst(), meta.protocol(), len as u16));
+    let pseudo =
+        checksum::fold_narrow(checksum::pseudo_header(meta.src(), meta.dst(), meta.protocol(), len as u16) as u32);
     if be16(bytes, at) == pseudo {
         compute_checksum(bytes, l4, at, pseudo, meta.protocol());
     }

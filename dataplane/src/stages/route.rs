@@ -6,7 +6,7 @@ use crate::{
 };
 
 /// Finds the next hop of every pending packet that has none yet.
-#[inline]
+#[inline(never)]
 pub fn run(batch: &mut Batch, snapshot: &Snapshot) {
     for meta in &mut batch.metas {
         if meta.is_pending() && !meta.has(Meta::ROUTED) {

@@ -19,9 +19,13 @@ const TRIES: u32 = 64;
 /// What to answer a packet with, by its index in the batch.
 pub type Errors = Vec<(u16, Answer)>;
 
-/// Translates the first packet of every flow to a service.
-#[inline]
-pub fn run(batch: &mut Batch, errors: &mut Errors, env: &Env) {
+/// New flows: the packet's index in the batch, and the hash of the reply key.
+pub type Opening = Vec<(u16, u64)>;
+
+/// Translates the first packet of every flow to a service. In two passes, so that the cache misses of a batch overlap:
+/// first all choose a backend and ask for the bucket of the answers, then all are put into the table.
+#[inline(never)]
+pub fn run(batch: &mut Batch, opening: &mut Opening, errors: &mut Errors, env: &Env) {
     if env.snapshot.services.is_empty() {
         return;
     }
@@ -32,31 +36,50 @@ pub fn run(batch: &mut Batch, errors: &mut Errors, env: &Env) {
         let Some(service) = env.snapshot.services.lookup(meta.dst(), meta.dst_port(), meta.protocol()) else {
             continue;
         };
-        if let Err(reason) = open(meta, service, env) {
-            meta.verdict = Verdict::Drop(reason);
-            if reason == DropReason::NoBackend {
-                errors.push((at as u16, Answer::PortUnreachable));
+        match choose(meta, service, env) {
+            Ok(reply_hash) => opening.push((at as u16, reply_hash)),
+            Err(reason) => {
+                meta.decide(Verdict::Drop(reason));
+                if reason == DropReason::NoBackend {
+                    errors.push((at as u16, Answer::PortUnreachable));
+                }
             }
+        }
+    }
+    for (at, reply_hash) in opening.drain(..) {
+        let meta = &mut batch.metas[usize::from(at)];
+        if let Err(reason) = open(meta, reply_hash, env) {
+            meta.decide(Verdict::Drop(reason));
         }
     }
 }
 
-fn open(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<(), DropReason> {
+/// Chooses a backend and notes the reply key. Returns its hash.
+#[inline]
+fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<u64, DropReason> {
+    let backend = env.snapshot.services.select(service, meta.hash).ok_or(DropReason::NoBackend)?;
+    let forward = FiveTuple::from_words(meta.key);
+    let translated = FiveTuple { dst: backend.address.into(), dst_port: backend.port, ..forward };
+    if translated.dst == forward.src {
+        return Err(DropReason::Hairpin);
+    }
+    meta.other = translated.reversed().to_words();
+    let reply_hash = env.conntrack.hash(meta.other);
+    env.conntrack.prefetch_bucket(reply_hash);
+    Ok(reply_hash)
+}
+
+/// Puts the flow into the table, or follows it if it was put there meanwhile.
+#[inline]
+fn open(meta: &mut Meta, reply_hash: u64, env: &Env) -> Result<(), DropReason> {
+    let (generation, now) = (env.snapshot.generation, env.now.seconds());
     let state = FlowState::first(meta.protocol(), meta.tcp_flags);
+    let keys = [(meta.key, meta.hash), (meta.other, reply_hash)];
+    let next_hops = [(meta.other[0] >> 32) as u32, meta.src()].map(|address| env.snapshot.fib.lookup(address));
     for _ in 0..TRIES {
-        let backend = env.snapshot.services.select(service, meta.hash).ok_or(DropReason::NoBackend)?;
-        let forward = FiveTuple::from_words(meta.key);
-        let translated = FiveTuple { dst: backend.address.into(), dst_port: backend.port, ..forward };
-        if translated.dst == forward.src {
-            return Err(DropReason::Hairpin);
-        }
-        let reply = translated.reversed().to_words();
-        let next_hops = [env.snapshot.fib.lookup(translated.dst), env.snapshot.fib.lookup(forward.src)];
-        let (generation, now) = (env.snapshot.generation, env.now.seconds());
-        match env.conntrack.insert([meta.key, reply], next_hops, generation, state, now) {
+        match env.conntrack.insert(keys, next_hops, generation, state, now) {
             Ok(()) => {
                 env.counters.flows_opened.add(1);
-                meta.other = reply;
                 meta.next_hop = next_hops[0];
                 meta.flags |= Meta::TRANSLATE | Meta::ROUTED;
                 return Ok(());

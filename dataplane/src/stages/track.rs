@@ -15,7 +15,7 @@ pub type Slots = [Option<Slot>; BATCH];
 
 /// Finds the flow of every pending TCP and UDP packet. In three passes, so that the cache misses of a whole batch
 /// overlap: first all buckets are asked for, then all entries, then all are read.
-#[inline]
+#[inline(never)]
 pub fn run(batch: &mut Batch, slots: &mut Slots, env: &Env) {
     if env.snapshot.services.is_empty() && env.conntrack.in_use() == 0 {
         return;

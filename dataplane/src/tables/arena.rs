@@ -19,7 +19,8 @@ pub(crate) use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 #[derive(Debug)]
 pub struct Line(pub [AtomicU64; 8]);
 
-/// A fixed array of zeroed lines. Pages are only backed by memory once touched.
+/// A fixed array of zeroed lines, backed by memory from the start: a worker that met an untouched huge page would stand
+/// still while the kernel clears it.
 #[derive(Debug)]
 pub struct Arena {
     #[cfg(not(loom))]
@@ -58,8 +59,9 @@ impl Arena {
                 "cannot map {bytes} bytes for a table: {}",
                 std::io::Error::last_os_error()
             );
-            // Advice only: without huge pages the table works, slower.
+            // Advice only: without huge pages, or populated later, the table works, slower.
             libc::madvise(base, bytes, libc::MADV_HUGEPAGE);
+            libc::madvise(base, bytes, libc::MADV_POPULATE_WRITE);
             NonNull::new_unchecked(base.cast())
         };
         Arena { base, len }

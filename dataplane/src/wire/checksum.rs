@@ -29,9 +29,14 @@ pub fn sum(bytes: &[u8]) -> u16 {
 pub fn fold(total: u64) -> u16 {
     let total = (total >> 32) + (total & 0xffff_ffff);
     let total = (total >> 32) + (total & 0xffff_ffff);
+    fold_narrow(total as u32)
+}
+
+/// As [`fold`], for sums of at most 65,536 words, which take half the steps.
+#[inline(always)]
+pub fn fold_narrow(total: u32) -> u16 {
     let total = (total >> 16) + (total & 0xffff);
-    let total = (total >> 16) + (total & 0xffff);
-    total as u16
+    ((total >> 16) + total) as u16
 }
 
 /// The checksum to send over a sum: its complement.
@@ -52,6 +57,14 @@ pub fn halves(value: u32) -> u64 {
     u64::from(value >> 16) + u64::from(value & 0xffff)
 }
 
+/// True if the 16-bit words that make up `words`, in any byte order, add up to zero in one's complement, as those of a
+/// sound IPv4 header do. They must not all be zero.
+#[inline(always)]
+pub fn is_sound(words: u64) -> bool {
+    // One's complement addition of 16-bit words is addition modulo 65,535.
+    words.is_multiple_of(0xffff)
+}
+
 /// What to add to a checksum's complement when fields summing to `old` are replaced by fields summing to `new`:
 /// `~m + m'` of RFC 1624, equation 3. `old` must be a sum of at most 16 words.
 #[inline(always)]
@@ -63,7 +76,8 @@ pub fn delta(old: u64, new: u64) -> u64 {
 /// A checksum after a change (RFC 1624, equation 3: `HC' = ~(~HC + ~m + m')`).
 #[inline(always)]
 pub fn update(checksum: u16, delta: u64) -> u16 {
-    finish(u64::from(!checksum) + delta)
+    // Two deltas and a checksum are far below what fits.
+    !fold_narrow((u64::from(!checksum) + delta) as u32)
 }
 
 #[cfg(test)]
@@ -92,6 +106,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn folding_is_the_remainder(total: u64) {
+            let expected = if total == 0 { 0 } else { ((total - 1) % 0xffff + 1) as u16 };
+            prop_assert_eq!(fold(total), expected);
+            let narrow = total as u32;
+            prop_assert_eq!(fold_narrow(narrow), fold(narrow.into()));
+        }
+
         #[test]
         fn sum_is_the_plain_loop(bytes in proptest::collection::vec(any::<u8>(), 0..1600)) {
             prop_assert_eq!(sum(&bytes), reference(&bytes));

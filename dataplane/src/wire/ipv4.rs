@@ -61,7 +61,7 @@ pub const ECN_CE: u8 = 0b11;
 #[inline(always)]
 pub fn checksum_holds(header: &[u8; HEADER_LEN]) -> bool {
     let word = |at: usize| u64::from(u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]));
-    checksum::fold(word(0) + word(4) + word(8) + word(12) + word(16)) == 0xffff
+    checksum::is_sound(word(0) + word(4) + word(8) + word(12) + word(16))
 }
 
 /// The fields of a header to send.

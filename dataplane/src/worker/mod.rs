@@ -27,7 +27,7 @@ pub use self::{
 use crate::{
     counters::WorkerCounters,
     io::{Frame, FramePool, PacketIo},
-    packet::{BATCH, Batch},
+    packet::{BATCH, Batch, Meta},
     pipeline::{Env, Pipeline},
     publish::Subscriber,
     snapshot::Snapshot,
@@ -250,24 +250,25 @@ impl Worker {
         self.counters.bursts.add(1);
         self.counters.packets.add(self.batch.len() as u64);
         self.pipeline.run(&mut self.batch, &env);
-        for (frame, meta) in self.batch.frames.drain(..).zip(&self.batch.metas) {
-            let unsent = match meta.verdict {
-                Verdict::Tx(port) | Verdict::Answer(_, port) => {
-                    self.ports.queue(port, frame).map(|frame| (port, frame))
-                }
-                Verdict::Drop(_) | Verdict::Pending => {
-                    self.pool.give(frame);
-                    None
-                }
-            };
-            // No queue of that port is ours: another worker sends it.
-            if let Some((port, frame)) = unsent {
-                if !self.shared.owners.hand_over(&self.shared.inboxes, port, frame.bytes()) {
-                    self.counters.port(port).tx_dropped.add(1);
-                }
-                self.pool.give(frame);
+        let Worker { batch, ports, pool, shared, counters, .. } = self;
+        let mut frames = batch.frames.drain(..);
+        for run in batch.metas.chunk_by(Meta::shares_fate_with) {
+            let frames = frames.by_ref().take(run.len());
+            match run[0].verdict() {
+                Verdict::Tx(port) | Verdict::Answer(_, port) => match ports.sender(port) {
+                    Some(tx) => tx.extend(frames),
+                    // No queue of that port is ours: another worker sends it.
+                    None => frames.for_each(|frame| {
+                        if !shared.owners.hand_over(&shared.inboxes, port, frame.bytes()) {
+                            counters.port(port).tx_dropped.add(1);
+                        }
+                        pool.give(frame);
+                    }),
+                },
+                Verdict::Drop(_) | Verdict::Pending => frames.for_each(|frame| pool.give(frame)),
             }
         }
+        drop(frames);
         self.batch.metas.clear();
     }
 
@@ -281,9 +282,12 @@ impl Worker {
             if let Some(mut frame) = self.pool.take() {
                 // A parcel holds at most what a frame does.
                 frame.fill(parcel.bytes());
-                if let Some(frame) = self.ports.queue(parcel.port(), frame) {
-                    self.counters.port(parcel.port()).tx_dropped.add(1);
-                    self.pool.give(frame);
+                match self.ports.sender(parcel.port()) {
+                    Some(tx) => tx.push(frame),
+                    None => {
+                        self.counters.port(parcel.port()).tx_dropped.add(1);
+                        self.pool.give(frame);
+                    }
                 }
             } else {
                 self.counters.port(parcel.port()).tx_dropped.add(1);

@@ -75,20 +75,15 @@ impl Ports {
         from.iter_mut().chain(before).for_each(&mut visit);
     }
 
-    /// Notes a frame for sending; gives it back if no queue of that port is here.
+    /// Where frames that leave by `port` go until the burst's end; `None` if no queue of that port is here.
     #[inline(always)]
-    pub fn queue(&mut self, port: PortId, frame: Frame) -> Option<Frame> {
+    pub fn sender(&mut self, port: PortId) -> Option<&mut Vec<Frame>> {
         let sender = self.sender.get(usize::from(port.0)).copied().unwrap_or(NOBODY);
-        match self.attached.get_mut(usize::from(sender)) {
-            Some(attached) => {
-                if attached.tx.is_empty() {
-                    self.dirty.push(sender);
-                }
-                attached.tx.push(frame);
-                None
-            }
-            None => Some(frame),
+        let attached = self.attached.get_mut(usize::from(sender))?;
+        if attached.tx.is_empty() {
+            self.dirty.push(sender);
         }
+        Some(&mut attached.tx)
     }
 
     /// Makes frames on any queue end the wait that follows. A queue that has some already ends it at once.
@@ -113,7 +108,7 @@ impl Ports {
         for sender in self.dirty.drain(..) {
             self.attached[usize::from(sender)].unwatch(registry);
             let Attached { port, device, tx, .. } = &mut self.attached[usize::from(sender)];
-            let (frames, bytes) = (tx.len() as u64, total(tx));
+            let (mut frames, mut bytes) = (tx.len() as u64, total(tx));
             device.tx_burst(tx);
             if !tx.is_empty() {
                 device.kick();
@@ -122,10 +117,14 @@ impl Ports {
             }
             device.kick();
             let port = counters.port(*port);
-            port.tx_packets.add(frames - tx.len() as u64);
-            port.tx_bytes.add(bytes - total(tx));
-            port.tx_dropped.add(tx.len() as u64);
-            tx.drain(..).for_each(|frame| pool.give(frame));
+            if !tx.is_empty() {
+                frames -= tx.len() as u64;
+                bytes -= total(tx);
+                port.tx_dropped.add(tx.len() as u64);
+                tx.drain(..).for_each(|frame| pool.give(frame));
+            }
+            port.tx_packets.add(frames);
+            port.tx_bytes.add(bytes);
         }
     }
 

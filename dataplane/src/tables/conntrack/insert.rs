@@ -11,11 +11,11 @@
 //! Readers believe the entry only once both slots are committed (its version says so), and only then can it be removed.
 //!
 //! Of two workers that claim the same key, at least one sees the other's claim in step 2, because both claim before
-//! they look and a full fence lies between; whichever sees it settles the matter, and only one commit succeeds.
+//! they look, in one order that all agree on; whichever sees it settles the matter, and only one commit succeeds.
 
 use super::{
     ACTIVITY, COMMITTED, Conntrack, DECISION, Direction, FREE, FlowState, Key, LINKING, LIVE, NEXT_INCARNATION, PHASE,
-    SLOTS, Slot, VERSION, pack_activity, pack_decision,
+    SLOTS, Slot, VERSION, pack_activity, pack_decision, preferred_slot,
 };
 use crate::tables::arena::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -45,10 +45,11 @@ enum Claim<'a> {
 }
 
 impl Conntrack {
-    /// Tracks a new flow. `next_hops` are the decisions for forward and reply packets, as of `generation`.
+    /// Tracks a new flow. `keys` are the forward and the reply key, each with its hash; `next_hops` are the decisions for
+    /// packets of either direction, as of `generation`.
     pub fn insert(
         &self,
-        [forward, reply]: [Key; 2],
+        keys: [(Key, u64); 2],
         next_hops: [u32; 2],
         generation: u32,
         state: FlowState,
@@ -60,6 +61,7 @@ impl Conntrack {
         debug_assert_eq!(free & PHASE, FREE);
         // The free version is visible before any of the words below.
         fence(Ordering::Release);
+        let [(forward, _), (reply, _)] = keys;
         let content = [
             forward[0],
             forward[1],
@@ -76,7 +78,7 @@ impl Conntrack {
         words[VERSION].store(free + LINKING, Ordering::Release);
 
         // Nobody else changes the version of an entry that is linking.
-        let result = self.link_both(entry, [forward, reply], tick);
+        let result = self.link_both(entry, keys, tick);
         if result.is_ok() {
             words[VERSION].store(free + LIVE, Ordering::Release);
         } else {
@@ -86,13 +88,15 @@ impl Conntrack {
         result
     }
 
-    fn link_both(&self, entry: u32, [forward, reply]: [Key; 2], tick: u32) -> Result<(), InsertError> {
-        let (forward_slot, forward_word) = match self.claim(forward, Slot::new(entry, Direction::Forward)) {
+    fn link_both(&self, entry: u32, keys: [(Key, u64); 2], tick: u32) -> Result<(), InsertError> {
+        let [(forward, forward_hash), (reply, reply_hash)] = keys;
+        let (forward_slot, forward_word) = match self.claim(forward, forward_hash, Slot::new(entry, Direction::Forward))
+        {
             Claim::Pending(slot, word) => (slot, word),
             Claim::Exists(_) | Claim::Withdrawn => return Err(InsertError::Exists),
             Claim::Full => return Err(InsertError::Full),
         };
-        let failure = match self.claim(reply, Slot::new(entry, Direction::Reply)) {
+        let failure = match self.claim(reply, reply_hash, Slot::new(entry, Direction::Reply)) {
             Claim::Pending(reply_slot, reply_word) => {
                 // Release: whoever sees the committed slots sees the entry.
                 let commit = |place: &Place, word: u64| {
@@ -116,59 +120,88 @@ impl Conntrack {
     }
 
     /// Steps 1 and 2 for one key.
-    fn claim(&self, key: Key, slot: Slot) -> Claim<'_> {
-        let hash = self.hash(key);
-        let (home, second) = (hash as usize & self.bucket_mask, self.second_home(hash));
-        let pair = |home: usize| self.buckets[home & !1].0.iter().chain(&self.buckets[home | 1].0);
-        // All places the key can be in. The order is the same for all who want to put it somewhere.
-        let places = || pair(home).chain(pair(second)).enumerate();
+    fn claim(&self, key: Key, hash: u64, slot: Slot) -> Claim<'_> {
+        let homes = self.homes(hash);
         let ours = hash & !(COMMITTED | 0xffff_ffff) | u64::from(slot.0);
+        let Some((position, claimed)) = self.claim_any(&homes, hash, ours) else { return Claim::Full };
 
-        let empty = |place: &(usize, &AtomicU64)| {
-            place.1.load(Ordering::Relaxed) == 0
-                && place.1.compare_exchange(0, ours, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        };
-        let in_home = |at: usize| at / SLOTS == home & 1;
-        let near = || places().take(2 * SLOTS);
-        let claimed = near()
-            .filter(|&(at, _)| in_home(at))
-            .find(empty)
-            .or_else(|| near().filter(|&(at, _)| !in_home(at)).find(empty))
-            .or_else(|| {
-                self.displaced.fetch_add(1, Ordering::SeqCst);
-                let far = places().skip(2 * SLOTS).find(empty);
-                if far.is_none() {
-                    self.displaced.fetch_sub(1, Ordering::SeqCst);
+        let looked_at = if self.displaced.load(Ordering::SeqCst) == 0 { 2 } else { 4 };
+        for (at, bucket) in homes.iter().enumerate().take(looked_at) {
+            let mut alike = self.alike(*bucket, ours >> 33);
+            while alike != 0 {
+                let other = at * SLOTS + alike.trailing_zeros() as usize;
+                alike &= alike - 1;
+                if other == position {
+                    continue;
                 }
-                far
-            });
-        let Some((position, claimed)) = claimed else { return Claim::Full };
-        let claimed = Place { word: claimed, displaced: (position >= 2 * SLOTS).then_some(&self.displaced) };
-        // Orders our claim before our look at the others': see the module's description.
-        fence(Ordering::SeqCst);
-
-        let looked_at = if self.displaced.load(Ordering::SeqCst) == 0 { 2 * SLOTS } else { 4 * SLOTS };
-        for (at, place) in places().take(looked_at).filter(|&(at, _)| at != position) {
-            loop {
-                let word = place.load(Ordering::Acquire);
-                if (word | COMMITTED) >> 32 != (ours | COMMITTED) >> 32 || !self.entry_has(Slot(word as u32), key) {
-                    break;
-                }
-                if word & COMMITTED != 0 {
+                if let Some(claim) = self.settle(self.place(&homes, other), key, position < other) {
                     claimed.release(ours);
-                    return Claim::Exists(Slot(word as u32));
-                }
-                if at < position {
-                    claimed.release(ours);
-                    return Claim::Withdrawn;
-                }
-                let place = Place { word: place, displaced: (at >= 2 * SLOTS).then_some(&self.displaced) };
-                if place.release(word) {
-                    break;
+                    return claim;
                 }
             }
         }
         Claim::Pending(claimed, ours)
+    }
+
+    /// Puts `ours` into an empty slot: the preferred one, else any of the key's bucket, of its neighbour, of the second
+    /// pair. SeqCst here and in [`Conntrack::alike`] orders our claim before our look at the others'.
+    fn claim_any(&self, homes: &[usize; 4], hash: u64, ours: u64) -> Option<(usize, Place<'_>)> {
+        let take = |position: usize| {
+            let place = self.place(homes, position);
+            let empty = place.word.load(Ordering::Relaxed) == 0
+                && place.word.compare_exchange(0, ours, Ordering::SeqCst, Ordering::Relaxed).is_ok();
+            empty.then_some((position, place))
+        };
+        let near = take(preferred_slot(hash)).or_else(|| (0..2 * SLOTS).find_map(take));
+        let claimed = near.or_else(|| {
+            self.displaced.fetch_add(1, Ordering::SeqCst);
+            let far = (2 * SLOTS..4 * SLOTS).find_map(take);
+            if far.is_none() {
+                self.displaced.fetch_sub(1, Ordering::SeqCst);
+            }
+            far
+        });
+        // Loom does not model SeqCst accesses, only fences; on x86 a fence would cost as much as the rest.
+        #[cfg(loom)]
+        fence(Ordering::SeqCst);
+        claimed
+    }
+
+    /// The slots of a bucket, a bit each, that hold `tag` (31 bits), committed or pending.
+    fn alike(&self, bucket: usize, tag: u64) -> u32 {
+        let words = self.buckets[bucket].0.iter().enumerate();
+        words.fold(0, |alike, (at, word)| alike | u32::from(word.load(Ordering::SeqCst) >> 33 == tag) << at)
+    }
+
+    /// What another worker's claim of the same tag means for ours: nothing, or that we must go.
+    fn settle(&self, place: Place, key: Key, ours_is_earlier: bool) -> Option<Claim<'_>> {
+        loop {
+            let word = place.word.load(Ordering::Acquire);
+            if word == 0 || !self.entry_has(Slot(word as u32), key) {
+                return None;
+            }
+            if word & COMMITTED != 0 {
+                return Some(Claim::Exists(Slot(word as u32)));
+            }
+            if !ours_is_earlier {
+                return Some(Claim::Withdrawn);
+            }
+            if place.release(word) {
+                return None;
+            }
+        }
+    }
+
+    /// The buckets a key can be in, in the order in which all who want to put it somewhere look at them.
+    #[inline]
+    pub(super) fn homes(&self, hash: u64) -> [usize; 4] {
+        let (home, second) = (hash as usize & self.bucket_mask, self.second_home(hash));
+        [home, home ^ 1, second, second ^ 1]
+    }
+
+    fn place(&self, homes: &[usize; 4], position: usize) -> Place<'_> {
+        let word = &self.buckets[homes[position / SLOTS]].0[position % SLOTS];
+        Place { word, displaced: (position >= 2 * SLOTS).then_some(&self.displaced) }
     }
 
     fn entry_has(&self, slot: Slot, key: Key) -> bool {
@@ -189,13 +222,11 @@ impl Conntrack {
     /// Empties the slot of an entry that is being removed, wherever it is.
     pub(super) fn unlink(&self, hash: u64, slot: Slot) {
         let word = (hash | COMMITTED) & !0xffff_ffff | u64::from(slot.0);
-        for (home, displaced) in
-            [(hash as usize & self.bucket_mask, None), (self.second_home(hash), Some(&self.displaced))]
-        {
-            for place in self.buckets[home].0.iter().chain(&self.buckets[home ^ 1].0) {
-                if place.load(Ordering::Relaxed) == word && (Place { word: place, displaced }).release(word) {
-                    return;
-                }
+        let homes = self.homes(hash);
+        for position in 0..4 * SLOTS {
+            let place = self.place(&homes, position);
+            if place.word.load(Ordering::Relaxed) == word && place.release(word) {
+                return;
             }
         }
     }
