@@ -141,7 +141,7 @@ pub fn restart_under_a_connection(lab: &mut Lab, node: &str, end: End) -> Result
     shunt.launch(namespace)?;
     let away = start.elapsed();
     let after = desired_state(lab, node)?;
-    let report: HoldReport = held.finish(Duration::from_secs(40))?;
+    let report: HoldReport = held.finish(Duration::from_secs(60))?;
     let state = if before == after { "state as before" } else { "state differs" };
     let seen = format!(
         "away {:.0} ms, {state}; the connection stood still for {:.0} ms at most and carried {} messages",

@@ -16,12 +16,10 @@ fn a_jumbo_port_is_refused_and_the_rest_works() {
         let node = lab.node("node-a")?;
         node.namespace.ip(&format!("link set {} mtu 9000", pod.interface))?;
         let cluster = shunt_control_lab::cluster::Cluster { ports: vec![pod.port()], ..Default::default() };
-        let said = match node.shunt()?.apply(&cluster, &[]) {
-            Ok(warning) => warning,
-            Err(refusal) => refusal.to_string(),
-        };
-        assert!(said.contains(&pod.interface), "the answer does not name the interface: {said}");
-        assert!(said.contains("9000") && said.to_lowercase().contains("mtu"), "the answer does not say why: {said}");
+        node.shunt()?.apply(&cluster, &[])?;
+        let status = node.shunt()?.ctl(&["status"])?;
+        let line = status.lines().find(|line| line.contains("default/a3")).unwrap_or_default();
+        assert!(line.contains("pending") && line.contains("MTU of 9000 bytes does not fit"), "{status}");
         checks::reach(lab.station("a1")?.0, lab.station("b1")?.1)?.must_hold("a1 -> b1 beside a refused port");
         // With an MTU that fits, the same port comes up by itself or when it is applied again.
         lab.pod("a3")?.namespace.ip("link set eth0 mtu 1450")?;
@@ -42,7 +40,7 @@ fn a_second_daemon_is_refused() {
         let out = shunt_control_lab::command::output(command.arg("--config").arg(&configuration))?;
         assert!(!out.status.success(), "a second daemon ran: {out:?}");
         let said = shunt_control_lab::command::text(&out.stderr);
-        assert!(said.contains("shuntd.sock") || said.contains("running"), "{said}");
+        assert!(said.contains("another shuntd"), "{said}");
         checks::reach(lab.station("a1")?.0, lab.station("b1")?.1)?.must_hold("a1 -> b1 beside a second daemon");
         Ok(())
     });

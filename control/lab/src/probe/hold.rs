@@ -9,7 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(40);
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// What became of the connection.
@@ -26,7 +26,7 @@ pub struct HoldReport {
 /// Holds a connection for `time`.
 ///
 /// # Errors
-/// When the connection breaks, stands still for 15 seconds, or an echo differs.
+/// When the connection breaks, stands still for 40 seconds, or an echo differs.
 pub fn hold(to: SocketAddrV4, time: Duration) -> io::Result<HoldReport> {
     let mut stream = TcpStream::connect_timeout(&to.into(), PATIENCE)?;
     stream.set_nodelay(true)?;
