@@ -32,9 +32,6 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
             let answer = client.apply(request.unwrap_or_default()).await;
             let refused = |status| Failure::RefusedFile { file: file.display().to_string(), status };
             let answer = answer.map_err(refused)?.into_inner();
-            for warning in &answer.warnings {
-                eprintln!("shuntctl: warning: {warning}");
-            }
             show.applied(&answer)
         }
         Command::Delete { kind, name } => {

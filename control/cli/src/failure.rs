@@ -95,7 +95,7 @@ impl From<io::Error> for Failure {
 
 /// A message that begins with a field's path in the request, with its path in the cluster file instead: there lists
 /// have the name of their items (`service[0].port[1].port`).
-fn file_path(message: &str) -> String {
+pub fn file_path(message: &str) -> String {
     let (mut path, rest) = match message.split_once(": ") {
         Some((path, rest)) => (path.to_owned(), rest),
         None => return message.to_owned(),

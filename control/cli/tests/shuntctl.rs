@@ -178,9 +178,10 @@ async fn a_daemon_that_is_not_there_is_named() {
 async fn a_pending_port_is_a_warning_and_shows() {
     let shell = Shell::start().await;
     let file = shell.file("cluster.toml", &CLUSTER.replace("va1", "late0"));
-    let output = shell.run(&["apply", "-f", &file]).await;
-    assert!(output.status.success());
-    assert!(text(&output.stderr).contains("warning: ports[0].interface: interface late0 does not exist"));
+    let said = shell.ok(&["apply", "-f", &file]).await;
+    assert!(said.contains("warning: port[0].interface: interface late0 does not exist"), "{said}");
+    let again = shell.json(&["apply", "-f", &file]).await;
+    assert!(again["warnings"][0].as_str().unwrap().contains("late0"));
     assert!(shell.ok(&["list", "ports"]).await.contains("pending: interface late0"));
     let status = shell.json(&["status"]).await;
     let port = status["ports"].as_array().unwrap().iter().find(|port| port["name"] == "default/pod-a1").unwrap();

@@ -113,7 +113,7 @@ impl Attachments {
     pub fn retain(&mut self, wanted: &BTreeMap<String, Wanted>, view: &KernelView) -> Vec<PortId> {
         let mut gone = Vec::new();
         self.by_interface.retain(|interface, attachment| {
-            let Progress::Attached { info, link } = &attachment.progress else { return false };
+            let Progress::Attached { info, link } = &attachment.progress else { return wanted.contains_key(interface) };
             let same_link = view.links.get(interface).is_some_and(|now| now.index == *link);
             let keep = same_link && wanted.get(interface).is_some_and(|wanted| wanted.role == attachment.wanted.role);
             if !keep {
@@ -153,8 +153,12 @@ impl Attachments {
                             Progress::Attached { info, link: link.index }
                         }
                         Err(e) => {
-                            tracing::warn!(interface, "cannot attach: {e}");
-                            Progress::Pending(format!("cannot attach {interface}: {e}; trying again"))
+                            let why = format!("{e}; it is tried again");
+                            // Said once, however often it is tried.
+                            if self.get(interface).and_then(Attachment::pending) != Some(&why) {
+                                tracing::warn!(interface, "cannot attach: {why}");
+                            }
+                            Progress::Pending(why)
                         }
                     }
                 }

@@ -215,8 +215,9 @@ impl Controller {
             self.settle(staged);
             tracing::info!(version = state.version, generation = self.generation, counts = ?plan.counts, "applied");
             self.feed.push(state, change);
-        } else if self.attachments.worth_retrying(&self.view) {
+        } else if self.attachments.iter().any(|(_, attachment)| attachment.pending().is_some()) {
             // Asked for again what waits: whoever asks has perhaps removed the obstacle.
+            self.view = self.kernel.follow(stations(&self.state));
             self.follow_kernel();
         }
         let warning = |(path, interface): (&str, &str)| {

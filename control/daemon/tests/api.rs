@@ -193,6 +193,21 @@ async fn health_and_reflection_answer() {
     let answer = health.check(check).await.unwrap().into_inner();
     assert_eq!(answer.status(), ServingStatus::Serving);
     drop(health);
+
+    use tonic_reflection::pb::v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    };
+    let channel = tonic::transport::Endpoint::from_shared(format!("unix://{}", config(dir.path()).socket.display()));
+    let mut reflection = ServerReflectionClient::new(channel.unwrap().connect().await.unwrap());
+    let ask = MessageRequest::ListServices(String::new());
+    let ask = ServerReflectionRequest { host: String::new(), message_request: Some(ask) };
+    let mut answers = reflection.server_reflection_info(tokio_stream::iter([ask])).await.unwrap().into_inner();
+    let answer = answers.message().await.unwrap().unwrap().message_response;
+    let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("{answer:?}") };
+    let names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
+    assert!(names.contains(&"shunt.v1.Switch") && names.contains(&"grpc.health.v1.Health"), "{names:?}");
+    drop((answers, reflection));
     daemon.stop().await;
 }
 

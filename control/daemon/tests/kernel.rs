@@ -174,6 +174,24 @@ fn links_and_addresses_are_followed() {
 }
 
 #[test]
+fn what_was_made_before_asking_is_there() {
+    let (ours, _peer) = two_nodes();
+    inside(&ours, || async {
+        let (mirror, _task) = Mirror::start("eth0".into()).await.unwrap();
+        for n in 0..20 {
+            ours.ip(&format!("link add v{n} type veth peer name p{n}")).unwrap();
+            let view = follow(&mirror, []).await;
+            assert!(view.links.contains_key(&format!("v{n}")), "v{n}");
+        }
+        ours.ip("route add 172.16.0.0/16 via 192.168.50.2").unwrap();
+        let far = Ipv4Addr::new(172, 16, 9, 9);
+        assert_eq!(follow(&mirror, [far]).await.next_hops[&far].station, Some(PEER));
+        ours.ip("addr del 192.168.50.1/24 dev eth0").unwrap();
+        assert_eq!(follow(&mirror, []).await.underlay, None);
+    });
+}
+
+#[test]
 fn a_neighbour_set_by_hand_stays_as_it_was_set() {
     let (ours, _peer) = two_nodes();
     ours.ip("neigh add 192.168.50.2 lladdr 02:00:00:00:00:42 nud permanent dev eth0").unwrap();

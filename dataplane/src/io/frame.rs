@@ -13,8 +13,6 @@
 
 use std::ptr::NonNull;
 
-use crate::tables::arena::prefetch;
-
 /// Bytes of one frame: the AF_XDP chunk size. Frames are aligned to it.
 pub const FRAME_SIZE: usize = 2048;
 
@@ -56,12 +54,6 @@ impl Frame {
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `bytes`, and `&mut self` is the only way to the chunk.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(self.head as usize), self.len as usize) }
-    }
-
-    /// Asks for the packet's first cache line.
-    #[inline(always)]
-    pub fn prefetch(&self) {
-        prefetch(self.base.as_ptr().wrapping_add(self.head as usize));
     }
 
     /// Length of the packet in bytes.

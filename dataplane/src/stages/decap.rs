@@ -57,7 +57,7 @@ pub fn strip(frame: &mut Frame, meta: &mut Meta, port: &PortEntry, snapshot: &Sn
     if vni != overlay.vni {
         return Err(DropReason::UnknownVni);
     }
-    if snapshot.vteps.lookup(src).is_none() {
+    if !snapshot.vteps.contains(src) {
         return Err(DropReason::UnknownVtep);
     }
     let outer_ecn = ip[ipv4::TOS] & ipv4::ECN_CE;

@@ -18,7 +18,6 @@ const IP: usize = ethernet::HEADER_LEN;
 /// Not inlined, as no stage is: each then has the registers to itself.
 #[inline(never)]
 pub fn run(batch: &mut Batch, snapshot: &Snapshot) {
-    batch.frames.iter().for_each(Frame::prefetch);
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         let port = snapshot.port(meta.in_port);
         if let Err(reason) = decap_and_parse(frame, meta, port, snapshot) {

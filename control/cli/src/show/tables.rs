@@ -10,6 +10,7 @@ use super::{
 use crate::{
     args::Kind,
     cluster::{Cluster, Endpoint, Protocol, Service},
+    failure::file_path,
 };
 
 /// What is shown where there is nothing.
@@ -44,10 +45,15 @@ fn or_none(text: &str) -> &str {
 }
 
 pub fn applied(answer: &v1::ApplyResponse) -> String {
-    format!(
+    let mut text = format!(
         "version {}, generation {}: {} created, {} updated, {} unchanged, {} deleted",
         answer.version, answer.generation, answer.created, answer.updated, answer.unchanged, answer.deleted
-    )
+    );
+    for warning in &answer.warnings {
+        text.push_str("\nwarning: ");
+        text.push_str(&file_path(warning));
+    }
+    text
 }
 
 pub fn resources(kind: Kind, cluster: &Cluster, status: &v1::GetStatusResponse) -> String {

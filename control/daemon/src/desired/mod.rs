@@ -28,7 +28,7 @@ impl State {
     /// Checks all of it, as when it comes from disk and the configuration may have changed since. An error names the
     /// resource.
     pub fn check(&self, rules: &Rules) -> Result<(), FieldError> {
-        rules.check(self.resources.iter().map(|(key, resource)| (key.to_string(), &**resource)))
+        rules.check(self.resources.iter().map(|(key, resource)| (key, &**resource)))
     }
 
     /// The resources of one kind, in the order of their names.

@@ -1,6 +1,6 @@
 //! Rules between resources, and between them and this node's configuration.
 
-use std::{collections::HashMap, net::Ipv4Addr};
+use std::{collections::HashMap, fmt::Display, net::Ipv4Addr};
 
 use ipnet::Ipv4Net;
 use shunt_control_api::{FieldError, Port, Resource, Route, Service, Vtep};
@@ -29,9 +29,9 @@ pub struct Rules {
 const OWN_PORTS: usize = 2;
 
 impl Rules {
-    /// Checks resources one after the other, each against the rules and those before it. The text beside a resource
+    /// Checks resources one after the other, each against the rules and those before it. What is beside a resource
     /// is its path for messages.
-    pub fn check<'a>(&self, resources: impl Iterator<Item = (String, &'a Resource)>) -> Result<(), FieldError> {
+    pub fn check<'a, P: Display>(&self, resources: impl Iterator<Item = (P, &'a Resource)>) -> Result<(), FieldError> {
         let mut taken = Taken::default();
         for (path, resource) in resources {
             match resource {
@@ -306,7 +306,7 @@ pub(super) mod tests {
         let ports: Vec<_> = (1..=MAX_PORTS - OWN_PORTS + 1)
             .map(|n| port(&format!("p{n}"), &format!("v{n}"), &format!("10.244.{}.{}", n / 256, n % 256)))
             .collect();
-        let check = |ports: &[Resource]| wide.check(ports.iter().map(|p| ("p".into(), p)));
+        let check = |ports: &[Resource]| wide.check(ports.iter().map(|p| ("p", p)));
         assert_eq!(check(&ports[..MAX_PORTS - OWN_PORTS]), Ok(()));
         assert!(check(&ports).unwrap_err().to_string().contains("270 ports already"));
     }

@@ -5,6 +5,7 @@
 //! guessed at. The directory is locked while a daemon uses it.
 
 use std::{
+    collections::HashMap,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -77,6 +78,7 @@ fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> S
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
+    encoder: Encoder,
     /// Keeps the lock; the kernel lets go of it when the process ends, however it ends.
     _lock: File,
 }
@@ -98,7 +100,7 @@ impl Store {
                 Err(TryLockError::WouldBlock) => return Err(StoreError::Locked(dir.to_owned())),
             }
         }
-        Ok(Store { dir: dir.to_owned(), _lock: lock })
+        Ok(Store { dir: dir.to_owned(), encoder: Encoder::default(), _lock: lock })
     }
 
     /// The state that was kept; that of a fresh daemon if there is none.
@@ -114,10 +116,10 @@ impl Store {
     }
 
     /// Writes `state` to disk beside the one in force. [`Prepared::commit`] puts it in force.
-    pub fn prepare(&self, state: &State) -> Result<Prepared, StoreError> {
+    pub fn prepare(&mut self, state: &State) -> Result<Prepared, StoreError> {
         let path = self.dir.join(TEMP_FILE);
         let prepared = Prepared { dir: self.dir.clone(), temp: Some(path) };
-        write_synced(prepared.temp(), &encode(state))?;
+        write_synced(prepared.temp(), &self.encoder.encode(state))?;
         Ok(prepared)
     }
 
@@ -182,15 +184,37 @@ fn rename_synced(from: &Path, to: &Path, dir: &Path) -> Result<(), StoreError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))
 }
 
-fn encode(state: &State) -> Vec<u8> {
-    let resources = state.resources.values().map(|resource| v1::Resource::from(&**resource)).collect();
-    let payload = StoredState { version: state.version, resources }.encode_to_vec();
-    let mut bytes = Vec::with_capacity(HEADER + payload.len());
-    bytes.extend(MAGIC);
-    bytes.extend((payload.len() as u64).to_le_bytes());
-    bytes.extend(crc32fast::hash(&payload).to_le_bytes());
-    bytes.extend(payload);
-    bytes
+/// Encodes states, and remembers what need not be encoded again.
+#[derive(Debug, Default)]
+struct Encoder {
+    /// Encoded resources, by the address of what they were encoded from.
+    parts: HashMap<usize, (Arc<Resource>, Box<[u8]>)>,
+}
+
+impl Encoder {
+    fn encode(&mut self, state: &State) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER];
+        let mut kept = HashMap::with_capacity(state.resources.len());
+        bytes.extend(StoredState { version: state.version, resources: Vec::new() }.encode_to_vec());
+        for resource in state.resources.values() {
+            // The resource is held beside its bytes, so its address is not used again while the entry exists.
+            let address = Arc::as_ptr(resource).addr();
+            let encode = || {
+                // Encoded messages in a row are one message: its repeated fields add up (Protocol Buffers, "merge").
+                let part = StoredState { version: 0, resources: vec![(&**resource).into()] };
+                (resource.clone(), part.encode_to_vec().into())
+            };
+            let part = self.parts.remove(&address).unwrap_or_else(encode);
+            bytes.extend(&part.1);
+            kept.insert(address, part);
+        }
+        self.parts = kept;
+        let (header, payload) = bytes.split_at_mut(HEADER);
+        header[..8].copy_from_slice(&MAGIC);
+        header[8..16].copy_from_slice(&(payload.len() as u64).to_le_bytes());
+        header[16..].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
+        bytes
+    }
 }
 
 fn decode(bytes: &[u8]) -> Result<State, String> {
@@ -242,7 +266,7 @@ mod tests {
     #[test]
     fn a_state_survives_the_daemon() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
         assert_eq!(store.load().unwrap(), State::default());
         store.prepare(&state(3)).unwrap().commit().unwrap();
         drop(store);
@@ -250,9 +274,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_remembered_is_what_would_be_encoded() {
+        let mut encoder = Encoder::default();
+        let mut state = state(3);
+        for prefix in ["10.246.0.0/24", "10.245.0.0/24"] {
+            let route = v1::Route { prefix: prefix.into(), via: "192.168.50.8".into() };
+            let resource = Resource::Route(route.try_into().unwrap());
+            state.resources.insert(resource.key(), Arc::new(resource));
+            state.version += 1;
+            assert_eq!(encoder.encode(&state), Encoder::default().encode(&state));
+            assert_eq!(decode(&encoder.encode(&state)).unwrap(), state);
+        }
+        state.resources.pop_first();
+        assert_eq!(decode(&encoder.encode(&state)).unwrap(), state);
+        assert_eq!(encoder.parts.len(), 1, "what went is forgotten");
+    }
+
+    #[test]
     fn a_state_that_is_not_committed_is_not_in_force() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
         store.prepare(&state(3)).unwrap().commit().unwrap();
         drop(store.prepare(&state(4)).unwrap());
         assert!(!dir.path().join(TEMP_FILE).exists());
@@ -262,10 +303,10 @@ mod tests {
     #[test]
     fn a_crash_while_writing_leaves_the_former_state() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
+        let mut store = Store::open(dir.path()).unwrap();
         store.prepare(&state(3)).unwrap().commit().unwrap();
         // As if the machine had stopped in the middle of writing the next one.
-        let next = encode(&state(4));
+        let next = Encoder::default().encode(&state(4));
         fs::write(dir.path().join(TEMP_FILE), &next[..next.len() / 2]).unwrap();
         assert_eq!(store.load().unwrap(), state(3));
         store.prepare(&state(4)).unwrap().commit().unwrap();
@@ -277,7 +318,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         let file = dir.path().join(STATE_FILE);
-        let whole = encode(&state(3));
+        let whole = Encoder::default().encode(&state(3));
         let refused = |bytes: &[u8]| {
             fs::write(&file, bytes).unwrap();
             let message = store.load().expect_err("damaged").to_string();

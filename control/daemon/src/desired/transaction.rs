@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    fmt::Display,
     sync::Arc,
 };
 
@@ -145,8 +146,8 @@ impl Transaction {
         }
         let paths: BTreeMap<&Key, &str> = self.upserts.iter().map(|u| (&u.key, u.path.as_str())).collect();
         let untouched = state.resources.iter().filter(|(key, _)| !paths.contains_key(key));
-        let untouched = untouched.map(|(key, resource)| (key.to_string(), &**resource));
-        let upserted = self.upserts.iter().map(|u| (u.path.clone(), &*u.resource));
+        let untouched = untouched.map(|(key, resource)| (key as &dyn Display, &**resource));
+        let upserted = self.upserts.iter().map(|u| (&u.path as &dyn Display, &*u.resource));
         rules.check(untouched.chain(upserted))?;
         state.version = change.version;
         Ok(Plan { state, change: Some(change), counts })

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, stream::Stream};
+use futures_util::{FutureExt, StreamExt, stream::Stream};
 use rtnetlink::{
     Handle, MulticastGroup, new_multicast_connection,
     packet_core::{NetlinkMessage, NetlinkPayload},
@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{
     Kernel, KernelView, NextHop,
-    requests::{Way, look_up, read_address, read_table, set_managed},
+    requests::{Way, await_answer, look_up, read_address, read_table, set_managed},
     table::{Effect, Table},
 };
 
@@ -119,6 +119,8 @@ struct Stale {
     since: Option<Instant>,
     addresses: bool,
     routes: bool,
+    /// The kernel had to drop news for us.
+    everything: bool,
 }
 
 impl Stale {
@@ -148,22 +150,19 @@ impl Follower {
         let mut resync_at = Instant::now() + RESYNC;
         let mut stale = Stale::default();
         loop {
+            if stale.everything {
+                resync_at = Instant::now();
+            }
             let due = stale.since.map_or(resync_at, |since| resync_at.min(since + GATHER));
             let outcome = tokio::select! {
                 Some((message, _)) = news.next() => {
-                    match message.payload {
-                        NetlinkPayload::InnerMessage(message) => stale.mark(self.table.take(&message)),
-                        // The kernel had to drop news for us.
-                        NetlinkPayload::Overrun(_) => resync_at = Instant::now(),
-                        _ => {}
-                    }
+                    self.take(message, &mut stale);
                     Ok(())
                 }
                 request = requests.recv() => match request {
                     Some(Request::Follow(stations, done)) => {
                         self.stations = stations;
-                        let outcome = self.look_up_ways().await;
-                        self.publish();
+                        let outcome = self.catch_up(&mut news, &mut stale).await;
                         // The controller may have lost patience.
                         let _ = done.try_send(());
                         outcome
@@ -190,6 +189,30 @@ impl Follower {
                 tracing::warn!(station = %way.neighbour, "the kernel keeps resolving this neighbour: {e}");
             }
         }
+    }
+
+    fn take(&mut self, message: NetlinkMessage<RouteNetlinkMessage>, stale: &mut Stale) {
+        match message.payload {
+            NetlinkPayload::InnerMessage(message) => stale.mark(self.table.take(&message)),
+            NetlinkPayload::Overrun(_) => stale.everything = true,
+            _ => {}
+        }
+    }
+
+    /// Takes in all that the kernel has said until now, and publishes it: who made an interface and then asks for it
+    /// to be attached must find it.
+    async fn catch_up(
+        &mut self,
+        news: &mut (impl Stream<Item = News> + Unpin),
+        stale: &mut Stale,
+    ) -> Result<(), rtnetlink::Error> {
+        // Answers and news come by one socket in their order: with this answer, all earlier news are here.
+        await_answer(&self.handle).await?;
+        while let Some(Some((message, _))) = news.next().now_or_never() {
+            self.take(message, stale);
+        }
+        let now = Stale { routes: true, ..std::mem::take(stale) };
+        self.read_again(now.everything, &now).await
     }
 
     /// Reads what is stale, all of the table if `whole`, and publishes the outcome.

@@ -36,6 +36,12 @@ pub(super) async fn read_table(handle: &Handle) -> Result<Table, Error> {
     Ok(table)
 }
 
+/// Asks the kernel for something small and waits until it has answered.
+pub(super) async fn await_answer(handle: &Handle) -> Result<(), Error> {
+    const LOOPBACK: u32 = 1;
+    handle.link().get().match_index(LOOPBACK).execute().try_next().await.map(drop)
+}
+
 /// The first global IPv4 address of a link.
 pub(super) async fn read_address(handle: &Handle, link: u32) -> Result<Option<Ipv4Addr>, Error> {
     let mut addresses = handle.address().get().set_link_index_filter(link).execute();
