@@ -1,4 +1,34 @@
-//! The engine of Shunt.
+//! The engine of Shunt: frames in, verdicts out.
+//!
+//! # The walk of a packet
+//!
+//! A [`worker`] takes a burst of frames off its devices ([`io`], [`xsk`]) into a [`packet::Batch`] and sends it through
+//! [`pipeline::Pipeline::run`], the hot path. Each stage goes over the whole batch before the next one starts:
+//!
+//! 1. [`stages::parse`] checks the headers, strips VXLAN ([`stages::decap`]), and notes the five-tuple.
+//! 2. [`stages::track`] looks the flow up in the connection table; a hit carries the whole decision.
+//! 3. [`stages::service`] chooses a backend for the first packet of a flow to a service and tracks the flow.
+//! 4. [`stages::route`] asks the FIB where everything else goes.
+//! 5. [`stages::forward`] checks TTL and MTU, translates ([`stages::nat`]), and puts the next hop's header on: a plain
+//!    one, or the outer headers of VXLAN.
+//!
+//! Every packet ends with a [`verdict`]. What the switch says itself (ARP, echo, ICMP errors) is made in place by
+//! [`stages::local`] and routed like any packet. The worker then queues the frames at their ports and makes the devices
+//! send.
+//!
+//! # State
+//!
+//! Workers forward by an immutable [`snapshot::Snapshot`], compiled from the plain [`spec::ForwardingSpec`] that control
+//! writes, and handed over between bursts ([`publish`]). The one table they write to and share is
+//! [`tables::conntrack`]. [`counters`] belong to one worker each. Time is passed in ([`time`]).
+//!
+//! # From outside
+//!
+//! [`switch::Switch`] starts workers, attaches ports, publishes, and reports. [`worker::Stepped`] runs the same workers
+//! without threads, kernel or clock.
+//!
+//! Modules use each other one way: wire, tables, stages, pipeline, worker, switch. `unsafe` is allowed in three places:
+//! `io/frame.rs` (who owns which memory), `xsk` (AF_XDP) and `tables/arena.rs` (huge pages and prefetching).
 #![deny(unsafe_code)]
 
 pub mod counters;

@@ -50,8 +50,12 @@ pub fn strip(frame: &mut Frame, meta: &mut Meta, port: &PortEntry, snapshot: &Sn
         return Err(DropReason::BadVxlan);
     }
     let src = ipv4::src(ip);
-    if be16(headers, udp::CHECKSUM) != 0 && !udp::checksum_holds(&bytes[udp_at..end], src, overlay.local) {
-        return Err(DropReason::BadOuterChecksum);
+    if be16(headers, udp::CHECKSUM) != 0 {
+        let datagram = &bytes[udp_at..end];
+        let unfinished = port.unfinished_checksums && udp::checksum_is_unfinished(datagram, src, overlay.local);
+        if !unfinished && !udp::checksum_holds(datagram, src, overlay.local) {
+            return Err(DropReason::BadOuterChecksum);
+        }
     }
     let vni = vxlan::vni(&headers[udp::HEADER_LEN..]).ok_or(DropReason::BadVxlan)?;
     if vni != overlay.vni {

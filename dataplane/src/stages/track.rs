@@ -34,10 +34,11 @@ pub fn run(batch: &mut Batch, slots: &mut Slots, env: &Env) {
         }
     }
     for (meta, slot) in batch.metas.iter_mut().zip(slots.iter()) {
-        let Some(slot) = *slot else { continue };
-        // A tag may match by chance, once in two billion: then look again, thoroughly.
-        let hit = env.conntrack.read(slot, meta.key).or_else(|| env.conntrack.find(meta.key, meta.hash));
-        if let Some(hit) = hit {
+        if !meta.has(Meta::HASHED) {
+            continue;
+        }
+        let hit = slot.and_then(|slot| env.conntrack.read(slot, meta.key));
+        if let Some(hit) = hit.or_else(|| env.conntrack.find(meta.key, meta.hash)) {
             apply(meta, &hit, env);
         }
     }

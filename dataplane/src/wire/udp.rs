@@ -27,6 +27,13 @@ pub fn checksum_holds(datagram: &[u8], src: u32, dst: u32) -> bool {
     }
 }
 
+/// True if the checksum field holds only the pseudo header's sum: the sender left the rest to hardware that a device
+/// without a wire does not have (Linux: `CHECKSUM_PARTIAL`).
+pub fn checksum_is_unfinished(datagram: &[u8], src: u32, dst: u32) -> bool {
+    let pseudo = checksum::pseudo_header(src, dst, super::ipv4::UDP, datagram.len() as u16);
+    be16(datagram, CHECKSUM) == checksum::fold(pseudo)
+}
+
 /// Writes a header with checksum 0.
 ///
 /// # Panics
@@ -57,6 +64,11 @@ mod tests {
         datagram.extend_from_slice(payload);
         let (src, dst) = (u32::from_be_bytes(src), u32::from_be_bytes(dst));
         assert!(checksum_holds(&datagram, src, dst));
+        assert!(!checksum_is_unfinished(&datagram, src, dst));
+        let mut unfinished = datagram.clone();
+        let pseudo = checksum::pseudo_header(src, dst, 17, datagram.len() as u16);
+        put16(&mut unfinished, CHECKSUM, checksum::fold(pseudo));
+        assert!(checksum_is_unfinished(&unfinished, src, dst));
         datagram[9] ^= 1;
         assert!(!checksum_holds(&datagram, src, dst));
         emit(&mut datagram, 1000, 2000, 25);

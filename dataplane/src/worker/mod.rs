@@ -44,8 +44,8 @@ const SPIN: Duration = Duration::from_micros(50);
 /// How long it sleeps at most, so that flows expire on an idle switch too.
 const NAP: Duration = Duration::from_millis(500);
 
-/// In this time a worker looks at its whole share of the connection table once.
-const SWEEP: Duration = Duration::from_secs(8);
+/// In this time, in nanoseconds, a worker looks at its whole share of the connection table once.
+const SWEEP_NANOS: u64 = 8_000_000_000;
 
 /// Entries looked at per burst at most: about 5 microseconds.
 const SWEEP_BURST: u64 = 512;
@@ -297,21 +297,25 @@ impl Worker {
         delivered
     }
 
-    /// Expires idle flows, as many entries as the time since the last call is worth.
+    /// Expires idle flows, as many entries as the time since the last call is worth, up to [`SWEEP_BURST`].
     fn sweep(&mut self, now: Now) {
-        let workers = self.shared.inboxes.len() as u64;
-        let share = u64::from(self.shared.conntrack.high_water()).div_ceil(workers);
-        let elapsed = now.0.saturating_sub(self.swept_at.0).min(SWEEP.as_nanos() as u64);
-        let due = share * elapsed / SWEEP.as_nanos() as u64;
+        let due = self.sweep_due(now);
         if due == 0 {
             return;
         }
-        // Only what was looked at is paid for: a burst's limit defers the rest.
         let budget = due.min(SWEEP_BURST);
-        self.swept_at = if due > SWEEP_BURST { Now(now.0 - elapsed + elapsed * budget / due) } else { now };
-        let place = (self.index as u32, workers as u32);
+        // Only what is looked at is paid for: a burst's limit leaves the rest due.
+        let elapsed = now.0.saturating_sub(self.swept_at.0).min(SWEEP_NANOS);
+        self.swept_at = Now(now.0 - elapsed + elapsed * budget / due);
+        let place = (self.index as u32, self.shared.inboxes.len() as u32);
         let expired = self.shared.conntrack.sweep(&mut self.sweep_cursor, place, budget as u32, now.seconds());
         self.counters.flows_expired.add(u64::from(expired));
+    }
+
+    /// Entries of the connection table that this worker should have looked at by now.
+    fn sweep_due(&self, now: Now) -> u64 {
+        let share = u64::from(self.shared.conntrack.high_water()).div_ceil(self.shared.inboxes.len() as u64);
+        share * now.0.saturating_sub(self.swept_at.0).min(SWEEP_NANOS) / SWEEP_NANOS
     }
 
     fn sleep(&mut self, events: &mut Events) {
@@ -323,7 +327,7 @@ impl Worker {
         let nothing = self.commands.is_empty()
             && self.shared.inboxes[self.index].is_empty()
             && !self.snapshot.has_news()
-            && !self.sweep_is_behind();
+            && self.sweep_due(now(self.shared.epoch)) <= SWEEP_BURST;
         if nothing {
             self.ports.watch(self.poll.registry());
             self.counters.sleeps.add(1);
@@ -331,10 +335,6 @@ impl Worker {
             let _ = self.poll.poll(events, Some(NAP));
         }
         self.shared.inboxes[self.index].alarm().asleep.store(false, Ordering::SeqCst);
-    }
-
-    fn sweep_is_behind(&self) -> bool {
-        now(self.shared.epoch).0 - self.swept_at.0 > 2 * NAP.as_nanos() as u64 && self.shared.conntrack.in_use() > 0
     }
 
     /// Where the frames are.

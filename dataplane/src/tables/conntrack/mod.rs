@@ -209,8 +209,8 @@ impl Conntrack {
         self.entries.prefetch(slot.entry() as usize);
     }
 
-    /// The first slot whose tag matches, unverified: the caller prefetches its entry and then calls
-    /// [`Conntrack::read`].
+    /// The first slot of the hash's own bucket whose tag matches, unverified: the caller prefetches its entry and then
+    /// calls [`Conntrack::read`]. `None` also asks for the neighbour bucket, for [`Conntrack::find`].
     #[inline(always)]
     pub fn probe(&self, hash: u64) -> Option<Slot> {
         let bucket = hash as usize & self.bucket_mask;
@@ -219,14 +219,11 @@ impl Conntrack {
         if word >> 32 == (hash | COMMITTED) >> 32 {
             return Some(Slot(word as u32));
         }
-        let near = self.probe_bucket(bucket, hash).or_else(|| self.probe_bucket(bucket ^ 1, hash));
-        if near.is_none() && self.displaced.load(Ordering::Relaxed) != 0 { self.probe_second(hash) } else { near }
-    }
-
-    #[cold]
-    fn probe_second(&self, hash: u64) -> Option<Slot> {
-        let bucket = self.second_home(hash);
-        self.probe_bucket(bucket, hash).or_else(|| self.probe_bucket(bucket ^ 1, hash))
+        let found = self.probe_bucket(bucket, hash);
+        if found.is_none() {
+            self.buckets.prefetch(bucket ^ 1);
+        }
+        found
     }
 
     /// A bucket of another pair, which has little to do with the one the hash names directly.
@@ -238,20 +235,23 @@ impl Conntrack {
 
     #[inline(always)]
     fn probe_bucket(&self, bucket: usize, hash: u64) -> Option<Slot> {
-        let words = &self.buckets[bucket].0;
-        let wanted = (hash | COMMITTED) >> 32;
-        // Every slot is compared without a branch: which one matches is unpredictable.
-        let mut matches = 0u32;
-        for (at, word) in words.iter().enumerate() {
-            matches |= u32::from(word.load(Ordering::Relaxed) >> 32 == wanted) << at;
-        }
+        let matches = self.committed(bucket, hash);
         if matches == 0 {
             return None;
         }
         // Acquire pairs with the release of the commit: the entry was written before its slot was committed.
-        let word = words[matches.trailing_zeros() as usize & (SLOTS - 1)].load(Ordering::Acquire);
+        let word = self.buckets[bucket].0[matches.trailing_zeros() as usize % SLOTS].load(Ordering::Acquire);
         // The slot may have been emptied since.
-        (word >> 32 == wanted).then_some(Slot(word as u32))
+        (word != 0).then_some(Slot(word as u32))
+    }
+
+    /// The slots of a bucket, a bit each, that hold the hash's tag and are committed. Every slot is compared, without a
+    /// branch: which one matches is unpredictable.
+    #[inline(always)]
+    fn committed(&self, bucket: usize, hash: u64) -> u32 {
+        let wanted = (hash | COMMITTED) >> 32;
+        let words = self.buckets[bucket].0.iter().enumerate();
+        words.fold(0, |matches, (at, word)| matches | u32::from(word.load(Ordering::Relaxed) >> 32 == wanted) << at)
     }
 
     /// Copies what the entry at `slot` says about packets with `key`; `None` if it is not that flow's.
@@ -276,12 +276,21 @@ impl Conntrack {
     }
 
     /// Finds a key, looking at every slot it can be in.
+    #[inline]
     pub fn find(&self, key: Key, hash: u64) -> Option<Hit> {
-        let wanted = (hash | COMMITTED) >> 32;
         let buckets = if self.displaced.load(Ordering::Relaxed) == 0 { 2 } else { 4 };
-        self.homes(hash).into_iter().take(buckets).flat_map(|bucket| &self.buckets[bucket].0).find_map(|word| {
-            let word = word.load(Ordering::Acquire);
-            (word >> 32 == wanted).then(|| self.read(Slot(word as u32), key)).flatten()
+        self.homes(hash)[..buckets].iter().find_map(|bucket| {
+            // A tag may match by chance, once in two billion, so more than one slot may have to be read.
+            let mut alike = self.committed(*bucket, hash);
+            while alike != 0 {
+                let word = self.buckets[*bucket].0[alike.trailing_zeros() as usize % SLOTS].load(Ordering::Acquire);
+                let hit = if word == 0 { None } else { self.read(Slot(word as u32), key) };
+                if hit.is_some() {
+                    return hit;
+                }
+                alike &= alike - 1;
+            }
+            None
         })
     }
 
