@@ -5,7 +5,7 @@ use std::{net::SocketAddrV4, time::Duration};
 use shunt_control_lab::{
     checks,
     idle::cpu_share,
-    plan::{Forwarder, Plan, UDP_PORT},
+    plan::{DNS, Forwarder, Plan, UDP_PORT},
     tools,
     trial::trial,
 };
@@ -15,9 +15,11 @@ const MOST_IDLE: f64 = 0.01;
 
 fn idle_costs_next_to_nothing(workers: usize) {
     trial(Plan { workers, ..Plan::three_nodes(Forwarder::Shunt) }, |lab| {
-        // After traffic, not before it: polling must have ended again.
-        checks::reach(lab.station("a1")?.0, lab.station("b1")?.1)?.must_hold("a1 -> b1");
-        std::thread::sleep(Duration::from_secs(1));
+        // After traffic, not before it: polling must have ended again, also while flows wait to expire.
+        let (a1, b1) = (lab.station("a1")?.0, lab.station("b1")?.1);
+        checks::reach(a1, b1)?.must_hold("a1 -> b1");
+        checks::spread(a1, "udp", SocketAddrV4::new(DNS, 53), 30, &["a2", "b1", "c1"])?.must_hold("UDP");
+        std::thread::sleep(Duration::from_secs(2));
         for (node, shunt) in lab.daemons() {
             let share = cpu_share(shunt.daemon()?, Duration::from_secs(3))?;
             assert!(share < MOST_IDLE, "{} used {:.2}% of a core with nothing to do", node.plan.name(), share * 100.0);
