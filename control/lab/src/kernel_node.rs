@@ -13,8 +13,9 @@ use crate::{
 /// neighbour entry for the route's next hop and the forwarding entry for that neighbour's MAC address.
 pub fn set_up(namespace: &Namespace, node: &NodePlan, plan: &Plan) -> Result<()> {
     namespace.sysctl("net.ipv4.ip_forward", "1")?;
-    // A veth takes packets with unfinished checksums and never finishes them; on a wire there are none such.
-    namespace.run("ethtool -K eth0 tx off")?;
+    if !plan.kernel_unfinished_checksums {
+        namespace.run("ethtool -K eth0 tx off")?;
+    }
     let checksum = if plan.kernel_udp_checksum { "udpcsum" } else { "noudpcsum" };
     namespace.ip(&format!(
         "link add flannel.1 address {} mtu {POD_MTU} type vxlan id {VNI} local {} dev eth0 dstport {VXLAN_PORT} nolearning {checksum}",

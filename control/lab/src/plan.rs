@@ -142,6 +142,9 @@ pub struct Plan {
     pub xdp_mode: &'static str,
     /// Whether kernel nodes send outer UDP checksums (the kernel's default) or zero.
     pub kernel_udp_checksum: bool,
+    /// Whether kernel nodes leave checksums to their uplink, which is a veth and finishes none: on a wire nobody sees
+    /// such packets, between nodes that are containers of one machine everybody does.
+    pub kernel_unfinished_checksums: bool,
 }
 
 impl Plan {
@@ -161,6 +164,7 @@ impl Plan {
             pod_mtu: POD_MTU,
             xdp_mode: "auto",
             kernel_udp_checksum: true,
+            kernel_unfinished_checksums: false,
         }
     }
 

@@ -67,14 +67,29 @@ fn with_generic_xdp() {
     });
 }
 
-#[test]
-fn with_a_kernel_peer_that_sends_no_outer_checksums() {
-    trial(Plan { kernel_udp_checksum: false, ..Plan::three_nodes(Forwarder::Shunt) }, |lab| {
+fn kernel_peer(plan: Plan) {
+    trial(plan, |lab| {
         for (from, to) in [("c1", "a1"), ("a1", "c1"), ("node-c", "b1")] {
             checks::reach(lab.station(from)?.0, lab.station(to)?.1)?.must_hold(&format!("{from} -> {to}"));
         }
         Ok(())
     });
+}
+
+#[test]
+fn with_a_kernel_peer_that_sends_no_outer_checksums() {
+    kernel_peer(Plan { kernel_udp_checksum: false, ..Plan::three_nodes(Forwarder::Shunt) });
+}
+
+#[test]
+fn with_a_kernel_peer_that_leaves_checksums_unfinished() {
+    kernel_peer(Plan { kernel_unfinished_checksums: true, ..Plan::three_nodes(Forwarder::Shunt) });
+}
+
+#[test]
+fn with_a_kernel_peer_that_leaves_inner_checksums_unfinished() {
+    let plan = Plan { kernel_udp_checksum: false, ..Plan::three_nodes(Forwarder::Shunt) };
+    kernel_peer(Plan { kernel_unfinished_checksums: true, ..plan });
 }
 
 /// A pod's kernel leaves checksums to its NIC unless told otherwise, and a veth is no NIC: the switch must finish them.

@@ -6,7 +6,7 @@ use crate::{
     snapshot::{PortEntry, Snapshot},
     stages::parse::header_with_options,
     verdict::DropReason,
-    wire::{be16, ethernet, ipv4, udp, vxlan},
+    wire::{be16, checksum, ethernet, ipv4, tcp, udp, vxlan},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
@@ -54,7 +54,10 @@ pub fn strip(frame: &mut Frame, meta: &mut Meta, port: &PortEntry, snapshot: &Sn
         let datagram = &bytes[udp_at..end];
         let unfinished = port.unfinished_checksums && udp::checksum_is_unfinished(datagram, src, overlay.local);
         if !unfinished && !udp::checksum_holds(datagram, src, overlay.local) {
-            return Err(DropReason::BadOuterChecksum);
+            let awaits_inner = port.unfinished_checksums && holds_once_inner_is_finished(datagram, src, overlay.local);
+            if !awaits_inner {
+                return Err(DropReason::BadOuterChecksum);
+            }
         }
     }
     let vni = vxlan::vni(&headers[udp::HEADER_LEN..]).ok_or(DropReason::BadVxlan)?;
@@ -70,6 +73,30 @@ pub fn strip(frame: &mut Frame, meta: &mut Meta, port: &PortEntry, snapshot: &Sn
     }
     meta.flags |= Meta::DECAPSULATED;
     if outer_ecn != 0 { carry_ecn(frame, outer_ecn) } else { Ok(()) }
+}
+
+/// True if the outer checksum is right for the packet that this one becomes when its inner checksum is finished: a
+/// Linux sender computes the outer sum ahead of the inner one ("local checksum offload"). What the inner transport
+/// header and payload will sum to is known from its unfinished field, so they need not be read.
+#[cold]
+fn holds_once_inner_is_finished(datagram: &[u8], src: u32, dst: u32) -> bool {
+    let inner = udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN;
+    let Some(ip) = datagram.get(inner..).filter(|ip| ip.len() >= ipv4::HEADER_LEN) else { return false };
+    let header_len = ipv4::header_len(ip);
+    let field = match ip[ipv4::PROTOCOL] {
+        ipv4::TCP => tcp::CHECKSUM,
+        ipv4::UDP => udp::CHECKSUM,
+        _ => return false,
+    };
+    let l4_len = usize::from(ipv4::total_len(ip)).saturating_sub(header_len);
+    if header_len < ipv4::HEADER_LEN || l4_len < field + 2 || ip.len() < header_len + field + 2 {
+        return false;
+    }
+    let unfinished = be16(ip, header_len + field);
+    let pseudo = checksum::pseudo_header(ipv4::src(ip), ipv4::dst(ip), ip[ipv4::PROTOCOL], l4_len as u16);
+    let outer = checksum::pseudo_header(src, dst, ipv4::UDP, datagram.len() as u16);
+    let before = u64::from(checksum::sum(&datagram[..inner + header_len]));
+    unfinished == checksum::fold(pseudo) && checksum::fold(outer + before + u64::from(!unfinished)) == 0xffff
 }
 
 /// Carries a congestion mark from the outer header into the inner one (RFC 6040, section 4.2, figure 4).
@@ -103,6 +130,7 @@ fn decapsulated_ecn(inner: u8, outer: u8) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::put16;
 
     #[test]
     fn rfc_6040_figure_4() {
@@ -118,6 +146,47 @@ mod tests {
             for (outer, expected) in [0b00, 0b10, 0b01, CE].into_iter().zip(row) {
                 assert_eq!(decapsulated_ecn(inner, outer), expected, "inner {inner:02b}, outer {outer:02b}");
             }
+        }
+    }
+
+    #[test]
+    fn an_outer_checksum_made_ahead_of_the_inner_one_is_taken() {
+        const OUTER: (u32, u32) = (0xc0a8_3203, 0xc0a8_3201);
+        const INNER: (u32, u32) = (0x0af4_030a, 0x0af4_010a);
+        let mut inner = vec![0; ethernet::HEADER_LEN + ipv4::HEADER_LEN + udp::HEADER_LEN];
+        inner.extend(b"payload");
+        let l4_at = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
+        let l4_len = (inner.len() - l4_at) as u16;
+        let (src, dst) = INNER;
+        let total_len = l4_len + ipv4::HEADER_LEN as u16;
+        ipv4::Header { tos: 0, total_len, id: 1, flags: 0, ttl: 64, protocol: ipv4::UDP, src, dst }
+            .emit(&mut inner[ethernet::HEADER_LEN..]);
+        udp::emit(&mut inner[l4_at..], 1000, 2000, l4_len);
+        let pseudo = checksum::pseudo_header(src, dst, ipv4::UDP, l4_len);
+        let right = checksum::finish(pseudo + u64::from(checksum::sum(&inner[l4_at..])));
+
+        // The outer checksum is of the packet as it will be; the inner field holds the pseudo header's sum still.
+        let mut datagram = vec![0; udp::HEADER_LEN + vxlan::HEADER_LEN];
+        datagram.extend(&inner);
+        let (field, len) = (datagram.len() - usize::from(l4_len) + udp::CHECKSUM, datagram.len() as u16);
+        udp::emit(&mut datagram, 50_000, 8472, len);
+        put16(&mut datagram, field, right);
+        let (src, dst) = OUTER;
+        let outer = checksum::pseudo_header(src, dst, ipv4::UDP, len) + u64::from(checksum::sum(&datagram));
+        put16(&mut datagram, udp::CHECKSUM, checksum::finish(outer));
+        assert!(udp::checksum_holds(&datagram, src, dst));
+        put16(&mut datagram, field, checksum::fold(pseudo));
+        assert!(!udp::checksum_holds(&datagram, src, dst));
+        assert!(holds_once_inner_is_finished(&datagram, src, dst));
+
+        // Damage before the inner transport header shows, and so does a datagram that ends too early.
+        for at in [1, 9, 20, 35] {
+            let mut damaged = datagram.clone();
+            damaged[at] ^= 0x40;
+            assert!(!holds_once_inner_is_finished(&damaged, src, dst), "byte {at}");
+        }
+        for len in 0..field + 2 {
+            assert!(!holds_once_inner_is_finished(&datagram[..len], src, dst), "{len} bytes");
         }
     }
 }
