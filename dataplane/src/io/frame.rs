@@ -184,7 +184,7 @@ impl FramePool {
     pub fn on_heap(count: u32) -> FramePool {
         #[repr(align(2048))]
         #[derive(Clone)]
-        struct Chunk(#[allow(dead_code)] [u8; FRAME_SIZE]);
+        struct Chunk(#[expect(dead_code, reason = "reached through frames only")] [u8; FRAME_SIZE]);
         let memory = Vec::leak(vec![Chunk([0; FRAME_SIZE]); count as usize]);
         // SAFETY: leaked, so it lives as long as the process, and nobody else holds it.
         unsafe { FramePool::from_raw(NonNull::from(memory).cast(), count) }

@@ -21,6 +21,9 @@ use crate::io::{Chunks, FRAME_SIZE, Frame, FramePool, Occupancy, PacketIo};
 /// Descriptors moved between a ring and the scratch array at a time.
 const SCRATCH: usize = 64;
 
+/// Packets in a burst from which on a port counts as pressed.
+const PRESSED: usize = 64;
+
 /// How long [`PacketIo::close`] waits for the kernel to finish sending.
 const DRAIN: Duration = Duration::from_millis(50);
 
@@ -42,6 +45,8 @@ pub struct XskDevice {
     transmit: u32,
     /// Descriptors in the TX ring that the kernel had not taken when last looked at.
     unsent: u32,
+    /// The last burst was a big one: the sender may be about to overrun the fill ring.
+    pressed: bool,
     scratch: [FrameDesc; SCRATCH],
     starts: Arc<Starts>,
     chunks: Chunks,
@@ -57,6 +62,7 @@ impl XskDevice {
             receive: 0,
             transmit: 0,
             unsent: 0,
+            pressed: false,
             scratch: [FrameDesc::default(); SCRATCH],
             starts,
             chunks,
@@ -86,6 +92,14 @@ impl XskDevice {
             )
         };
         code == 0 && options & libc::XDP_OPTIONS_ZEROCOPY != 0
+    }
+
+    /// Frames to hold for receiving: the share, and a whole ring for as long as packets come in big bursts and most of
+    /// the pool is free. What an idle port was lent that way it keeps until it receives again, so only half of the pool
+    /// is ever lent.
+    fn receive_target(&self, pool: &FramePool) -> u32 {
+        let lend = self.pressed && pool.free() > pool.capacity() / 2;
+        if lend { RING_SIZE } else { self.share.frames() }
     }
 
     /// Takes completed descriptors off the completion ring, calling `done` with each chunk.
@@ -132,6 +146,7 @@ impl PacketIo for XskDevice {
             self.receive -= n as u32;
             taken += n;
         }
+        self.pressed = taken >= PRESSED;
         taken
     }
 
@@ -185,8 +200,9 @@ impl PacketIo for XskDevice {
         if self.transmit > 0 {
             self.complete(|index| pool.give_index(index));
         }
-        while self.receive < self.share.frames() {
-            let want = (self.share.frames() - self.receive).min(SCRATCH as u32);
+        let target = self.receive_target(pool);
+        while self.receive < target {
+            let want = (target - self.receive).min(SCRATCH as u32);
             let room = self.rings.fill.nb_free(want).min(want) as usize;
             let mut n = 0;
             while n < room {
