@@ -79,12 +79,6 @@ impl Meta {
         self.key[1] as u8
     }
 
-    /// Source port.
-    #[inline(always)]
-    pub fn src_port(&self) -> u16 {
-        (self.key[1] >> 48) as u16
-    }
-
     /// True while no stage has decided the packet's fate.
     #[inline(always)]
     pub fn is_pending(&self) -> bool {

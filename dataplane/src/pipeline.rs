@@ -74,16 +74,13 @@ impl Pipeline {
     /// Sends the switch's own messages instead of the packets they are about.
     #[cold]
     fn answer(&mut self, batch: &mut Batch, env: &Env) {
-        let errors = std::mem::take(&mut self.errors);
-        for &(at, answer) in &errors {
+        for (at, answer) in self.errors.drain(..) {
             let (frame, meta) = (&mut batch.frames[usize::from(at)], &mut batch.metas[usize::from(at)]);
             let allowed = answer == Answer::Echo || self.error_budget.take(env.now);
             if !allowed || !local::answer(frame, meta, answer, env.snapshot) {
                 meta.decide(Verdict::Drop(local::unanswered(answer)));
             }
         }
-        self.errors = errors;
-        self.errors.clear();
         // The answers are routed like any packet; one that cannot be sent is not answered in its turn.
         route::run(batch, env.snapshot);
         forward::run(batch, &mut self.errors, &mut self.ip_id, env);

@@ -12,8 +12,6 @@ use crate::net::MacAddr;
 
 /// Bytes of the header, without a VLAN tag.
 pub const HEADER_LEN: usize = 14;
-/// The shortest frame without its checksum, in bytes; shorter payloads are padded.
-pub const MIN_FRAME_LEN: usize = 60;
 /// Where the type field starts.
 pub const TYPE: usize = 12;
 
@@ -21,8 +19,6 @@ pub const TYPE: usize = 12;
 pub const IPV4: u16 = 0x0800;
 /// EtherType of ARP.
 pub const ARP: u16 = 0x0806;
-/// EtherType of IPv6.
-pub const IPV6: u16 = 0x86dd;
 
 /// A frame's destination.
 ///

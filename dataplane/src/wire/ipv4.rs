@@ -130,15 +130,6 @@ pub fn total_len(packet: &[u8]) -> u16 {
     be16(packet, TOTAL_LEN)
 }
 
-/// Takes one from the time to live and mends the checksum (RFC 1141's case of RFC 1624). The caller has checked that
-/// it is not zero.
-#[inline(always)]
-pub fn decrement_ttl(packet: &mut [u8]) {
-    packet[TTL] -= 1;
-    let old = be16(packet, CHECKSUM);
-    put16(packet, CHECKSUM, checksum::update(old, checksum::delta(0x0100, 0)));
-}
-
 /// Changes DSCP and ECN and mends the checksum.
 #[inline(always)]
 pub fn set_tos(packet: &mut [u8], tos: u8) {
@@ -172,10 +163,9 @@ mod tests {
     #[test]
     fn changes_keep_the_checksum_right() {
         let mut bytes = header();
-        decrement_ttl(&mut bytes);
         set_tos(&mut bytes, 0xfb);
         assert!(checksum_holds(&bytes));
-        assert_eq!((bytes[TTL], bytes[TOS]), (1, 0xfb));
+        assert_eq!((bytes[TTL], bytes[TOS]), (2, 0xfb));
         bytes[SRC] ^= 0x10;
         assert!(!checksum_holds(&bytes));
     }
