@@ -1,0 +1,4 @@
+//! pktgen: sends known packets into a path, counts and times what comes out, and says what the path can carry.
+#![deny(unsafe_code)]
+
+pub mod report;

@@ -1,0 +1,3 @@
+//! What a run found, and how it is told.
+
+pub mod model;
