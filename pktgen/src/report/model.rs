@@ -159,7 +159,7 @@ pub struct Percentile {
 }
 
 /// What became of connections (TCP).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Connections {
     /// Begun.
@@ -178,6 +178,10 @@ pub struct Connections {
     pub peak: u64,
     /// Finished handshakes per second.
     pub established_per_s: f64,
+    /// From the first SYN sent to the handshake's end at the client. Absent if none finished.
+    pub handshake: Option<Distribution>,
+    /// From a request's first byte sent to its answer's last byte received. Absent if none was answered.
+    pub request: Option<Distribution>,
 }
 
 /// A moment of a running trial: what happened since the sample before. Also what live progress shows.
@@ -198,6 +202,8 @@ pub struct Sample {
     pub p50_ns: Option<u64>,
     /// 99th percentile of latency in this sample.
     pub p99_ns: Option<u64>,
+    /// Handshakes finished in this sample, per second, where the method makes connections.
+    pub established_per_s: Option<f64>,
     /// Connections open at its end, where the method makes them.
     pub open_connections: Option<u64>,
 }
