@@ -9,7 +9,7 @@ use crate::{
     snapshot::Snapshot,
     spec::PortRole,
     stages::{
-        forward, local, parse, route,
+        forward, local, parse, related, route,
         service::{self, Errors, Opening},
         track::{self, Slots},
     },
@@ -60,7 +60,10 @@ impl Pipeline {
     /// Takes a batch from received frames to verdicts: afterwards no packet is pending.
     #[inline]
     pub fn run(&mut self, batch: &mut Batch, env: &Env) {
-        parse::run(batch, env.snapshot);
+        let flags = parse::run(batch, env.snapshot);
+        if flags & Meta::ICMP_ERROR != 0 {
+            related::run(batch, env);
+        }
         track::run(batch, &mut self.slots, env);
         service::run(batch, &mut self.opening, &mut self.errors, env);
         route::run(batch, env.snapshot);

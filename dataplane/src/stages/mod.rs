@@ -5,6 +5,7 @@ pub mod forward;
 pub mod local;
 pub mod nat;
 pub mod parse;
+pub mod related;
 pub mod route;
 pub mod service;
 pub mod track;

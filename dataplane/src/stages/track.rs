@@ -4,7 +4,7 @@ use crate::{
     packet::{BATCH, Batch, Meta},
     pipeline::Env,
     spec::Backend,
-    tables::conntrack::{Direction, Hit, Slot},
+    tables::conntrack::{Direction, Hit, Key, Slot},
     wire::{ipv4, tcp},
 };
 
@@ -55,7 +55,7 @@ pub fn apply(meta: &mut Meta, hit: &Hit, env: &Env) {
     let next_hop = if hit.generation() == env.snapshot.generation {
         hit.next_hop()
     } else {
-        match revalidate(meta, hit, env) {
+        match revalidate(meta.key, hit, env) {
             Some(next_hop) => next_hop,
             None => return,
         }
@@ -71,12 +71,12 @@ pub fn apply(meta: &mut Meta, hit: &Hit, env: &Env) {
 /// A TCP connection stays with its backend whatever happens to the service; a UDP flow to an endpoint that was removed
 /// is forgotten, so that the next packet chooses anew (as kube-proxy does, which deletes such entries).
 #[cold]
-fn revalidate(meta: &Meta, hit: &Hit, env: &Env) -> Option<u32> {
+pub fn revalidate(key: Key, hit: &Hit, env: &Env) -> Option<u32> {
     let (forward, reply) = match hit.slot.direction() {
-        Direction::Forward => (meta.key, hit.other),
-        Direction::Reply => (hit.other, meta.key),
+        Direction::Forward => (key, hit.other),
+        Direction::Reply => (hit.other, key),
     };
-    if meta.protocol() == ipv4::UDP {
+    if key[1] as u8 == ipv4::UDP {
         let backend = Backend { address: Ipv4Addr::from((reply[0] >> 32) as u32), port: (reply[1] >> 48) as u16 };
         let service = env.snapshot.services.lookup(forward[0] as u32, (forward[1] >> 32) as u16, ipv4::UDP);
         if !service.is_some_and(|service| env.snapshot.services.has_backend(service, backend)) {

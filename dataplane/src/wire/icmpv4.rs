@@ -12,7 +12,8 @@ use super::{checksum, ipv4, put16};
 
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 8;
-const CHECKSUM: usize = 2;
+/// Where the checksum starts.
+pub const CHECKSUM: usize = 2;
 const MTU: usize = 6;
 
 /// Type: echo reply.
@@ -21,6 +22,10 @@ pub const ECHO_REPLY: u8 = 0;
 pub const UNREACHABLE: u8 = 3;
 /// Type: echo request.
 pub const ECHO_REQUEST: u8 = 8;
+/// Type: time exceeded.
+pub const TIME_EXCEEDED: u8 = 11;
+/// Type: parameter problem.
+pub const PARAMETER_PROBLEM: u8 = 12;
 
 /// Bytes of the offending packet that an error carries at most, so that the error's packet stays within 576 bytes
 /// (RFC 1812, section 4.3.2.3).
@@ -45,7 +50,7 @@ impl Error {
             Error::NetUnreachable => [UNREACHABLE, 0],
             Error::PortUnreachable => [UNREACHABLE, 3],
             Error::FragmentationNeeded(_) => [UNREACHABLE, 4],
-            Error::TimeExceeded => [11, 0],
+            Error::TimeExceeded => [TIME_EXCEEDED, 0],
         }
     }
 
@@ -67,6 +72,13 @@ impl Error {
 /// True for messages about which no error may be sent (RFC 1122, section 3.2.2): all but queries.
 pub fn is_error(kind: u8) -> bool {
     !matches!(kind, ECHO_REPLY | ECHO_REQUEST | 13..=18)
+}
+
+/// True for the errors that are translated with the flow of the packet they quote (RFC 5508, section 7.1: hard and soft
+/// errors alike). A redirect is for one link and a source quench is obsolete (RFC 6633): neither is.
+#[inline(always)]
+pub fn follows_a_flow(kind: u8) -> bool {
+    matches!(kind, UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM)
 }
 
 /// Turns an echo request into its reply, in place; false if the message is none, or damaged.

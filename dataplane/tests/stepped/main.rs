@@ -1,0 +1,5 @@
+//! Workers without threads, kernel or clock, over devices in memory: what becomes of flows, packet by packet.
+
+mod related;
+mod workers;
+mod world;
