@@ -106,7 +106,8 @@ named! {
         SwitchAddress = "switch_address", "Sent to the switch's own address, and nothing it answers.";
         NoService = "no_service", "The destination is in a service range, but no service has this address, protocol and port.";
         NoBackend = "no_backend", "The service has no ready endpoint, and the error message about it was not sent.";
-        FragmentToService = "fragment_to_service", "A fragment sent to a service address: its ports are not known.";
+        FragmentTimeout = "fragment_timeout", "A fragment waited in vain for the first one of its datagram, which carries the ports.";
+        FragmentsWaiting = "fragments_waiting", "As many fragments as may wait were waiting for the first one of their datagram.";
         Hairpin = "hairpin", "The service chose the client itself as the backend, which needs masquerading.";
         ReplyInUse = "reply_in_use", "Answers could not be told from those of another flow of the same client to the same backend.";
         ConntrackFull = "conntrack_full", "The connection table is full.";

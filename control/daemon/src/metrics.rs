@@ -161,6 +161,9 @@ impl Page {
             port.drops.iter().map(sample)
         });
         self.family("shunt_port_dropped_packets_total", "counter", "Packets received here and dropped.", drops);
+        let held = ports.iter().map(|(port, labels)| (labels.clone(), port.held));
+        let help = "Fragments received here that wait for the first one of their datagram.";
+        self.family("shunt_port_held_packets", "gauge", help, held);
     }
 
     fn workers(&mut self, workers: &[WorkerReport]) {

@@ -2,6 +2,7 @@
 
 pub mod decap;
 pub mod forward;
+pub mod fragments;
 pub mod local;
 pub mod nat;
 pub mod parse;

@@ -57,6 +57,8 @@ pub struct PortReport {
     pub to_host: u64,
     /// Of those received here: turned into an answer of the switch's own. All kinds, also those at 0.
     pub answers: Vec<(Answer, u64)>,
+    /// Of those received here: fragments that wait now for the first one of their datagram.
+    pub held: u64,
     /// Of those received here: dropped. All reasons, also those at 0.
     pub drops: Vec<(DropReason, u64)>,
 }
@@ -157,7 +159,7 @@ impl SwitchReport {
             let (received, accounted) = (port.rx_packets, port.accounted());
             if received != accounted {
                 found.push(format!(
-                    "Port {} received {received} packets, but {accounted} were forwarded, answered or dropped.",
+                    "Port {} received {received} packets, but {accounted} were forwarded, answered or dropped, or wait.",
                     port.id
                 ));
             }
@@ -200,6 +202,7 @@ impl PortReport {
         self.tx_dropped += counters.tx_dropped.get();
         self.forwarded += counters.forwarded.get();
         self.to_host += counters.to_host.get();
+        self.held += counters.held.get();
         for ((_, total), counter) in self.answers.iter_mut().zip(&counters.answers) {
             *total += counter.get();
         }
@@ -219,7 +222,7 @@ impl PortReport {
     }
 
     fn accounted(&self) -> u64 {
-        self.forwarded + self.to_host + self.answered() + self.dropped()
+        self.forwarded + self.to_host + self.answered() + self.dropped() + self.held
     }
 }
 

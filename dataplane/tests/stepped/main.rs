@@ -1,5 +1,6 @@
 //! Workers without threads, kernel or clock, over devices in memory: what becomes of flows, packet by packet.
 
+mod fragments;
 mod related;
 mod workers;
 mod world;

@@ -101,7 +101,7 @@ pub struct World {
 impl World {
     /// The client's port is served by worker 0 alone, the servers' by worker 1 alone.
     pub fn new(backends: &[Backend]) -> World {
-        let mut switch = Stepped::new(2, 64, 100, 1).unwrap();
+        let mut switch = Stepped::new(2, 128, 100, 1).unwrap();
         switch.publish(&spec(backends)).unwrap();
         let ((client_port, client), (server_port, server)) = (MemoryDevice::new(64), MemoryDevice::new(64));
         switch.attach(0, CLIENT, client_port);
@@ -127,8 +127,10 @@ impl World {
             counted(CLIENT, counter) + counted(SERVER, counter)
         };
         let dropped = both(&|port| port.drops.iter().map(|counter| counter.get()).sum());
+        let held = both(&|port| port.held.get());
+        assert_eq!(held, (0..2).map(|worker| u64::from(self.switch.census(worker).in_hand)).sum::<u64>());
         let left = both(&|port| port.forwarded.get() + port.answers.iter().map(|counter| counter.get()).sum::<u64>());
-        assert_eq!(both(&|port| port.rx_packets.get()), dropped + left);
+        assert_eq!(both(&|port| port.rx_packets.get()), dropped + left + held);
         assert_eq!(left, both(&|port| port.tx_packets.get() + port.tx_dropped.get()));
     }
 
@@ -136,6 +138,14 @@ impl World {
         [CLIENT, SERVER]
             .into_iter()
             .flat_map(|port| [0, 1].map(|worker| self.switch.counters(worker).port(port).drops[reason as usize].get()))
+            .sum()
+    }
+
+    /// Packets that wait.
+    pub fn held(&self) -> u64 {
+        [CLIENT, SERVER]
+            .into_iter()
+            .flat_map(|port| [0, 1].map(|worker| self.switch.counters(worker).port(port).held.get()))
             .sum()
     }
 

@@ -96,6 +96,7 @@ struct Port<'a> {
     to_host: u64,
     answered: u64,
     dropped: u64,
+    held: u64,
 }
 
 #[derive(Serialize)]
@@ -139,6 +140,7 @@ impl<'a> From<&'a v1::GetCountersResponse> for Counters<'a> {
             to_host: port.to_host,
             answered: answered(port),
             dropped: dropped(port),
+            held: port.held,
         };
         let worker = |worker: &v1::WorkerCounters| Worker {
             core: worker.core,

@@ -104,6 +104,7 @@ fn port_counters(port: &PortReport, interface: &str, name: &str) -> v1::PortCoun
         tx_dropped: port.tx_dropped,
         forwarded: port.forwarded,
         to_host: port.to_host,
+        held: port.held,
         answers: answers
             .map(|(answer, packets)| v1::AnswerCounter {
                 answer: answer.name().to_owned(),
