@@ -88,6 +88,8 @@ pub struct WorkerCounters {
     pub flows_opened: Counter,
     /// Flows that expired by this worker's sweep.
     pub flows_expired: Counter,
+    /// Half open flows that this worker removed from a full table to make room.
+    pub flows_gave_way: Counter,
 }
 
 impl Default for WorkerCounters {
@@ -99,6 +101,7 @@ impl Default for WorkerCounters {
             sleeps: Counter::default(),
             flows_opened: Counter::default(),
             flows_expired: Counter::default(),
+            flows_gave_way: Counter::default(),
         }
     }
 }

@@ -203,7 +203,35 @@ pub fn all() -> Vec<(&'static str, Vec<Step>)> {
             "dns",
             vec![query(1), query(1), Step::EndBurst, query(1), Step::Publish(1), query(1), Step::Wait(640), query(1)],
         ),
-        ("full_table", (0..8).flat_map(|port| [query(port), Step::EndBurst]).collect()),
+        ("full_table_of_requests", (0..8).flat_map(|port| [query(port), Step::EndBurst]).collect()),
+        ("full_table_of_flows", {
+            let answer = |backend, port| udp(backend, 8080, POD[0], port, b"answer");
+            let answered = |port| {
+                [
+                    query(port),
+                    Step::EndBurst,
+                    from_pod(answer(POD[0], port)),
+                    at(second, answer(POD[1], port)),
+                    overlay(answer(REMOTE, port)),
+                    Step::EndBurst,
+                ]
+            };
+            (0..12).flat_map(answered).collect()
+        }),
+        (
+            "out_of_state",
+            vec![at(first, tcp(POD[0], 1000, SERVICE, 80, RST)), at(first, tcp(POD[0], 1000, SERVICE, 80, FIN))],
+        ),
+        ("stale_reply", {
+            let asked = |port| overlay(udp(REMOTE, port, SERVICE, 53, b"query"));
+            let answered = |port| from_pod(udp(POD[0], 8080, REMOTE, port, b"answer"));
+            let round = |port| [asked(port), Step::Publish(1), answered(port), asked(port), Step::Publish(0)];
+            (0..12).flat_map(round).collect()
+        }),
+        ("unanswered_connection", {
+            let again = |port| vec![at(first, tcp(POD[0], port, SERVICE, 80, SYN)), Step::EndBurst];
+            (0..12).flat_map(|turn| again(1000 + turn / 6)).collect()
+        }),
         ("reply_in_use", {
             // Two services, and now and then one backend for both. Then the table has to be empty again.
             let open = |port, service| overlay(tcp(REMOTE, port, SERVICE, service, SYN));

@@ -11,8 +11,9 @@ use crate::{
     flow::FiveTuple,
     packet::{Batch, Meta},
     pipeline::Env,
-    stages::track,
-    tables::conntrack::Key,
+    stages::track::{self, Stale},
+    tables::conntrack::{Direction, FlowState, Key},
+    verdict::{DropReason, Verdict},
     wire::{be16, checksum, ethernet, icmpv4, ipv4, put16, put32, tcp, udp},
 };
 
@@ -41,14 +42,27 @@ pub fn run(batch: &mut Batch, env: &Env) {
         let next_hop = match hit.generation() == env.snapshot.generation {
             true => hit.next_hop(),
             false => match track::revalidate(quote.key, &hit, env) {
-                Some(next_hop) => next_hop,
-                None => continue,
+                Ok(next_hop) => next_hop,
+                Err(Stale) => {
+                    meta.decide(Verdict::Drop(DropReason::StaleReply));
+                    continue;
+                }
             },
         };
+        let refuses = hit.slot.direction() == Direction::Reply && says_unreachable(packet, meta);
+        if refuses && hit.state().is_opening() {
+            env.conntrack.touch(&hit, FlowState::Refused, env.now.seconds());
+        }
         quote.translate(packet, hit.other);
         meta.next_hop = next_hop;
         meta.flags |= Meta::ROUTED;
     }
+}
+
+/// True for an error that says that the destination cannot be reached at all (RFC 1122, section 4.2.3.9).
+fn says_unreachable(packet: &[u8], meta: &Meta) -> bool {
+    let message = &packet[usize::from(meta.ip_header_len)..];
+    message[0] == icmpv4::UNREACHABLE && message[1] != icmpv4::FRAGMENTATION_NEEDED
 }
 
 /// What an error says about the packet that caused it.

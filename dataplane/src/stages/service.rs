@@ -4,12 +4,15 @@ use crate::{
     flow::FiveTuple,
     packet::{Batch, Meta},
     pipeline::Env,
+    spec::Backend,
     stages::track,
     tables::{
         ServiceIndex,
         conntrack::{FlowState, InsertError},
+        hash::mix,
     },
     verdict::{Answer, DropReason, Verdict},
+    wire::{ipv4, tcp},
 };
 
 /// How often an insert that met another worker's is tried again before the packet is dropped. The other worker needs
@@ -57,7 +60,10 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, errors: &mut Errors, env: &
 /// Chooses a backend and notes the reply key. Returns its hash.
 #[inline]
 fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<u64, DropReason> {
-    let backend = env.snapshot.services.select(service, meta.hash).ok_or(DropReason::NoBackend)?;
+    if meta.protocol() == ipv4::TCP && !meta.has(Meta::FRAGMENT) && !may_open(meta.tcp_flags) {
+        return Err(DropReason::OutOfState);
+    }
+    let backend = select(meta, service, env).ok_or(DropReason::NoBackend)?;
     let forward = FiveTuple::from_words(meta.key);
     let translated = FiveTuple { dst: backend.address.into(), dst_port: backend.port, ..forward };
     if translated.dst == forward.src {
@@ -69,11 +75,38 @@ fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<u64, Drop
     Ok(reply_hash)
 }
 
+/// True for the TCP flags of a packet that begins a connection or may be of one that the switch knew before it was
+/// restarted. (Linux's connection tracking takes up the same, but for the FIN.)
+fn may_open(tcp_flags: u8) -> bool {
+    matches!(tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN), tcp::SYN | tcp::ACK | FIN_ACK)
+}
+
+const FIN_ACK: u8 = tcp::FIN | tcp::ACK;
+
+/// The backend that the flow's hash names, or another one if that did not answer the flow's earlier SYN.
+fn select(meta: &Meta, service: ServiceIndex, env: &Env) -> Option<Backend> {
+    let named = env.snapshot.services.select(service, meta.hash);
+    if !meta.has(Meta::UNANSWERED) {
+        return named;
+    }
+    let silent = track::backend(meta.other);
+    // The hash names the silent one still, unless the service has changed; others of its hashes need not.
+    let mut hash = meta.hash;
+    let others = std::iter::repeat_with(|| {
+        hash = mix(hash);
+        env.snapshot.services.select(service, hash)
+    });
+    std::iter::once(named).chain(others.take(OTHER_HASHES)).find(|backend| *backend != Some(silent)).unwrap_or(named)
+}
+
+/// Hashes tried for a backend other than a silent one: of two equal backends, all name the same once in 65,536 times.
+const OTHER_HASHES: usize = 16;
+
 /// Puts the flow into the table, or follows it if it was put there meanwhile.
 #[inline]
 fn open(meta: &mut Meta, reply_hash: u64, env: &Env) -> Result<(), DropReason> {
     let (generation, now) = (env.snapshot.generation, env.now.seconds());
-    let state = FlowState::first(meta.protocol(), meta.tcp_flags);
+    let state = FlowState::first(meta.protocol());
     let keys = [(meta.key, meta.hash), (meta.other, reply_hash)];
     let next_hops = [(meta.other[0] >> 32) as u32, meta.src()].map(|address| env.snapshot.fib.lookup(address));
     for _ in 0..TRIES {
@@ -95,6 +128,7 @@ fn open(meta: &mut Meta, reply_hash: u64, env: &Env) -> Result<(), DropReason> {
                 std::hint::spin_loop();
             }
             Err(InsertError::ReplyInUse) => return Err(DropReason::ReplyInUse),
+            Err(InsertError::Full) if env.conntrack.make_room() => env.counters.flows_gave_way.add(1),
             Err(InsertError::Full) => return Err(DropReason::ConntrackFull),
         }
     }

@@ -88,6 +88,8 @@ pub struct WorkerReport {
     pub flows_opened: u64,
     /// Flows it expired.
     pub flows_expired: u64,
+    /// Half open flows it removed from the full table to make room.
+    pub flows_gave_way: u64,
 }
 
 /// One flow, for people.
@@ -125,6 +127,7 @@ impl Switch {
             sleeps: worker.counters.sleeps.get(),
             flows_opened: worker.counters.flows_opened.get(),
             flows_expired: worker.counters.flows_expired.get(),
+            flows_gave_way: worker.counters.flows_gave_way.get(),
         });
         let state = self.state();
         let ports = (0..crate::spec::MAX_PORTS as u16).map(PortId).filter_map(|id| {

@@ -20,6 +20,8 @@ const MTU: usize = 6;
 pub const ECHO_REPLY: u8 = 0;
 /// Type: destination unreachable.
 pub const UNREACHABLE: u8 = 3;
+/// Code of unreachable: fragmentation needed, and not allowed.
+pub const FRAGMENTATION_NEEDED: u8 = 4;
 /// Type: echo request.
 pub const ECHO_REQUEST: u8 = 8;
 /// Type: time exceeded.
@@ -49,7 +51,7 @@ impl Error {
         match self {
             Error::NetUnreachable => [UNREACHABLE, 0],
             Error::PortUnreachable => [UNREACHABLE, 3],
-            Error::FragmentationNeeded(_) => [UNREACHABLE, 4],
+            Error::FragmentationNeeded(_) => [UNREACHABLE, FRAGMENTATION_NEEDED],
             Error::TimeExceeded => [TIME_EXCEEDED, 0],
         }
     }

@@ -17,6 +17,11 @@ pub const SERVER: PortId = PortId(1);
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 pub const CLIENT_IP: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 2);
 
+pub const FIN: u8 = 1;
+pub const SYN: u8 = 2;
+pub const RST: u8 = 4;
+pub const ACK: u8 = 16;
+
 pub fn mac(port: PortId) -> MacAddr {
     MacAddr([2, 0, 0, 0, 0, port.0 as u8])
 }
@@ -53,6 +58,24 @@ pub fn udp(port: PortId, (src, dst): Ends) -> Vec<u8> {
         .ipv4(src.0.octets(), dst.0.octets(), 64)
         .udp(src.1, dst.1)
         .write(&mut packet, b"payload")
+        .unwrap();
+    packet
+}
+
+/// A TCP segment with these flags, numbered as the bits of the header's 14th byte.
+pub fn tcp(port: PortId, (src, dst): Ends, flags: u8) -> Vec<u8> {
+    let header = etherparse::TcpHeader {
+        fin: flags & 1 != 0,
+        syn: flags & 2 != 0,
+        rst: flags & 4 != 0,
+        ack: flags & 16 != 0,
+        ..etherparse::TcpHeader::new(src.1, dst.1, 1, 1000)
+    };
+    let mut packet = Vec::new();
+    PacketBuilder::ethernet2([2, 0, 0, 0, 1, 0], mac(port).0)
+        .ipv4(src.0.octets(), dst.0.octets(), 64)
+        .tcp_header(header)
+        .write(&mut packet, &[])
         .unwrap();
     packet
 }
@@ -139,6 +162,21 @@ impl World {
             .into_iter()
             .flat_map(|port| [0, 1].map(|worker| self.switch.counters(worker).port(port).drops[reason as usize].get()))
             .sum()
+    }
+
+    /// Sends a packet from a server and tells what the client got.
+    pub fn answer(&mut self, packet: Vec<u8>) -> Option<Ends> {
+        self.server.send(packet);
+        self.settle();
+        self.client.recv().map(|packet| ends(&packet))
+    }
+
+    /// Opens a TCP connection from the client's `port` to the VIP. Returns who took it.
+    pub fn connect(&mut self, port: u16) -> (Ipv4Addr, u16) {
+        let (client, server) = self.ask(tcp(CLIENT, to_vip(port), SYN)).expect("the SYN arrives");
+        assert_eq!(self.answer(tcp(SERVER, (server, client), SYN | ACK)), Some(((VIP, 80), client)));
+        assert_eq!(self.ask(tcp(CLIENT, to_vip(port), ACK)), Some((client, server)));
+        server
     }
 
     /// Packets that wait.

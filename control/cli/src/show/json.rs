@@ -112,6 +112,7 @@ struct Worker {
     sleeps: u64,
     flows_opened: u64,
     flows_expired: u64,
+    flows_gave_way: u64,
 }
 
 /// Packets answered by the switch itself, of those received on a port.
@@ -154,6 +155,7 @@ impl<'a> From<&'a v1::GetCountersResponse> for Counters<'a> {
             sleeps: worker.sleeps,
             flows_opened: worker.flows_opened,
             flows_expired: worker.flows_expired,
+            flows_gave_way: worker.flows_gave_way,
         };
         Counters {
             generation: answer.generation,

@@ -135,5 +135,6 @@ fn worker_counters(worker: &WorkerReport) -> v1::WorkerCounters {
         sleeps: worker.sleeps,
         flows_opened: worker.flows_opened,
         flows_expired: worker.flows_expired,
+        flows_gave_way: worker.flows_gave_way,
     }
 }
