@@ -42,8 +42,8 @@ fn fragments(plan: Plan) {
             let (from, _) = lab.station(name)?;
             let capture = Capture::start(from, "any", "ip[6:2] & 0x1fff != 0", lab.folder())?;
             // Several flows, so that all backends are met.
-            for size in [1423, 1500, 2000, 5000, 9000, 20_000] {
-                let stream = checks::stream(from, dns, 200, 40, size)?;
+            for size in [1423, 1500, 2000, 5000, 9000, 12_000] {
+                let stream = checks::stream(from, dns, 100, 20, size)?;
                 assert!(stream.is_complete(), "{size} bytes from {name}: {stream:?}");
             }
             let later = capture.finish()?.rows("ip.frag_offset > 0", &["ip.dst"])?;
