@@ -1,4 +1,6 @@
 //! pktgen: sends known packets into a path, counts and times what comes out, and says what the path can carry.
 #![deny(unsafe_code)]
 
+pub mod plot;
+pub mod quantity;
 pub mod report;
