@@ -2,7 +2,7 @@
 
 pub mod csv;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 pub mod html;
 pub mod model;
 pub mod outputs;
