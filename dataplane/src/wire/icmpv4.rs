@@ -12,7 +12,8 @@ use super::{checksum, ipv4, put16};
 
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 8;
-const CHECKSUM: usize = 2;
+/// Where the checksum starts.
+pub const CHECKSUM: usize = 2;
 const MTU: usize = 6;
 
 /// Type: echo reply.
