@@ -106,6 +106,7 @@ named! {
         SwitchAddress = "switch_address", "Sent to the switch's own address, and nothing it answers.";
         NoService = "no_service", "The destination is in a service range, but no service has this address, protocol and port.";
         NoBackend = "no_backend", "The service has no ready endpoint, and the error message about it was not sent.";
+        NoLocalBackend = "no_local_backend", "The service's traffic policy keeps this flow on the node, and no endpoint is here.";
         FragmentTimeout = "fragment_timeout", "A fragment waited in vain for the first one of its datagram, which carries the ports.";
         FragmentsWaiting = "fragments_waiting", "As many fragments as may wait were waiting for the first one of their datagram.";
         Hairpin = "hairpin", "The service chose the client itself as the backend, which needs masquerading.";

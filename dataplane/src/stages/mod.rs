@@ -8,5 +8,6 @@ pub mod nat;
 pub mod parse;
 pub mod related;
 pub mod route;
+pub mod select;
 pub mod service;
 pub mod track;

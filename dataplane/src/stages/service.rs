@@ -4,12 +4,11 @@ use crate::{
     flow::FiveTuple,
     packet::{Batch, Meta},
     pipeline::Env,
-    spec::Backend,
-    stages::track,
+    spec::Otherwise,
+    stages::{select, track},
     tables::{
         ServiceIndex,
         conntrack::{FlowState, InsertError},
-        hash::mix,
     },
     verdict::{Answer, DropReason, Verdict},
     wire::{ipv4, tcp},
@@ -63,7 +62,11 @@ fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<u64, Drop
     if meta.protocol() == ipv4::TCP && !meta.has(Meta::FRAGMENT) && !may_open(meta.tcp_flags) {
         return Err(DropReason::OutOfState);
     }
-    let backend = select(meta, service, env).ok_or(DropReason::NoBackend)?;
+    let choice = env.snapshot.services.choice(service, env.snapshot.origin(meta.in_port, meta.src()));
+    let backend = select::backend(meta, choice).ok_or(match choice.otherwise {
+        Otherwise::Refuse => DropReason::NoBackend,
+        Otherwise::Drop => DropReason::NoLocalBackend,
+    })?;
     let forward = FiveTuple::from_words(meta.key);
     let translated = FiveTuple { dst: backend.address.into(), dst_port: backend.port, ..forward };
     if translated.dst == forward.src {
@@ -82,25 +85,6 @@ fn may_open(tcp_flags: u8) -> bool {
 }
 
 const FIN_ACK: u8 = tcp::FIN | tcp::ACK;
-
-/// The backend that the flow's hash names, or another one if that did not answer the flow's earlier SYN.
-fn select(meta: &Meta, service: ServiceIndex, env: &Env) -> Option<Backend> {
-    let named = env.snapshot.services.select(service, meta.hash);
-    if !meta.has(Meta::UNANSWERED) {
-        return named;
-    }
-    let silent = track::backend(meta.other);
-    // The hash names the silent one still, unless the service has changed; others of its hashes need not.
-    let mut hash = meta.hash;
-    let others = std::iter::repeat_with(|| {
-        hash = mix(hash);
-        env.snapshot.services.select(service, hash)
-    });
-    std::iter::once(named).chain(others.take(OTHER_HASHES)).find(|backend| *backend != Some(silent)).unwrap_or(named)
-}
-
-/// Hashes tried for a backend other than a silent one: of two equal backends, all name the same once in 65,536 times.
-const OTHER_HASHES: usize = 16;
 
 /// Puts the flow into the table, or follows it if it was put there meanwhile.
 #[inline]

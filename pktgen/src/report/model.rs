@@ -83,8 +83,11 @@ pub struct Trial {
     pub total: Counts,
     /// Each stream of the profile, by name.
     pub streams: BTreeMap<String, Stream>,
-    /// Latency of all streams together. Absent where nothing that carries a timestamp came back.
+    /// Latency of all streams together, from the moment each packet was due (corrected for coordinated omission).
+    /// Absent where nothing that carries a timestamp came back.
     pub latency: Option<Distribution>,
+    /// The same from the moment each packet was sent, which hides what a generator that is late leaves out.
+    pub latency_uncorrected: Option<Distribution>,
     /// Time between departures, as they left the generator. Absent where the engine can't see it.
     pub departures: Option<Distribution>,
     /// Connections, where the method makes them.
