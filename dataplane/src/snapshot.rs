@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 use crate::{
     net::{MacAddr, Protocol},
     next_hop::{Kind, NextHop},
-    spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, Scheduler, ServiceSpec, Via},
+    spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, ServiceSpec, Via},
     tables::{Fib, Origin, Prefixes, ServiceTable, VtepTable, conntrack, maglev},
 };
 
@@ -240,15 +240,9 @@ fn check_services(services: &[ServiceSpec]) -> Result<(), CompileError> {
 /// What a service asks for that is not done yet: doing something else instead would be wrong unnoticed.
 fn not_yet(service: &ServiceSpec) -> Option<&'static str> {
     let rules = service.rules();
-    [
-        ("masquerade", rules.iter().any(|rule| rule.masquerade)),
-        ("source ranges", !service.sources.is_empty()),
-        ("session affinity", service.affinity.is_some()),
-        ("a scheduler other than Maglev", service.scheduler != Scheduler::Maglev),
-        ("weights", rules.iter().any(|rule| rule.endpoints.iter().any(|endpoint| endpoint.weight != 1))),
-    ]
-    .into_iter()
-    .find_map(|(wish, asked)| asked.then_some(wish))
+    [("masquerade", rules.iter().any(|rule| rule.masquerade)), ("source ranges", !service.sources.is_empty())]
+        .into_iter()
+        .find_map(|(wish, asked)| asked.then_some(wish))
 }
 
 /// The list of next hops, each in it once.

@@ -62,8 +62,9 @@ fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<u64, Drop
     if meta.protocol() == ipv4::TCP && !meta.has(Meta::FRAGMENT) && !may_open(meta.tcp_flags) {
         return Err(DropReason::OutOfState);
     }
-    let choice = env.snapshot.services.choice(service, env.snapshot.origin(meta.in_port, meta.src()));
-    let backend = select::backend(meta, choice).ok_or(match choice.otherwise {
+    let service = env.snapshot.services.get(service);
+    let choice = service.choice(env.snapshot.origin(meta.in_port, meta.src()));
+    let backend = select::backend(meta, service, choice, env).ok_or(match choice.otherwise {
         Otherwise::Refuse => DropReason::NoBackend,
         Otherwise::Drop => DropReason::NoLocalBackend,
     })?;
@@ -94,7 +95,7 @@ fn open(meta: &mut Meta, reply_hash: u64, env: &Env) -> Result<(), DropReason> {
     let keys = [(meta.key, meta.hash), (meta.other, reply_hash)];
     let next_hops = [(meta.other[0] >> 32) as u32, meta.src()].map(|address| env.snapshot.fib.lookup(address));
     for _ in 0..TRIES {
-        match env.conntrack.insert(keys, next_hops, generation, state, now) {
+        match env.conntrack.insert(keys, next_hops, generation, state, now, meta.has(Meta::COUNTED)) {
             Ok(()) => {
                 env.counters.flows_opened.add(1);
                 meta.next_hop = next_hops[0];

@@ -23,7 +23,7 @@ use crate::{
     publish::{Lagging, Publisher},
     snapshot::{CompileError, Snapshot},
     spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole},
-    stages::fragments::DATAGRAMS,
+    stages::{fragments::DATAGRAMS, select::CLIENTS},
     tables::{Conntrack, Recent},
     worker::{Alarm, Command, Inbox, Owners, Shared, Worker},
     xsk::{Classifier, Interface, UplinkFilter, WorkerMemory, XdpMode, XskError},
@@ -149,6 +149,7 @@ impl Switch {
         let shared = Shared {
             conntrack: Arc::new(Conntrack::new(config.flow_capacity, FlowSeed::from_number(seed))),
             fragments: Arc::new(Recent::new(DATAGRAMS, FlowSeed::from_number(seed))),
+            clients: Arc::new(Recent::new(CLIENTS, FlowSeed::from_number(seed))),
             owners: Arc::new(Owners::default()),
             inboxes: alarms.into_iter().map(Inbox::new).collect(),
             epoch: Instant::now(),

@@ -26,13 +26,14 @@
 
 mod free;
 mod insert;
+mod load;
 mod pressure;
 mod state;
 
 pub use insert::InsertError;
 pub use state::{Direction, FlowState};
 
-use self::free::FreeList;
+use self::{free::FreeList, load::Loads};
 use super::arena::{Arena, AtomicU32, Ordering, fence};
 use crate::flow::{FiveTuple, FlowSeed};
 
@@ -45,6 +46,11 @@ const COMMITTED: u64 = 1 << 32;
 const DECISION: usize = 4;
 const ACTIVITY: usize = 6;
 const VERSION: usize = 7;
+
+/// The state's part of an activity word.
+const STATE: u64 = 0b1111;
+/// Set in the activity word of a flow that counts as its backend's load.
+const COUNTED: u64 = 1 << 7;
 
 /// Next hops a decision can name.
 pub const MAX_NEXT_HOPS: u32 = 1 << 20;
@@ -69,6 +75,7 @@ pub struct Conntrack {
     displaced: AtomicU32,
     /// Where the search for an entry that may give way goes on.
     hand: AtomicU32,
+    loads: Loads,
     seed: FlowSeed,
 }
 
@@ -176,6 +183,7 @@ impl Conntrack {
             free: FreeList::new(),
             displaced: AtomicU32::new(0),
             hand: AtomicU32::new(0),
+            loads: Loads::new(capacity),
             seed,
         }
     }
@@ -302,7 +310,7 @@ impl Conntrack {
     /// do not pull the line back and forth for every packet.
     #[inline(always)]
     pub fn touch(&self, hit: &Hit, state: FlowState, tick: u32) {
-        let activity = hit.activity & !0xffff_ffff_0000_00ff | u64::from(tick) << 32 | state as u64;
+        let activity = hit.activity & !(0xffff_ffff_0000_0000 | STATE) | u64::from(tick) << 32 | state as u64;
         if activity != hit.activity {
             self.exchange(hit.slot, ACTIVITY, hit.activity, activity);
         }
@@ -342,6 +350,10 @@ impl Conntrack {
             return false;
         }
         // No reader believes the entry any more, and this call alone owns it.
+        if words[ACTIVITY].load(Ordering::Relaxed) & COUNTED != 0 {
+            let reply = [words[2].load(Ordering::Relaxed), words[3].load(Ordering::Relaxed)];
+            self.loads.of(self.backend_hash(reply)).fetch_sub(1, Ordering::Relaxed);
+        }
         for direction in [Direction::Forward, Direction::Reply] {
             let at = 2 * direction as usize;
             let key = [words[at].load(Ordering::Relaxed), words[at + 1].load(Ordering::Relaxed)];

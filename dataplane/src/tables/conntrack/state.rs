@@ -162,7 +162,7 @@ impl FlowState {
             Refused,
             Refused,
         ];
-        STATES[usize::from(number & 15)]
+        STATES[usize::from(number & 0b1111)]
     }
 }
 
