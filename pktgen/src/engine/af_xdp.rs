@@ -7,8 +7,8 @@ use shunt_dataplane::{
 
 use super::{EngineError, Station};
 
-/// Frames of a station.
-const FRAMES: u32 = 8192;
+/// Frames of a station: enough to receive for some milliseconds while the machine does something else.
+const FRAMES: u32 = 16384;
 
 /// Frames taken off a socket at a time.
 const BURST: usize = 64;

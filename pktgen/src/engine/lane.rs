@@ -81,9 +81,9 @@ pub struct LaneOutcome {
 }
 
 impl Task {
-    /// How long after its end a lane still sends what was due before: a hiccup of the machine is made up for.
-    fn grace(&self) -> u64 {
-        1_000_000 + (self.end - self.start) / 500
+    /// Until when a lane still sends what was due before the end: a hiccup of the machine is made up for.
+    pub fn deadline(&self) -> u64 {
+        if self.pps.is_some() { self.end + 1_000_000 + (self.end - self.start) / 500 } else { self.end }
     }
 }
 
@@ -110,8 +110,8 @@ pub fn drive(lane: &mut Lane, task: &Task, parts: &Sender<Part>) -> LaneOutcome 
         let now = clock::now();
         if sending {
             send(lane.station.as_mut(), &mut player, &mut pacer, now.min(task.end), &mut last, &mut outcome);
-            let over = now >= task.end && (pacer.due(task.end).is_none() || now >= task.end + task.grace());
-            if over || task.pps.is_none() && now >= task.end || pacer.done() || task.stop.load(Relaxed) {
+            let over = now >= task.end && (pacer.due(task.end).is_none() || now >= task.deadline());
+            if over || pacer.done() || task.stop.load(Relaxed) {
                 sending = false;
                 outcome.ended = now;
                 task.progress.sent.fetch_add(outcome.sent, Relaxed);

@@ -6,11 +6,13 @@
 //! a veth that room is its other end's receive queue.
 
 use std::{
+    os::unix::thread::JoinHandleExt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use aya::{
@@ -18,10 +20,12 @@ use aya::{
     maps::{Array, MapData},
     programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp},
 };
+use nix::sys::{pthread::pthread_kill, signal::Signal};
 use shunt_dataplane::xsk::Interface;
 
 use super::{EngineError, lane::Task};
 use crate::{
+    clock,
     measure::Histogram,
     packet::{Template, signature},
     script::{Script, Slot},
@@ -32,12 +36,11 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/source.
 /// Frames that the kernel runs the program on before it sends what was redirected and lets other work on the core run.
 const BATCH: u32 = 64;
 
-/// Frames of one system call, after which a thread looks whether it should stop: some hundred milliseconds' worth.
-const FRAMES_PER_CALL: u32 = BATCH * 8192;
+/// Frames of one system call: more than any trial has. A signal ends it, after a batch.
+const FRAMES_PER_CALL: u32 = i32::MAX as u32;
 
-/// Threads of a source, on one core: each call waits for RCU when it begins and when it ends, some milliseconds in which
-/// the other thread sends.
-const THREADS: usize = 2;
+/// The signal: its handler does nothing.
+const WAKE: Signal = Signal::SIGUSR2;
 
 /// 8-byte words of a template's headers: `HEADER_WORDS` of the program.
 const HEADER_WORDS: usize = 16;
@@ -73,7 +76,9 @@ pub struct TrafficSource {
 
 struct Running {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<Result<(), String>>>,
+    thread: JoinHandle<Result<(), String>>,
+    /// When it will send no more.
+    end: u64,
 }
 
 /// What a source sent.
@@ -86,8 +91,8 @@ pub struct Sent {
     pub sequences: Vec<u32>,
     /// Between packets.
     pub departures: Histogram,
-    /// When the last one left.
-    pub last: u64,
+    /// When it was done: when the last packet left, or at the end of its time if it had more to send.
+    pub ended: u64,
 }
 
 impl TrafficSource {
@@ -163,7 +168,7 @@ impl TrafficSource {
         let interval = task.pps.map_or(0.0, |pps| 1e9 / pps * 65536.0);
         state[..7].copy_from_slice(&[
             task.start,
-            task.end,
+            task.deadline(),
             interval as u64,
             task.script.burst.into(),
             task.limit,
@@ -174,12 +179,11 @@ impl TrafficSource {
         self.state.set(0, state, 0).expect(unwritable);
         (0..self.script.streams as u32).for_each(|stream| self.sequences.set(stream, 0, 0).expect(unwritable));
         let stop = Arc::new(AtomicBool::new(false));
-        let threads = (0..THREADS).map(|_| {
-            let (object, frame, stop, core) = (self.object.clone(), self.frame.clone(), stop.clone(), self.core);
-            thread::Builder::new().name("source".into()).spawn(move || send(&object, &frame, core, &stop))
-        });
-        let threads = threads.collect::<Result<_, _>>()?;
-        self.running = Some(Running { stop, threads });
+        signal_hook::flag::register(WAKE as i32, Arc::default())?;
+        let (object, frame, stopped, core) = (self.object.clone(), self.frame.clone(), stop.clone(), self.core);
+        let sending = move || send(&object, &frame, core, &stopped);
+        let thread = thread::Builder::new().name("source".into()).spawn(sending)?;
+        self.running = Some(Running { stop, thread, end: task.deadline() });
         Ok(())
     }
 
@@ -193,14 +197,20 @@ impl TrafficSource {
     /// # Errors
     /// [`EngineError::Option`] if the kernel does not run live frames.
     pub fn finish(&mut self) -> Result<Sent, EngineError> {
-        if let Some(running) = self.running.take() {
-            running.stop.store(true, Relaxed);
-            for thread in running.threads {
-                let result = thread.join().unwrap_or_else(|_| Err("its thread panicked".into()));
-                result.map_err(|reason| {
-                    EngineError::Option(format!("cannot send live frames: {reason}; they need Linux 5.18 or newer"))
-                })?;
+        let mut end = clock::now();
+        if let Some(Running { stop, thread, end: until }) = self.running.take() {
+            end = end.min(until);
+            stop.store(true, Relaxed);
+            // A signal that comes just before the system call is lost on it, so it is sent until it has been heard.
+            while !thread.is_finished() {
+                // It fails if the thread has ended meanwhile.
+                let _ = pthread_kill(thread.as_pthread_t(), WAKE);
+                thread::sleep(Duration::from_millis(1));
             }
+            let result = thread.join().unwrap_or_else(|_| Err("its thread panicked".into()));
+            result.map_err(|reason| {
+                EngineError::Option(format!("cannot send live frames: {reason}; they need Linux 5.18 or newer"))
+            })?;
         }
         let state = self.read();
         let mut departures = Histogram::new(3);
@@ -210,7 +220,8 @@ impl TrafficSource {
         let sequences =
             (0..self.script.streams as u32).map(|stream| self.sequences.get(&stream, 0).unwrap_or(0)).collect();
         let packets = state[9];
-        Ok(Sent { packets, bytes: self.script.bytes(self.position, packets), sequences, departures, last: state[10] })
+        let ended = if packets >= state[4] { state[10] } else { end };
+        Ok(Sent { packets, bytes: self.script.bytes(self.position, packets), sequences, departures, ended })
     }
 
     fn read(&self) -> State {
@@ -234,7 +245,11 @@ fn send(object: &Ebpf, frame: &[u8], core: usize, stop: &AtomicBool) -> Result<(
         options.data_in = Some(frame);
         options.repeat = FRAMES_PER_CALL;
         options.attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
-        program.test_run(options).map_err(|error| reasons(&error))?;
+        match program.test_run(options) {
+            Ok(_) => {}
+            Err(error) if reasons(&error).contains("Interrupted system call") => {}
+            Err(error) => return Err(reasons(&error)),
+        }
     }
     Ok(())
 }

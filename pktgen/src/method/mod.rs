@@ -23,7 +23,7 @@ use crate::{
     report::model::{Finding, Trial},
 };
 
-/// Of trials that are to be judged, this many attempts are made where the generator did not send what was offered.
+/// Of trials that are to be judged, this many attempts are made where the generator was not up to it.
 const ATTEMPTS: u32 = 2;
 
 /// One invocation's trials, as a method asks for them.
@@ -32,6 +32,8 @@ pub struct Session<'a> {
     profile: &'a Profile,
     progress: &'a mut Progress,
     stop: Arc<AtomicBool>,
+    /// Packets of the last trial that pktgen itself dropped.
+    missed: u64,
     /// All trials so far.
     pub trials: Vec<Trial>,
     /// What a reader must know.
@@ -63,7 +65,7 @@ impl<'a> Session<'a> {
         stop: Arc<AtomicBool>,
     ) -> Session<'a> {
         let (trials, warnings, findings) = (Vec::new(), Vec::new(), Vec::new());
-        Session { tester, profile, progress, stop, trials, warnings, findings }
+        Session { tester, profile, progress, stop, missed: 0, trials, warnings, findings }
     }
 
     /// The profile of all trials.
@@ -89,9 +91,9 @@ impl<'a> Session<'a> {
         self.tester.missed();
         let progress = &mut *self.progress;
         let trial = self.tester.trial(load, &mut |sample| progress.sample(sample), &self.stop)?;
-        let missed = self.tester.missed();
-        if missed > 0 {
-            let count = quantity::count(missed);
+        self.missed = self.tester.missed();
+        if self.missed > 0 {
+            let count = quantity::count(self.missed);
             self.warnings.push(format!(
                 "{}: {count} packets arrived and were dropped because pktgen did not take them in time; they count as lost",
                 trial.label
@@ -104,14 +106,15 @@ impl<'a> Session<'a> {
         Ok(self.trials.last().expect("just pushed"))
     }
 
-    /// Runs a trial whose outcome is only worth something if all that was offered was sent, once more if it was not.
+    /// Runs a trial whose outcome is only worth something if all that was offered was sent and nothing was lost on our
+    /// own side, once more if not so.
     ///
     /// # Errors
     /// As [`Session::trial`].
     pub fn judged(&mut self, load: &Load) -> Result<Verdict, MethodError> {
         for _ in 1..ATTEMPTS {
             let verdict = Verdict::of(self.trial(load)?);
-            if verdict.kept_up {
+            if verdict.kept_up && self.missed == 0 {
                 return Ok(verdict);
             }
         }
