@@ -106,6 +106,7 @@ named! {
         SwitchAddress = "switch_address", "Sent to the switch's own address, and nothing it answers.";
         NoService = "no_service", "The destination is in a service range, but no service has this address, protocol and port.";
         NoBackend = "no_backend", "The service has no ready endpoint, and the error message about it was not sent.";
+        NoLocalBackend = "no_local_backend", "The service's traffic policy keeps this flow on the node, and no endpoint is here.";
         FragmentToService = "fragment_to_service", "A fragment sent to a service address: its ports are not known.";
         Hairpin = "hairpin", "The service chose the client itself as the backend, which needs masquerading.";
         ReplyInUse = "reply_in_use", "Answers could not be told from those of another flow of the same client to the same backend.";

@@ -6,7 +6,7 @@ use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
 use shunt_dataplane::{
     io::{MemoryDevice, MemoryWire},
     net::{MacAddr, Protocol},
-    spec::{Backend, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via},
+    spec::{Backend, Endpoint, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via},
     time::Now,
     verdict::DropReason,
     worker::Stepped,
@@ -29,7 +29,8 @@ fn backend(n: u8) -> Backend {
 fn spec(backends: &[Backend]) -> ForwardingSpec {
     let port = |id| PortSpec { id, role: PortRole::Pod, mac: mac(id), mtu: 1500, unfinished_checksums: true };
     let station = MacAddr([2, 0, 0, 0, 1, 0]);
-    let service = |protocol| ServiceSpec { vip: VIP, port: 80, protocol, backends: Arc::from(backends) };
+    let endpoints: Arc<[Endpoint]> = backends.iter().copied().map(Endpoint::from).collect();
+    let service = |protocol| ServiceSpec::simple(VIP, 80, protocol, endpoints.clone());
     ForwardingSpec {
         ports: vec![port(CLIENT), port(SERVER)],
         routes: vec![
@@ -39,6 +40,7 @@ fn spec(backends: &[Backend]) -> ForwardingSpec {
         services: vec![service(Protocol::Udp), service(Protocol::Tcp)],
         gateway: Some(Ipv4Addr::new(169, 254, 1, 1)),
         router: Some(Ipv4Addr::new(10, 244, 1, 0)),
+        pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
         service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
         ..ForwardingSpec::default()
     }

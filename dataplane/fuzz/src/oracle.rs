@@ -15,7 +15,7 @@ use crate::world::{
 
 const ROUTER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-const VIPS: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 96, 0, 10), Ipv4Addr::new(10, 96, 0, 11)];
+const VIPS: [Ipv4Addr; 3] = [Ipv4Addr::new(10, 96, 0, 10), Ipv4Addr::new(10, 96, 0, 11), Ipv4Addr::new(10, 96, 0, 12)];
 
 /// Checks one packet's end.
 ///

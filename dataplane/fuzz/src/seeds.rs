@@ -17,6 +17,8 @@ const GATEWAY: Address = [169, 254, 1, 1];
 const ROUTER: Address = [10, 244, 1, 1];
 const SERVICE: Address = [10, 96, 0, 10];
 const EMPTY_SERVICE: Address = [10, 96, 0, 11];
+/// Has endpoints for pods only.
+const PODS_SERVICE: Address = [10, 96, 0, 12];
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -178,6 +180,14 @@ pub fn all() -> Vec<(&'static str, Vec<Step>)> {
             ]
         }),
         ("no_endpoints", vec![at(first, tcp(POD[0], 1000, EMPTY_SERVICE, 80, SYN))]),
+        (
+            "origins",
+            vec![
+                at(first, tcp(POD[0], 1000, PODS_SERVICE, 80, SYN)),
+                at(HOST, tcp(NODE, 1000, PODS_SERVICE, 80, SYN)),
+                at(UPLINK, tcp([9, 9, 9, 9], 1000, PODS_SERVICE, 80, SYN)),
+            ],
+        ),
         ("no_service", vec![at(first, tcp(POD[0], 1000, SERVICE, 82, SYN)), at(first, ping(POD[0], SERVICE))]),
         ("arp", vec![arp(first, 1, GATEWAY), arp(first, 1, POD[1]), arp(first, 2, GATEWAY), arp(UPLINK, 1, GATEWAY)]),
         (

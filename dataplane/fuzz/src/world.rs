@@ -14,7 +14,10 @@ use shunt_dataplane::{
     packet::{BATCH, Batch},
     pipeline::{Env, Pipeline},
     snapshot::Snapshot,
-    spec::{Backend, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via, VtepSpec, VxlanSpec},
+    spec::{
+        Backend, ForwardingSpec, Otherwise, PortId, PortRole, PortSpec, RouteSpec, Rule, ServiceSpec, Via, VtepSpec,
+        VxlanSpec,
+    },
     tables::Conntrack,
     time::Now,
     verdict::{Answer, DropReason, Verdict},
@@ -76,11 +79,9 @@ fn spec(which: usize) -> ForwardingSpec {
     let route = |prefix: &str, via| RouteSpec { prefix: prefix.parse().expect("a prefix"), via };
     let to = |port| Via::Port { port: PortId(port), mac: station(port) };
     let native = |mac| Via::Gateway { port: PortId(UPLINK), mac };
-    let service = |vip: [u8; 4], port, protocol, backends: &[([u8; 4], u16)]| ServiceSpec {
-        vip: vip.into(),
-        port,
-        protocol,
-        backends: backends.iter().map(|&(address, port)| Backend { address: address.into(), port }).collect(),
+    let service = |vip: [u8; 4], port, protocol, backends: &[([u8; 4], u16)]| {
+        let endpoint = |&(address, port): &([u8; 4], u16)| Backend { address: address.into(), port }.into();
+        ServiceSpec::simple(vip.into(), port, protocol, backends.iter().map(endpoint).collect())
     };
     let web = [([10, 244, 1, 10], 8080), ([10, 244, 1, 11], 8080), ([10, 244, 2, 10], 8080)];
     ForwardingSpec {
@@ -109,9 +110,15 @@ fn spec(which: usize) -> ForwardingSpec {
             service([10, 96, 0, 10], 81, Protocol::Tcp, &web[which..]),
             service([10, 96, 0, 10], 53, Protocol::Udp, &web[which..]),
             service([10, 96, 0, 11], 80, Protocol::Tcp, &[]),
+            ServiceSpec {
+                from_node: Rule { otherwise: Otherwise::Drop, ..Rule::default() },
+                from_outside: Rule::default(),
+                ..service([10, 96, 0, 12], 80, Protocol::Tcp, &web)
+            },
         ],
         gateway: Some([169, 254, 1, 1].into()),
         router: Some([10, 244, 1, 1].into()),
+        pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],
         service_cidrs: vec!["10.96.0.0/16".parse().expect("a prefix")],
     }
 }

@@ -4,6 +4,7 @@ use crate::{
     flow::FiveTuple,
     packet::{Batch, Meta},
     pipeline::Env,
+    spec::Otherwise,
     stages::track,
     tables::{
         ServiceIndex,
@@ -57,7 +58,11 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, errors: &mut Errors, env: &
 /// Chooses a backend and notes the reply key. Returns its hash.
 #[inline]
 fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<u64, DropReason> {
-    let backend = env.snapshot.services.select(service, meta.hash).ok_or(DropReason::NoBackend)?;
+    let choice = env.snapshot.services.choice(service, env.snapshot.origin(meta.in_port, meta.src()));
+    let backend = choice.select(meta.hash).ok_or(match choice.otherwise {
+        Otherwise::Refuse => DropReason::NoBackend,
+        Otherwise::Drop => DropReason::NoLocalBackend,
+    })?;
     let forward = FiveTuple::from_words(meta.key);
     let translated = FiveTuple { dst: backend.address.into(), dst_port: backend.port, ..forward };
     if translated.dst == forward.src {

@@ -9,11 +9,13 @@ pub mod conntrack;
 pub mod fib;
 pub(crate) mod hash;
 pub mod maglev;
+pub mod prefixes;
 pub mod service;
 pub mod vtep;
 
 pub use conntrack::Conntrack;
 pub use fib::Fib;
 pub use maglev::Maglev;
-pub use service::{ServiceIndex, ServiceTable};
+pub use prefixes::Prefixes;
+pub use service::{Origin, ServiceIndex, ServiceTable};
 pub use vtep::VtepTable;

@@ -1,11 +1,11 @@
 //! `[memory]`: the cluster that an engine in this process is told, so that a profile can be run without a network.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use ipnet::Ipv4Net;
 use shunt_dataplane::{
     net::Protocol as Transport,
-    spec::{Backend, ServiceSpec},
+    spec::{Backend, Endpoint, ServiceSpec},
 };
 
 use super::file::{self, MemoryPort, Protocol};
@@ -66,16 +66,15 @@ fn services(path: &str, entry: &file::Service) -> Result<Vec<ServiceSpec>, Strin
             format!("{path}.addresses: '{}' is neither an IPv4 address nor a range of them", entry.addresses)
         })
     };
-    let mut backends = Vec::new();
+    let mut endpoints = Vec::new();
     for (i, text) in entry.backends.iter().enumerate() {
         let backend = text.rsplit_once(':').and_then(|(address, port)| {
-            Some(Backend { address: address.parse().ok()?, port: port.parse().ok().filter(|port| *port > 0)? })
+            let port = port.parse().ok().filter(|port| *port > 0)?;
+            Some(Endpoint::from(Backend { address: address.parse().ok()?, port }))
         });
-        backends.push(backend.ok_or_else(|| format!("{path}.backends[{i}]: '{text}' is not address:port"))?);
+        endpoints.push(backend.ok_or_else(|| format!("{path}.backends[{i}]: '{text}' is not address:port"))?);
     }
-    let backends: std::sync::Arc<[Backend]> = backends.into();
+    let endpoints: Arc<[Endpoint]> = endpoints.into();
     let vips = address(first)?..=address(last)?;
-    Ok(vips
-        .map(|vip| ServiceSpec { vip: vip.into(), port: entry.port, protocol, backends: backends.clone() })
-        .collect())
+    Ok(vips.map(|vip| ServiceSpec::simple(vip.into(), entry.port, protocol, endpoints.clone())).collect())
 }
