@@ -112,9 +112,7 @@ fn spec(profile: &Profile) -> ForwardingSpec {
         vteps: vteps.collect(),
         routes,
         services: memory.services.clone(),
-        gateway: None,
-        router: None,
-        service_cidrs: Vec::new(),
+        ..ForwardingSpec::default()
     }
 }
 
