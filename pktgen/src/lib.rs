@@ -1,9 +1,13 @@
 //! pktgen: sends known packets into a path, counts and times what comes out, and says what the path can carry.
 #![deny(unsafe_code)]
 
+pub mod cli;
 pub mod clock;
 pub mod compare;
+pub mod dry_run;
+pub mod engine;
 pub mod measure;
+pub mod method;
 pub mod pace;
 pub mod packet;
 pub mod player;
@@ -16,3 +20,4 @@ pub mod rate;
 pub mod report;
 pub mod require;
 pub mod script;
+pub mod session;

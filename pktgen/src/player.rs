@@ -22,11 +22,11 @@ impl Player {
         Player { at, epoch, first_track: lane * script.streams, sequences, script }
     }
 
-    /// Length of the next packet in bytes.
+    /// Length of the next packet in bytes, and its stream.
     #[inline]
-    pub fn next_len(&self) -> usize {
+    pub fn peek(&self) -> (usize, usize) {
         let slot = &self.script.slots[self.at];
-        self.script.templates[slot.template as usize].bytes.len()
+        (self.script.templates[slot.template as usize].bytes.len(), slot.stream as usize)
     }
 
     /// Writes the next packet into `frame`, which has its length.

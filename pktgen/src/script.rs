@@ -81,6 +81,18 @@ impl Script {
         let slots = slots.collect();
         Ok(Script { templates, slots, streams: profile.streams.len(), burst: profile.burst })
     }
+
+    /// Bytes of each stream's packets among `packets` packets from slot `from` on.
+    pub fn bytes(&self, from: usize, packets: u64) -> Vec<u64> {
+        let mut bytes = vec![0; self.streams];
+        let length = self.slots.len() as u64;
+        for (at, slot) in self.slots.iter().enumerate() {
+            let first = (at + self.slots.len() - from) as u64 % length;
+            let times = (packets + length - 1 - first) / length;
+            bytes[slot.stream as usize] += times * self.templates[slot.template as usize].bytes.len() as u64;
+        }
+        bytes
+    }
 }
 
 /// So many slots that every flow of every stream has its turn equally often.

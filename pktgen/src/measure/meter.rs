@@ -57,13 +57,29 @@ pub struct Interval {
     pub bytes: u64,
     /// Latency from when a packet was due.
     pub latency: Histogram,
-    /// Packets that are missing at its end.
-    pub lost: u64,
+    /// One more than the greatest sequence number of each track so far.
+    passed: Vec<u64>,
+    /// Packets that have arrived so far, each once.
+    arrived: u64,
 }
 
 impl Interval {
     fn new() -> Interval {
-        Interval { received: 0, bytes: 0, latency: Histogram::new(STREAM_DIGITS), lost: 0 }
+        Interval { received: 0, bytes: 0, latency: Histogram::new(STREAM_DIGITS), passed: Vec::new(), arrived: 0 }
+    }
+
+    /// Adds what another lane received in the same stretch.
+    pub fn merge(&mut self, other: &Interval) {
+        self.received += other.received;
+        self.bytes += other.bytes;
+        self.latency.merge(&other.latency);
+        self.arrived += other.arrived;
+        self.passed.iter_mut().zip(&other.passed).for_each(|(passed, other)| *passed = (*passed).max(*other));
+    }
+
+    /// Packets passed over and not seen by its end.
+    pub fn lost(&self) -> u64 {
+        self.passed.iter().sum::<u64>().saturating_sub(self.arrived)
     }
 }
 
@@ -135,7 +151,8 @@ impl Meter {
 
     /// Ends a stretch and begins the next one.
     pub fn interval(&mut self) -> Interval {
-        self.current.lost = self.tracks.iter().map(|(track, _)| track.missing()).sum();
+        self.current.passed = self.tracks.iter().map(|(track, _)| track.passed()).collect();
+        self.current.arrived = self.arrived();
         std::mem::replace(&mut self.current, Interval::new())
     }
 }

@@ -54,9 +54,9 @@ impl Track {
         Arrival::Reordered
     }
 
-    /// Numbers passed over and not seen since.
-    pub fn missing(&self) -> u64 {
-        self.next - self.arrived
+    /// One more than the greatest number seen.
+    pub fn passed(&self) -> u64 {
+        self.next
     }
 
     /// Packets that arrived, each once.
@@ -89,7 +89,7 @@ mod tests {
         let kinds: Vec<_> = [0, 1, 4, 2, 2, 4, 3, 7].into_iter().map(|n| track.arrive(n)).collect();
         use Arrival::*;
         assert_eq!(kinds, [InOrder, InOrder, InOrder, Reordered, Duplicate, Duplicate, Reordered, InOrder]);
-        assert_eq!((track.arrived(), track.missing()), (6, 2));
+        assert_eq!((track.arrived(), track.passed()), (6, 8));
     }
 
     #[test]
@@ -101,7 +101,7 @@ mod tests {
         assert_eq!(track.arrive(0), Arrival::InOrder);
         assert_eq!(track.arrive(u32::MAX), Arrival::Duplicate);
         assert_eq!(track.arrive(100_000), Arrival::InOrder);
-        assert_eq!(track.missing(), 99_999);
+        assert_eq!(track.passed() - track.arrived(), 99_999);
         assert_eq!(track.arrive(100_000 - 1), Arrival::Reordered);
     }
 
