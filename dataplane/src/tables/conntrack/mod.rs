@@ -331,13 +331,19 @@ impl Conntrack {
         let _ = word.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Forgets the flow at `slot`, if it is still the one that `hit` described.
-    pub fn remove(&self, hit: &Hit) {
+    /// Forgets the flow that `hit` described, if it is still there. True if this call did it.
+    pub fn remove(&self, hit: &Hit) -> bool {
         let words = &self.entries[hit.slot.entry() as usize].0;
         let version = words[VERSION].load(Ordering::Acquire);
-        if incarnation(version) == hit.activity >> 8 & ((1 << INCARNATION_BITS) - 1) {
-            self.remove_version(hit.slot.entry(), version);
-        }
+        incarnation(version) == hit.activity >> 8 & ((1 << INCARNATION_BITS) - 1)
+            && self.remove_version(hit.slot.entry(), version)
+    }
+
+    /// Forgets a flow that was read before. True if it was still there and this call removed it.
+    pub fn forget(&self, flow: &Flow) -> bool {
+        let key = flow.forward.to_words();
+        let hit = self.find(key, self.hash(key)).filter(|hit| hit.other == flow.reply.to_words());
+        hit.is_some_and(|hit| self.remove(&hit))
     }
 
     /// Forgets an entry if its version is still `version`. True if this call did it.
