@@ -15,7 +15,10 @@ use crate::world::{
 
 const ROUTER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The services' addresses.
 const VIPS: [Ipv4Addr; 3] = [Ipv4Addr::new(10, 96, 0, 10), Ipv4Addr::new(10, 96, 0, 11), Ipv4Addr::new(10, 96, 0, 12)];
+
+mod translated;
 
 /// Checks one packet's end.
 ///
@@ -141,6 +144,8 @@ fn forwarded(received: &Received, out: &Ipv4Packet<&[u8]>) {
     let checksum = match packet.next_header() {
         IpProtocol::Tcp if !is_fragment(packet) => 16,
         IpProtocol::Udp if !is_fragment(packet) => 6,
+        IpProtocol::Tcp | IpProtocol::Udp if translated => return translated::fragment(packet, out),
+        IpProtocol::Icmp if translated => return translated::error(packet, out),
         _ => {
             assert!(!translated && before == after, "what has no ports is left alone");
             return;
@@ -149,9 +154,9 @@ fn forwarded(received: &Received, out: &Ipv4Packet<&[u8]>) {
     let ports = |l4: &[u8]| ([l4[0], l4[1]], [l4[2], l4[3]]);
     let ((src, dst), (new_src, new_dst)) = (ports(before), ports(after));
     if translated {
-        let request = VIPS.contains(&packet.dst_addr()) && packet.src_addr() == out.src_addr() && src == new_src;
-        let reply = VIPS.contains(&out.src_addr()) && packet.dst_addr() == out.dst_addr() && dst == new_dst;
-        assert!(request || reply, "{packet} became {out}");
+        translated::one_end(packet, out);
+        let request = VIPS.contains(&packet.dst_addr());
+        assert!(if request { src == new_src } else { dst == new_dst }, "{packet} became {out}");
     } else {
         assert_eq!((src, dst), (new_src, new_dst));
     }

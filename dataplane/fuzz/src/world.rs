@@ -2,6 +2,7 @@
 
 use std::{
     cell::RefCell,
+    collections::HashMap,
     net::Ipv4Addr,
     sync::{Arc, LazyLock},
 };
@@ -9,7 +10,7 @@ use std::{
 use shunt_dataplane::{
     counters::{Counter, WorkerCounters},
     flow::FlowSeed,
-    io::{FramePool, MAX_FRAME_LEN},
+    io::{FRAME_SIZE, Frame, FramePool, MAX_FRAME_LEN},
     net::{MacAddr, Protocol},
     packet::{BATCH, Batch},
     pipeline::{Env, Pipeline},
@@ -18,7 +19,7 @@ use shunt_dataplane::{
         Backend, ForwardingSpec, Otherwise, PortId, PortRole, PortSpec, RouteSpec, Rule, ServiceSpec, Via, VtepSpec,
         VxlanSpec,
     },
-    tables::Conntrack,
+    tables::{Conntrack, Recent},
     time::Now,
     verdict::{Answer, DropReason, Verdict},
 };
@@ -132,9 +133,10 @@ static SNAPSHOTS: LazyLock<[Arc<Snapshot>; 2]> = LazyLock::new(|| {
 pub type End = (Verdict, Vec<u8>);
 
 thread_local! {
-    /// A pool's memory is never given back, so one serves all scripts. The counters are merely large.
+    /// A pool's memory is never given back, so one serves all scripts, with room for a batch and for what waits. The
+    /// counters are merely large.
     static REUSED: RefCell<(FramePool, WorkerCounters)> =
-        RefCell::new((FramePool::on_heap(BATCH as u32), WorkerCounters::default()));
+        RefCell::new((FramePool::on_heap(2 * BATCH as u32), WorkerCounters::default()));
 }
 
 /// Runs a script and checks every packet and every count.
@@ -148,15 +150,22 @@ pub fn run(steps: Vec<Step>) -> Vec<End> {
             counters,
             batch: Batch::new(),
             sent: Vec::new(),
+            received: HashMap::new(),
             pipeline: Pipeline::new(7),
             // So small that scripts can fill it.
             conntrack: Conntrack::new(4, FlowSeed::from_number(7)),
+            fragments: Recent::new(4, FlowSeed::from_number(7)),
             snapshot: SNAPSHOTS[0].clone(),
             now: Now(1_000_000_000_000),
             ends: Vec::new(),
         };
         steps.into_iter().for_each(|step| node.step(step));
         node.burst();
+        // Longer than any fragment waits.
+        node.now.0 += 10_000_000_000;
+        while !node.received.is_empty() {
+            node.burst();
+        }
         assert!(node.conntrack.in_use() <= node.conntrack.capacity());
         node.ends
     })
@@ -167,8 +176,11 @@ struct Node<'a> {
     counters: &'a WorkerCounters,
     batch: Batch,
     sent: Vec<(u16, Vec<u8>)>,
+    /// What was received into the frames in hand, by the frame's place in memory.
+    received: HashMap<usize, (u16, Vec<u8>)>,
     pipeline: Pipeline,
     conntrack: Conntrack,
+    fragments: Recent,
     snapshot: Arc<Snapshot>,
     now: Now,
     ends: Vec<End>,
@@ -207,24 +219,30 @@ impl Node<'_> {
 
     fn burst(&mut self) {
         let mut expected = self.counted();
-        for (port, bytes) in &self.sent {
-            let mut frame = self.pool.take().expect("the pool holds a batch");
-            assert!(frame.fill(bytes));
+        for (port, bytes) in self.sent.drain(..) {
+            let mut frame = self.pool.take().expect("the pool holds a batch and what waits");
+            assert!(frame.fill(&bytes));
+            self.received.insert(chunk(&frame), (port, bytes));
             self.batch.frames.push(frame);
-            self.batch.received_on(PortId(*port));
+            self.batch.received_on(PortId(port));
         }
-        let (snapshot, conntrack, now) = (&*self.snapshot, &self.conntrack, self.now);
-        self.pipeline.run(&mut self.batch, &Env { snapshot, conntrack, counters: self.counters, now });
+        let (snapshot, conntrack, fragments, now) = (&*self.snapshot, &self.conntrack, &self.fragments, self.now);
+        self.pipeline.run(&mut self.batch, &Env { snapshot, conntrack, fragments, counters: self.counters, now });
 
         let metas = self.batch.metas.drain(..).map(|meta| meta.verdict());
-        for ((frame, verdict), (port, sent)) in self.batch.frames.drain(..).zip(metas).zip(self.sent.drain(..)) {
+        for (frame, verdict) in self.batch.frames.drain(..).zip(metas) {
+            let (port, sent) = self.received.remove(&chunk(&frame)).expect("a packet ends once");
             oracle::check(port, &sent, verdict, frame.bytes());
             expected[usize::from(port) * FATES + fate(verdict)] += 1;
             let leaves = !matches!(verdict, Verdict::Drop(_));
             self.ends.push((verdict, if leaves { frame.bytes().to_vec() } else { Vec::new() }));
             self.pool.give(frame);
         }
-        assert_eq!(self.pool.free(), self.pool.capacity(), "frames are missing");
+        assert_eq!(self.received.len(), self.pipeline.held.len(), "who has not met its end waits");
+        let in_hand = self.received.len() as u32;
+        assert_eq!(self.pool.free() + in_hand, self.pool.capacity(), "frames are missing");
+        let held = |port| self.counters.port(PortId(port)).held.get();
+        assert_eq!([UPLINK, PODS[0], PODS[1], HOST].map(held).iter().sum::<u64>(), in_hand.into(), "and is counted");
         assert_eq!(self.counted(), expected, "not every packet was counted, once");
         self.now.0 += 1_000_000;
     }
@@ -239,6 +257,11 @@ impl Node<'_> {
         }
         counted
     }
+}
+
+/// The chunk a frame is, by its place in memory.
+fn chunk(frame: &Frame) -> usize {
+    frame.bytes().as_ptr() as usize / FRAME_SIZE
 }
 
 const FATES: usize = 2 + Answer::ALL.len() + DropReason::ALL.len();

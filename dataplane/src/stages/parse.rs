@@ -15,9 +15,11 @@ const IP: usize = ethernet::HEADER_LEN;
 
 /// Decapsulates what comes over the overlay and parses every packet.
 ///
+/// Returns the flags of all packets together, by which the pipeline knows whether there is anything unusual among them.
 /// Not inlined, as no stage is: each then has the registers to itself.
 #[inline(never)]
-pub fn run(batch: &mut Batch, snapshot: &Snapshot) {
+pub fn run(batch: &mut Batch, snapshot: &Snapshot) -> u8 {
+    let mut flags = 0;
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         let port = snapshot.port(meta.in_port);
         if let Err(reason) = decap_and_parse(frame, meta, port, snapshot) {
@@ -26,7 +28,9 @@ pub fn run(batch: &mut Batch, snapshot: &Snapshot) {
                 reason => Verdict::Drop(reason),
             });
         }
+        flags |= meta.flags;
     }
+    flags
 }
 
 #[inline(always)]
@@ -99,8 +103,11 @@ fn parse(frame: &mut Frame, meta: &mut Meta, station: MacAddr, unfinished: bool)
         let l4 = bytes[l4_at..end].first_chunk::<{ tcp::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
         ports = be32(l4, 0);
         meta.tcp_flags = l4[tcp::FLAGS];
-    } else if protocol == ipv4::ICMP && end < l4_at + icmpv4::HEADER_LEN {
-        return Err(DropReason::BadL4Header);
+    } else if protocol == ipv4::ICMP {
+        let l4 = bytes[l4_at..end].first_chunk::<{ icmpv4::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
+        if icmpv4::follows_a_flow(l4[0]) {
+            meta.flags |= Meta::ICMP_ERROR;
+        }
     }
     meta.ip_header_len = header_len as u8;
     meta.key = [u64::from(src) << 32 | u64::from(dst), u64::from(ports) << 32 | u64::from(protocol)];

@@ -5,12 +5,13 @@ use crate::{
     packet::{Batch, Meta},
     pipeline::Env,
     spec::Otherwise,
-    stages::track,
+    stages::{select, track},
     tables::{
         ServiceIndex,
         conntrack::{FlowState, InsertError},
     },
     verdict::{Answer, DropReason, Verdict},
+    wire::{ipv4, tcp},
 };
 
 /// How often an insert that met another worker's is tried again before the packet is dropped. The other worker needs
@@ -58,8 +59,11 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, errors: &mut Errors, env: &
 /// Chooses a backend and notes the reply key. Returns its hash.
 #[inline]
 fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<u64, DropReason> {
+    if meta.protocol() == ipv4::TCP && !meta.has(Meta::FRAGMENT) && !may_open(meta.tcp_flags) {
+        return Err(DropReason::OutOfState);
+    }
     let choice = env.snapshot.services.choice(service, env.snapshot.origin(meta.in_port, meta.src()));
-    let backend = choice.select(meta.hash).ok_or(match choice.otherwise {
+    let backend = select::backend(meta, choice).ok_or(match choice.otherwise {
         Otherwise::Refuse => DropReason::NoBackend,
         Otherwise::Drop => DropReason::NoLocalBackend,
     })?;
@@ -74,11 +78,19 @@ fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<u64, Drop
     Ok(reply_hash)
 }
 
+/// True for the TCP flags of a packet that begins a connection or may be of one that the switch knew before it was
+/// restarted. (Linux's connection tracking takes up the same, but for the FIN.)
+fn may_open(tcp_flags: u8) -> bool {
+    matches!(tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN), tcp::SYN | tcp::ACK | FIN_ACK)
+}
+
+const FIN_ACK: u8 = tcp::FIN | tcp::ACK;
+
 /// Puts the flow into the table, or follows it if it was put there meanwhile.
 #[inline]
 fn open(meta: &mut Meta, reply_hash: u64, env: &Env) -> Result<(), DropReason> {
     let (generation, now) = (env.snapshot.generation, env.now.seconds());
-    let state = FlowState::first(meta.protocol(), meta.tcp_flags);
+    let state = FlowState::first(meta.protocol());
     let keys = [(meta.key, meta.hash), (meta.other, reply_hash)];
     let next_hops = [(meta.other[0] >> 32) as u32, meta.src()].map(|address| env.snapshot.fib.lookup(address));
     for _ in 0..TRIES {
@@ -100,6 +112,7 @@ fn open(meta: &mut Meta, reply_hash: u64, env: &Env) -> Result<(), DropReason> {
                 std::hint::spin_loop();
             }
             Err(InsertError::ReplyInUse) => return Err(DropReason::ReplyInUse),
+            Err(InsertError::Full) if env.conntrack.make_room() => env.counters.flows_gave_way.add(1),
             Err(InsertError::Full) => return Err(DropReason::ConntrackFull),
         }
     }

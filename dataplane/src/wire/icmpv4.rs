@@ -20,8 +20,14 @@ const MTU: usize = 6;
 pub const ECHO_REPLY: u8 = 0;
 /// Type: destination unreachable.
 pub const UNREACHABLE: u8 = 3;
+/// Code of unreachable: fragmentation needed, and not allowed.
+pub const FRAGMENTATION_NEEDED: u8 = 4;
 /// Type: echo request.
 pub const ECHO_REQUEST: u8 = 8;
+/// Type: time exceeded.
+pub const TIME_EXCEEDED: u8 = 11;
+/// Type: parameter problem.
+pub const PARAMETER_PROBLEM: u8 = 12;
 
 /// Bytes of the offending packet that an error carries at most, so that the error's packet stays within 576 bytes
 /// (RFC 1812, section 4.3.2.3).
@@ -45,8 +51,8 @@ impl Error {
         match self {
             Error::NetUnreachable => [UNREACHABLE, 0],
             Error::PortUnreachable => [UNREACHABLE, 3],
-            Error::FragmentationNeeded(_) => [UNREACHABLE, 4],
-            Error::TimeExceeded => [11, 0],
+            Error::FragmentationNeeded(_) => [UNREACHABLE, FRAGMENTATION_NEEDED],
+            Error::TimeExceeded => [TIME_EXCEEDED, 0],
         }
     }
 
@@ -68,6 +74,13 @@ impl Error {
 /// True for messages about which no error may be sent (RFC 1122, section 3.2.2): all but queries.
 pub fn is_error(kind: u8) -> bool {
     !matches!(kind, ECHO_REPLY | ECHO_REQUEST | 13..=18)
+}
+
+/// True for the errors that are translated with the flow of the packet they quote (RFC 5508, section 7.1: hard and soft
+/// errors alike). A redirect is for one link and a source quench is obsolete (RFC 6633): neither is.
+#[inline(always)]
+pub fn follows_a_flow(kind: u8) -> bool {
+    matches!(kind, UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM)
 }
 
 /// Turns an echo request into its reply, in place; false if the message is none, or damaged.

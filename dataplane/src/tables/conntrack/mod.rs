@@ -26,6 +26,7 @@
 
 mod free;
 mod insert;
+mod pressure;
 mod state;
 
 pub use insert::InsertError;
@@ -66,6 +67,8 @@ pub struct Conntrack {
     free: FreeList,
     /// Keys in their second pair of buckets. Counted before the key is put there.
     displaced: AtomicU32,
+    /// Where the search for an entry that may give way goes on.
+    hand: AtomicU32,
     seed: FlowSeed,
 }
 
@@ -172,6 +175,7 @@ impl Conntrack {
             entries: Arena::new(capacity as usize),
             free: FreeList::new(),
             displaced: AtomicU32::new(0),
+            hand: AtomicU32::new(0),
             seed,
         }
     }
