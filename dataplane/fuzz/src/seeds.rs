@@ -17,6 +17,9 @@ const GATEWAY: Address = [169, 254, 1, 1];
 const ROUTER: Address = [10, 244, 1, 1];
 const SERVICE: Address = [10, 96, 0, 10];
 const EMPTY_SERVICE: Address = [10, 96, 0, 11];
+/// Masquerades the pods, and is for them only.
+const MASQUERADING: Address = [10, 96, 0, 13];
+const OUTSIDE: Address = [9, 9, 9, 9];
 /// Has endpoints for pods only.
 const PODS_SERVICE: Address = [10, 96, 0, 12];
 const ICMP: u8 = 1;
@@ -234,7 +237,7 @@ pub fn all() -> Vec<(&'static str, Vec<Step>)> {
             let again = |port| vec![at(first, tcp(POD[0], port, SERVICE, 80, SYN)), Step::EndBurst];
             (0..12).flat_map(|turn| again(1000 + turn / 6)).collect()
         }),
-        ("reply_in_use", {
+        ("alike", {
             // Two services, and now and then one backend for both. Then the table has to be empty again.
             let open = |port, service| overlay(tcp(REMOTE, port, SERVICE, service, SYN));
             (0..9).flat_map(|port| [open(port, 80), Step::EndBurst, open(port, 81), Step::Wait(4000)]).collect()
@@ -403,14 +406,52 @@ pub fn all() -> Vec<(&'static str, Vec<Step>)> {
                 raw(UPLINK, wrap(&ethernet(OTHER_VTEP, OUR_VTEP, 0x0806, &[0; 28]))),
             ],
         ),
+        ("hairpin", {
+            let open = |pod: usize, port| at(PODS[pod], tcp(POD[pod], port, SERVICE, 80, SYN));
+            let mut steps: Vec<_> = (0..8).flat_map(|port| [open(0, port), Step::EndBurst]).collect();
+            steps.extend([61_000, 61_001].map(|port| at(first, tcp(POD[0], 8080, NODE, port, SYN | ACK))));
+            steps.push(Step::Publish(1));
+            steps.extend((0..8).map(|port| open(1, port)));
+            steps
+        }),
+        ("masquerade", {
+            let open = |port| at(first, tcp(POD[0], port, MASQUERADING, 80, SYN));
+            let answer = |port| overlay(tcp(REMOTE, 8080, NODE, port, SYN | ACK));
+            let mut steps: Vec<_> = [1, 2, 3].into_iter().flat_map(|port| [open(port), Step::EndBurst]).collect();
+            steps.extend([answer(61_000), answer(61_001), answer(61_002), Step::EndBurst, Step::Publish(1), open(1)]);
+            steps
+        }),
+        ("source_ranges", vec![at(HOST, tcp(NODE, 1000, MASQUERADING, 80, SYN))]),
+        ("egress", {
+            let mut steps = vec![
+                at(first, udp(POD[0], 1000, OUTSIDE, 53, b"query")),
+                at(first, ping(POD[0], OUTSIDE)),
+                at(first, tcp(POD[0], 1000, OUTSIDE, 80, SYN)),
+                at(first, tcp(POD[0], 1001, OUTSIDE, 80, RST)),
+                // Replies to nobody; the second one's identifier is the number of a request.
+                at(first, ip(ICMP, POD[0], OUTSIDE, b"\0\0\0\0\0\x01\0\x01")),
+                at(first, ip(ICMP, POD[0], OUTSIDE, b"\0\0\0\0\0\x08\0\x01")),
+                Step::EndBurst,
+            ];
+            for port in [61_000u16, 61_001] {
+                let id = port.to_be_bytes();
+                let pong = [&[0, 0, 0, 0][..], &id, b"\0\x01ping"].concat();
+                steps.extend([
+                    at(UPLINK, udp(OUTSIDE, 53, UNDERLAY.octets(), port, b"answer")),
+                    at(UPLINK, ip(ICMP, OUTSIDE, UNDERLAY.octets(), &pong)),
+                    at(UPLINK, tcp(OUTSIDE, 80, UNDERLAY.octets(), port, SYN | ACK)),
+                ]);
+            }
+            steps
+        }),
         (
-            "hairpin",
+            "from_outside",
             vec![
-                at(first, tcp(POD[0], 1000, SERVICE, 80, SYN)),
-                at(second, tcp(POD[1], 1000, SERVICE, 80, SYN)),
-                at(first, tcp(POD[0], 1001, SERVICE, 80, SYN)),
-                at(first, tcp(POD[0], 1002, SERVICE, 80, SYN)),
+                at(UPLINK, tcp(OUTSIDE, 1000, POD[0], 80, SYN)),
+                Step::EndBurst,
+                at(first, tcp(POD[0], 80, OUTSIDE, 1000, SYN | ACK)),
             ],
         ),
+        ("to_the_node", vec![native(UNDERLAY.octets()), Step::Publish(1), native(UNDERLAY.octets())]),
     ]
 }

@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     net::Ipv4Addr,
+    ops::RangeInclusive,
     sync::{Arc, LazyLock},
 };
 
@@ -16,8 +17,8 @@ use shunt_dataplane::{
     pipeline::{Env, Pipeline},
     snapshot::Snapshot,
     spec::{
-        Backend, ForwardingSpec, Otherwise, PortId, PortRole, PortSpec, RouteSpec, Rule, ServiceSpec, Via, VtepSpec,
-        VxlanSpec,
+        Backend, ForwardingSpec, MasqueradeSpec, Otherwise, PortId, PortRole, PortSpec, RouteSpec, Rule, ServiceSpec,
+        Via, VtepSpec, VxlanSpec,
     },
     tables::{Conntrack, Recent},
     time::Now,
@@ -58,6 +59,10 @@ pub const OTHER_VTEP: MacAddr = MacAddr([2, 0, 0, 0, 3, 2]);
 pub const UNDERLAY: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
 /// The other VTEP's address on the underlay.
 pub const OTHER_UNDERLAY: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 2);
+/// The node's address on the overlay.
+pub const OVERLAY: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 0);
+/// The masquerade ports.
+pub const MASQUERADE: RangeInclusive<u16> = 61_000..=61_001;
 /// The longest IP packet on any port.
 pub const MTU: u16 = 1500;
 /// The longest IP packet over the overlay.
@@ -85,6 +90,10 @@ fn spec(which: usize) -> ForwardingSpec {
         ServiceSpec::simple(vip.into(), port, protocol, backends.iter().map(endpoint).collect())
     };
     let web = [([10, 244, 1, 10], 8080), ([10, 244, 1, 11], 8080), ([10, 244, 2, 10], 8080)];
+    let remote = service([10, 96, 0, 13], 80, Protocol::Tcp, &web[2..]);
+    // Where flows leave the cluster, and how they do.
+    let kept = vec!["10.245.0.0/24".parse().expect("a prefix")];
+    let masquerade = MasqueradeSpec { overlay: OVERLAY, underlay: UNDERLAY, ports: MASQUERADE, egress: Some(kept) };
     ForwardingSpec {
         ports: vec![
             port(UPLINK, PortRole::Uplink),
@@ -105,7 +114,7 @@ fn spec(which: usize) -> ForwardingSpec {
             route("10.9.0.0/16", Via::Unreachable),
             route("8.0.0.0/6", native(Some(ROUTER))),
         ],
-        // The second snapshot has lost a backend of each service.
+        // The second snapshot has lost a backend of each service, and masquerade.
         services: vec![
             service([10, 96, 0, 10], 80, Protocol::Tcp, &web[which..]),
             service([10, 96, 0, 10], 81, Protocol::Tcp, &web[which..]),
@@ -116,9 +125,15 @@ fn spec(which: usize) -> ForwardingSpec {
                 from_outside: Rule::default(),
                 ..service([10, 96, 0, 12], 80, Protocol::Tcp, &web)
             },
+            ServiceSpec {
+                from_pods: Rule { masquerade: true, ..remote.from_pods.clone() },
+                sources: [[10, 244, 1, 10], [10, 244, 1, 11]].map(|address| Ipv4Addr::from(address).into()).into(),
+                ..remote
+            },
         ],
         gateway: Some([169, 254, 1, 1].into()),
         router: Some([10, 244, 1, 1].into()),
+        masquerade: (which == 0).then_some(masquerade),
         pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],
         service_cidrs: vec!["10.96.0.0/16".parse().expect("a prefix")],
     }

@@ -86,7 +86,7 @@ impl Default for Held {
 #[cold]
 pub fn run(batch: &mut Batch, held: &mut Held, env: &Env) {
     // As in the track stage: then nothing needs ports.
-    let needed = !env.snapshot.services.is_empty() || env.conntrack.in_use() != 0;
+    let needed = env.snapshot.tracks || env.conntrack.in_use() != 0;
     let mut at = 0;
     while needed && at < batch.len() {
         let (frame, meta) = (&batch.frames[at], &mut batch.metas[at]);

@@ -47,8 +47,9 @@ fn decap_and_parse(
             Some(overlay) if meta.has(Meta::DECAPSULATED) => station = overlay.mac,
             Some(overlay) => {
                 parse(frame, meta, station, port.unfinished_checksums)?;
-                // To our VTEP, and yet no VXLAN.
-                return if meta.dst() == overlay.local { Err(DropReason::NotVxlan) } else { Ok(()) };
+                // To our VTEP, and yet no VXLAN: an answer to a masqueraded flow, or nothing that we take.
+                let is_stray = meta.dst() == overlay.local && snapshot.masquerade.is_none();
+                return if is_stray { Err(DropReason::NotVxlan) } else { Ok(()) };
             }
             None => {}
         }
@@ -93,7 +94,7 @@ fn parse(frame: &mut Frame, meta: &mut Meta, station: MacAddr, unfinished: bool)
     if is_martian(src) {
         return Err(DropReason::MartianSource);
     }
-    let mut ports = 0;
+    let (mut ports, mut echo) = (0, 0);
     if be16(ip, ipv4::FRAGMENT) & ipv4::FRAGMENTED != 0 {
         meta.flags |= Meta::FRAGMENT;
     } else if protocol == ipv4::UDP {
@@ -108,9 +109,10 @@ fn parse(frame: &mut Frame, meta: &mut Meta, station: MacAddr, unfinished: bool)
         if icmpv4::follows_a_flow(l4[0]) {
             meta.flags |= Meta::ICMP_ERROR;
         }
+        echo = icmpv4::echo_ports(l4);
     }
     meta.ip_header_len = header_len as u8;
-    meta.key = [u64::from(src) << 32 | u64::from(dst), u64::from(ports) << 32 | u64::from(protocol)];
+    meta.key = [u64::from(src) << 32 | u64::from(dst), u64::from(ports | echo) << 32 | u64::from(protocol)];
     // Ethernet pads short packets; the padding is not forwarded.
     frame.set_len(end);
     if unfinished && ports != 0 {

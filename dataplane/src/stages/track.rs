@@ -18,7 +18,7 @@ pub type Slots = [Option<Slot>; BATCH];
 /// overlap: first all buckets are asked for, then all entries, then all are read.
 #[inline(never)]
 pub fn run(batch: &mut Batch, slots: &mut Slots, env: &Env) {
-    if env.snapshot.services.is_empty() && env.conntrack.in_use() == 0 {
+    if !env.snapshot.tracks && env.conntrack.in_use() == 0 {
         return;
     }
     for meta in &mut batch.metas {
@@ -105,8 +105,10 @@ pub fn revalidate(key: Key, hit: &Hit, env: &Env) -> Result<u32, Stale> {
         Direction::Forward => (key, hit.other),
         Direction::Reply => (hit.other, key),
     };
-    if key[1] as u8 == ipv4::UDP {
-        let backend = backend(reply);
+    // A flow whose destination is not translated has no backend to lose.
+    let backend = backend(reply);
+    let has_backend = Ipv4Addr::from(forward[0] as u32) != backend.address || (forward[1] >> 32) as u16 != backend.port;
+    if key[1] as u8 == ipv4::UDP && has_backend {
         let service = env.snapshot.services.lookup(forward[0] as u32, (forward[1] >> 32) as u16, ipv4::UDP);
         if !service.is_some_and(|service| env.snapshot.services.has_backend(service, backend)) {
             return Err(Stale);

@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::{hash::Hasher, maglev::Maglev};
+use super::{Prefixes, hash::Hasher, maglev::Maglev};
 use crate::spec::{Affinity, Backend, Endpoint, Otherwise, Rule, Scheduler, ServiceSpec};
 
 /// Keys in one line: five of 8 bytes and five indices of 4 bytes are 60 bytes.
@@ -46,6 +46,8 @@ pub struct Service {
     turn: AtomicU32,
     /// By [`Origin`].
     choices: [Choice; 3],
+    /// Who may use it; empty: everybody.
+    sources: Prefixes,
 }
 
 impl Service {
@@ -53,6 +55,12 @@ impl Service {
     #[inline]
     pub fn choice(&self, origin: Origin) -> &Choice {
         &self.choices[origin as usize]
+    }
+
+    /// Whether it may be used from `source` (host order).
+    #[inline]
+    pub fn admits(&self, source: u32) -> bool {
+        self.sources.is_empty() || self.sources.contains(source)
     }
 
     /// Counts up with each call, over all workers.
@@ -76,6 +84,8 @@ pub enum Origin {
 #[derive(Clone)]
 pub struct Choice {
     maglev: Maglev,
+    /// The flow's source is replaced.
+    pub masquerade: bool,
     /// What happens if there is no endpoint.
     pub otherwise: Otherwise,
 }
@@ -122,7 +132,8 @@ impl ServiceTable {
                 // Else every update would make the first endpoints' turn come first.
                 let turn = AtomicU32::new(known.map_or(0, |service| service.turn.load(Ordering::Relaxed)));
                 let (affinity, scheduler) = (spec.affinity, spec.scheduler);
-                table.services.push(Service { key, affinity, scheduler, turn, choices });
+                let sources = Prefixes::new(&spec.sources);
+                table.services.push(Service { key, affinity, scheduler, turn, choices, sources });
             }
         }
         table
@@ -217,7 +228,7 @@ fn choices(rules: [&Rule; 3], previous: &[Choice], seed: u64) -> [Choice; 3] {
             Some(choice) => choice.maglev.clone(),
             None => Maglev::build(&rule.endpoints, seed),
         };
-        made[at] = Some(Choice { maglev, otherwise: rule.otherwise });
+        made[at] = Some(Choice { maglev, masquerade: rule.masquerade, otherwise: rule.otherwise });
     }
     made.map(|choice| choice.expect("there is one for each rule"))
 }

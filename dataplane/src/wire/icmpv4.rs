@@ -8,12 +8,14 @@
 //! | data, or the offending packet |  8
 //! ```
 
-use super::{checksum, ipv4, put16};
+use super::{be16, checksum, ipv4, put16};
 
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 8;
 /// Where the checksum starts.
 pub const CHECKSUM: usize = 2;
+/// Where an echo's identifier starts.
+pub const ECHO_ID: usize = 4;
 const MTU: usize = 6;
 
 /// Type: echo reply.
@@ -83,6 +85,18 @@ pub fn follows_a_flow(kind: u8) -> bool {
     matches!(kind, UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM)
 }
 
+/// What an echo has instead of ports, source in the upper half: the one who asks has the identifier, the other one the
+/// number of the request's type. 0 for other messages.
+#[inline]
+pub fn echo_ports(header: &[u8; HEADER_LEN]) -> u32 {
+    let id = u32::from(be16(header, ECHO_ID));
+    match header[..2] {
+        [ECHO_REQUEST, 0] => id << 16 | u32::from(ECHO_REQUEST),
+        [ECHO_REPLY, 0] => u32::from(ECHO_REQUEST) << 16 | id,
+        _ => 0,
+    }
+}
+
 /// Turns an echo request into its reply, in place; false if the message is none, or damaged.
 pub fn answer_echo(message: &mut [u8]) -> bool {
     if message.len() < HEADER_LEN
@@ -135,6 +149,14 @@ mod tests {
         assert_eq!(message[0], ECHO_REPLY);
         assert_eq!(checksum::sum(&message), 0xffff);
         assert!(!answer_echo(&mut message), "a reply is not answered");
+    }
+
+    #[test]
+    fn an_echo_and_its_reply_have_the_same_ports_reversed() {
+        assert_eq!(echo_ports(&[8, 0, 1, 2, 0xab, 0xcd, 0, 1]), 0xabcd_0008);
+        assert_eq!(echo_ports(&[0, 0, 1, 2, 0xab, 0xcd, 0, 1]), 0x0008_abcd);
+        assert_eq!(echo_ports(&[13, 0, 1, 2, 0xab, 0xcd, 0, 1]), 0, "a timestamp is no echo");
+        assert_eq!(echo_ports(&[8, 1, 1, 2, 0xab, 0xcd, 0, 1]), 0, "RFC 792 knows code 0 only");
     }
 
     #[test]

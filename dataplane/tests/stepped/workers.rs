@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use etherparse::{SlicedPacket, TransportSlice};
-use shunt_dataplane::{spec::Backend, verdict::DropReason};
+use shunt_dataplane::verdict::DropReason;
 
 use crate::world::*;
 
@@ -76,11 +76,4 @@ fn idle_flows_expire() {
     }
     assert_eq!(world.switch.conntrack().in_use(), 0);
     assert!(world.ask(udp(CLIENT, to_vip(3000))).is_some());
-}
-
-#[test]
-fn a_client_that_is_its_own_backend_is_dropped_until_it_can_be_masqueraded() {
-    let mut world = World::new(&[Backend { address: CLIENT_IP, port: 8080 }]);
-    assert_eq!(world.ask(udp(CLIENT, to_vip(1000))), None);
-    assert_eq!(world.drops(DropReason::Hairpin), 1);
 }

@@ -27,13 +27,14 @@
 mod free;
 mod insert;
 mod load;
+mod ports;
 mod pressure;
 mod state;
 
 pub use insert::InsertError;
 pub use state::{Direction, FlowState};
 
-use self::{free::FreeList, load::Loads};
+use self::{free::FreeList, load::Loads, ports::Ports};
 use super::arena::{Arena, AtomicU32, Ordering, fence};
 use crate::flow::{FiveTuple, FlowSeed};
 
@@ -76,6 +77,7 @@ pub struct Conntrack {
     /// Where the search for an entry that may give way goes on.
     hand: AtomicU32,
     loads: Loads,
+    ports: Ports,
     seed: FlowSeed,
 }
 
@@ -170,8 +172,8 @@ pub struct Flow {
 }
 
 impl Conntrack {
-    /// A table for `capacity` flows. Memory, taken at once: 64 bytes a flow, and 32 to 64 for its
-    /// slots.
+    /// A table for `capacity` flows. Memory, taken at once: 64 bytes a flow, 32 to 64 for its slots, and at most 2 MiB
+    /// for masquerade ports.
     pub fn new(capacity: u32, seed: FlowSeed) -> Conntrack {
         let capacity = capacity.clamp(1, (1 << 30) - 1);
         // Two keys a flow in buckets of 8, at most half full.
@@ -184,6 +186,7 @@ impl Conntrack {
             displaced: AtomicU32::new(0),
             hand: AtomicU32::new(0),
             loads: Loads::new(capacity),
+            ports: Ports::new(capacity),
             seed,
         }
     }
@@ -360,11 +363,13 @@ impl Conntrack {
             let reply = [words[2].load(Ordering::Relaxed), words[3].load(Ordering::Relaxed)];
             self.loads.of(self.backend_hash(reply)).fetch_sub(1, Ordering::Relaxed);
         }
-        for direction in [Direction::Forward, Direction::Reply] {
+        let keys = [Direction::Forward, Direction::Reply].map(|direction| {
             let at = 2 * direction as usize;
             let key = [words[at].load(Ordering::Relaxed), words[at + 1].load(Ordering::Relaxed)];
             self.unlink(self.hash(key), Slot::new(entry, direction));
-        }
+            key
+        });
+        self.give_back(keys);
         self.free.push(&self.entries, entry);
         true
     }
