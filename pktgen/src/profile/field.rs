@@ -63,6 +63,14 @@ impl<T: Value> Field<T> {
         }
     }
 
+    /// First value, as a number, and how many follow one another, if they do and are taken in order.
+    pub fn range(&self) -> Option<(u32, u64)> {
+        match self.values {
+            Values::Range(first, _) if !self.random => Some((first.number(), self.count())),
+            _ => None,
+        }
+    }
+
     /// Whether a flow's value is drawn by chance.
     pub fn random(&self) -> bool {
         self.random
