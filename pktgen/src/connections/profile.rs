@@ -106,7 +106,7 @@ fn some_body() -> u64 {
 }
 
 fn all_but_privileged() -> PortField {
-    PortField::range(1024, u16::MAX)
+    PortField::spanning(1024, u16::MAX)
 }
 
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {

@@ -59,7 +59,7 @@ impl<T: Value> Field<T> {
     ///
     /// # Panics
     /// If there are none.
-    pub fn range(first: T, last: T) -> Field<T> {
+    pub fn spanning(first: T, last: T) -> Field<T> {
         assert!(first.number() <= last.number(), "a range that ends before it begins");
         Field { values: Values::Range(first, last), random: false }
     }
@@ -69,6 +69,14 @@ impl<T: Value> Field<T> {
         match &self.values {
             Values::Range(first, last) => u64::from(last.number() - first.number()) + 1,
             Values::List(list) => list.len() as u64,
+        }
+    }
+
+    /// First value, as a number, and how many follow one another, if they do and are taken in order.
+    pub fn range(&self) -> Option<(u32, u64)> {
+        match self.values {
+            Values::Range(first, _) if !self.random => Some((first.number(), self.count())),
+            _ => None,
         }
     }
 
