@@ -3,14 +3,16 @@
 //! A pure function of the packets, the snapshot, the connection table, the time and the worker's small state: a
 //! recorded run can be replayed.
 
+use std::mem;
+
 use crate::{
     counters::WorkerCounters,
-    packet::{BATCH, Batch, Meta},
+    packet::{BATCH, Batch, Meta, Run},
     snapshot::Snapshot,
     spec::PortRole,
     stages::{
-        forward, local, parse, route,
-        service::{self, Errors, Opening},
+        forward, local, parse,
+        service::{self, Opening},
         track::{self, Slots},
     },
     tables::Conntrack,
@@ -40,7 +42,6 @@ const ERROR_BURST: u32 = 100;
 pub struct Pipeline {
     slots: Box<Slots>,
     opening: Opening,
-    errors: Errors,
     ip_id: u16,
     error_budget: TokenBucket,
 }
@@ -51,59 +52,63 @@ impl Pipeline {
         Pipeline {
             slots: Box::new([None; BATCH]),
             opening: Vec::with_capacity(BATCH),
-            errors: Vec::with_capacity(BATCH),
             ip_id: seed,
             error_budget: TokenBucket::new(ERRORS_PER_SECOND, ERROR_BURST),
         }
     }
 
-    /// Takes a batch from received frames to verdicts: afterwards no packet is pending.
+    /// Takes a batch from received frames to verdicts: afterwards every packet's fate is sealed.
     #[inline]
     pub fn run(&mut self, batch: &mut Batch, env: &Env) {
-        parse::run(batch, env.snapshot);
+        parse::run(batch, env);
         track::run(batch, &mut self.slots, env);
-        service::run(batch, &mut self.opening, &mut self.errors, env);
-        route::run(batch, env.snapshot);
-        forward::run(batch, &mut self.errors, &mut self.ip_id, env);
-        if !self.errors.is_empty() {
+        service::run(batch, &mut self.opening, env);
+        forward::run(batch, &mut self.ip_id, env);
+        if batch.owes {
             self.answer(batch, env);
         }
-        count(&batch.metas, env);
+        count(batch, env);
     }
 
     /// Sends the switch's own messages instead of the packets they are about.
     #[cold]
     fn answer(&mut self, batch: &mut Batch, env: &Env) {
-        for (at, answer) in self.errors.drain(..) {
-            let (frame, meta) = (&mut batch.frames[usize::from(at)], &mut batch.metas[usize::from(at)]);
+        for (frame, meta) in batch.packets() {
+            let Verdict::Owed(answer) = meta.verdict() else { continue };
             let allowed = answer == Answer::Echo || self.error_budget.take(env.now);
             if !allowed || !local::answer(frame, meta, answer, env.snapshot) {
                 meta.decide(Verdict::Drop(local::unanswered(answer)));
             }
         }
         // The answers are routed like any packet; one that cannot be sent is not answered in its turn.
-        route::run(batch, env.snapshot);
-        forward::run(batch, &mut self.errors, &mut self.ip_id, env);
-        for (at, _) in self.errors.drain(..) {
-            let meta = &mut batch.metas[usize::from(at)];
-            let answer = meta.answer.expect("only answers are left");
-            meta.decide(Verdict::Drop(local::unanswered(answer)));
+        forward::run(batch, &mut self.ip_id, env);
+        for meta in &mut batch.metas {
+            if let Verdict::Owed(_) = meta.verdict() {
+                let answer = meta.answer.expect("only answers are left");
+                meta.decide(Verdict::Drop(local::unanswered(answer)));
+            }
         }
     }
 }
 
-/// Counts every packet's fate at the port it came in on.
+/// Counts every packet's fate at the port it came in on, and notes who shares it.
 #[inline(always)]
-fn count(metas: &[Meta], env: &Env) {
-    for run in metas.chunk_by(|a, b| a.in_port == b.in_port && a.shares_fate_with(b)) {
-        let port = env.counters.port(run[0].in_port);
-        let counter = match run[0].verdict() {
-            Verdict::Tx(out) if env.snapshot.port(out).role == Some(PortRole::Host) => &port.to_host,
-            Verdict::Tx(_) => &port.forwarded,
-            Verdict::Answer(answer, _) => &port.answers[answer as usize],
-            Verdict::Drop(reason) => &port.drops[reason as usize],
-            Verdict::Pending => unreachable!("the forward stage leaves no packet pending"),
-        };
-        counter.add(run.len() as u64);
+fn count(batch: &mut Batch, env: &Env) {
+    let mut runs = mem::take(&mut batch.runs);
+    for (in_port, _, metas) in batch.by_port() {
+        let port = env.counters.port(in_port);
+        for run in metas.chunk_by(Meta::shares_fate_with) {
+            let (verdict, len) = (run[0].verdict(), run.len());
+            let counter = match verdict {
+                Verdict::Tx(out) if env.snapshot.port(out).role == Some(PortRole::Host) => &port.to_host,
+                Verdict::Tx(_) => &port.forwarded,
+                Verdict::Answer(answer, _) => &port.answers[answer as usize],
+                Verdict::Drop(reason) => &port.drops[reason as usize],
+                Verdict::Pending | Verdict::Owed(_) => unreachable!("every packet's fate is sealed"),
+            };
+            counter.add(len as u64);
+            runs.push(Run { verdict, len });
+        }
     }
+    batch.runs = runs;
 }

@@ -11,7 +11,7 @@ use shunt_dataplane::{
     flow::FlowSeed,
     io::{FramePool, MAX_FRAME_LEN},
     net::{MacAddr, Protocol},
-    packet::{BATCH, Batch},
+    packet::{BATCH, Batch, Meta},
     pipeline::{Env, Pipeline},
     snapshot::Snapshot,
     spec::{Backend, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via, VtepSpec, VxlanSpec},
@@ -209,14 +209,15 @@ impl Node<'_> {
         let (snapshot, conntrack, now) = (&*self.snapshot, &self.conntrack, self.now);
         self.pipeline.run(&mut self.batch, &Env { snapshot, conntrack, counters: self.counters, now });
 
-        let metas = self.batch.metas.drain(..).map(|meta| meta.verdict());
-        for ((frame, verdict), (port, sent)) in self.batch.frames.drain(..).zip(metas).zip(self.sent.drain(..)) {
+        let verdicts: Vec<_> = self.batch.metas.iter().map(Meta::verdict).collect();
+        for ((frame, verdict), (port, sent)) in self.batch.frames.drain(..).zip(verdicts).zip(self.sent.drain(..)) {
             oracle::check(port, &sent, verdict, frame.bytes());
             expected[usize::from(port) * FATES + fate(verdict)] += 1;
             let leaves = !matches!(verdict, Verdict::Drop(_));
             self.ends.push((verdict, if leaves { frame.bytes().to_vec() } else { Vec::new() }));
             self.pool.give(frame);
         }
+        self.batch.clear();
         assert_eq!(self.pool.free(), self.pool.capacity(), "frames are missing");
         assert_eq!(self.counted(), expected, "not every packet was counted, once");
         self.now.0 += 1_000_000;
@@ -239,7 +240,7 @@ const FATES: usize = 2 + Answer::ALL.len() + DropReason::ALL.len();
 /// A fate's place among a port's counters.
 fn fate(verdict: Verdict) -> usize {
     match verdict {
-        Verdict::Pending => panic!("a packet was left undecided"),
+        Verdict::Pending | Verdict::Owed(_) => panic!("a packet was left undecided"),
         Verdict::Tx(PortId(port)) => usize::from(port == HOST),
         Verdict::Answer(answer, _) => 2 + answer as usize,
         Verdict::Drop(reason) => 2 + Answer::ALL.len() + reason as usize,

@@ -2,39 +2,30 @@
 
 use crate::{
     packet::Meta,
-    wire::{be16, checksum, ipv4, put16, put32, tcp, udp},
+    wire::{bytes_at, checksum, ipv4, udp},
 };
 
-/// Rewrites the packet (from its IPv4 header on) to the reverse of `meta.other`. Returns what to add to the complement
-/// of the IPv4 header checksum, which is left to the caller, who has more to change.
+/// Rewrites the packet to the reverse of `meta.other`: `ip` is its IPv4 header up to the options, `l4` what comes after
+/// them. All numbers here are in the packet's byte order.
 #[inline(always)]
-pub fn translate(packet: &mut [u8], meta: &Meta) -> u64 {
-    let ([old_addresses, old_ports], [other_addresses, other_ports]) = (meta.key, meta.other);
-    let addresses = other_addresses.rotate_left(32);
-    let ports = (other_ports >> 32) as u32;
-    let ports = ports.rotate_left(16);
+pub fn translate(ip: &mut [u8; ipv4::HEADER_LEN], l4: &mut [u8], meta: &Meta) {
+    let addresses = meta.other[0].rotate_left(32).to_be();
+    let ports = ((meta.other[1] >> 32) as u32).rotate_left(16).to_be();
+    let field = checksum::field(meta.protocol()).unwrap_or(udp::CHECKSUM);
+    let (l4, l4_sum) = l4[..field + 2].split_at_mut(field);
 
-    let change = checksum::delta(words(old_addresses), words(addresses));
-    let l4_change = change + checksum::delta(checksum::halves((old_ports >> 32) as u32), checksum::halves(ports));
-    packet[ipv4::SRC..ipv4::SRC + 8].copy_from_slice(&addresses.to_be_bytes());
+    let change = checksum::delta(u64::from_ne_bytes(bytes_at(ip, ipv4::SRC)), addresses);
+    let sum = checksum::update(u16::from_ne_bytes(bytes_at(ip, ipv4::CHECKSUM)), change);
+    ip[ipv4::CHECKSUM..ipv4::SRC].copy_from_slice(&sum.to_ne_bytes());
+    ip[ipv4::SRC..].copy_from_slice(&addresses.to_ne_bytes());
 
-    let l4 = &mut packet[usize::from(meta.ip_header_len)..];
-    put32(l4, 0, ports);
-    if meta.protocol() == ipv4::TCP {
-        let sum = be16(l4, tcp::CHECKSUM);
-        put16(l4, tcp::CHECKSUM, checksum::update(sum, l4_change));
-    } else {
-        let sum = be16(l4, udp::CHECKSUM);
-        if sum != 0 {
-            let sum = checksum::update(sum, l4_change);
-            // Zero would mean that there is no checksum (RFC 768).
-            put16(l4, udp::CHECKSUM, if sum == 0 { 0xffff } else { sum });
-        }
+    let sum = u16::from_ne_bytes(bytes_at(l4_sum, 0));
+    // A UDP datagram may have none (RFC 768).
+    if sum != 0 || meta.protocol() != ipv4::UDP {
+        let old_ports = u32::from_ne_bytes(bytes_at(l4, 0));
+        let sum = checksum::update(sum, change + checksum::delta_narrow(old_ports, ports));
+        let sum = checksum::as_sent(sum, meta.protocol());
+        l4_sum.copy_from_slice(&sum.to_ne_bytes());
     }
-    change
-}
-
-#[inline(always)]
-fn words(addresses: u64) -> u64 {
-    checksum::halves((addresses >> 32) as u32) + checksum::halves(addresses as u32)
+    l4[..4].copy_from_slice(&ports.to_ne_bytes());
 }

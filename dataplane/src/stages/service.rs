@@ -16,16 +16,13 @@ use crate::{
 /// some tens of nanoseconds.
 const TRIES: u32 = 64;
 
-/// What to answer a packet with, by its index in the batch.
-pub type Errors = Vec<(u16, Answer)>;
-
 /// New flows: the packet's index in the batch, and the hash of the reply key.
 pub type Opening = Vec<(u16, u64)>;
 
 /// Translates the first packet of every flow to a service. In two passes, so that the cache misses of a batch overlap:
 /// first all choose a backend and ask for the bucket of the answers, then all are put into the table.
 #[inline(never)]
-pub fn run(batch: &mut Batch, opening: &mut Opening, errors: &mut Errors, env: &Env) {
+pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env) {
     if env.snapshot.services.is_empty() {
         return;
     }
@@ -38,11 +35,9 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, errors: &mut Errors, env: &
         };
         match choose(meta, service, env) {
             Ok(reply_hash) => opening.push((at as u16, reply_hash)),
-            Err(reason) => {
-                meta.decide(Verdict::Drop(reason));
-                if reason == DropReason::NoBackend {
-                    errors.push((at as u16, Answer::PortUnreachable));
-                }
+            Err(verdict) => {
+                batch.owes |= matches!(verdict, Verdict::Owed(_));
+                meta.decide(verdict);
             }
         }
     }
@@ -56,12 +51,12 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, errors: &mut Errors, env: &
 
 /// Chooses a backend and notes the reply key. Returns its hash.
 #[inline]
-fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<u64, DropReason> {
-    let backend = env.snapshot.services.select(service, meta.hash).ok_or(DropReason::NoBackend)?;
+fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<u64, Verdict> {
+    let backend = env.snapshot.services.select(service, meta.hash).ok_or(Verdict::Owed(Answer::PortUnreachable))?;
     let forward = FiveTuple::from_words(meta.key);
     let translated = FiveTuple { dst: backend.address.into(), dst_port: backend.port, ..forward };
     if translated.dst == forward.src {
-        return Err(DropReason::Hairpin);
+        return Err(Verdict::Drop(DropReason::Hairpin));
     }
     meta.other = translated.reversed().to_words();
     let reply_hash = env.conntrack.hash(meta.other);
