@@ -25,6 +25,8 @@ pub struct Meta {
     pub next_hop: u32,
     /// Its fate so far.
     verdict: PackedVerdict,
+    /// The port it came in on.
+    pub in_port: PortId,
     /// Bytes of its IPv4 header.
     pub ip_header_len: u8,
     /// Flags of its TCP header, else 0.
@@ -46,6 +48,10 @@ impl Meta {
     pub const ROUTED: u8 = 8;
     /// Came out of a VXLAN packet.
     pub const DECAPSULATED: u8 = 16;
+    /// An ICMP error, which follows the flow of the packet it quotes.
+    pub const ICMP_ERROR: u8 = 32;
+    /// Begins a connection anew that the backend in `other` did not answer.
+    pub const UNANSWERED: u8 = 64;
 
     /// True if a flag is set.
     #[inline(always)]
@@ -107,17 +113,21 @@ impl Meta {
         self.verdict == other.verdict
     }
 
-    const UNKNOWN: Meta = Meta {
-        key: [0; 2],
-        other: [0; 2],
-        hash: 0,
-        next_hop: 0,
-        verdict: PackedVerdict::PENDING,
-        ip_header_len: 0,
-        tcp_flags: 0,
-        flags: 0,
-        answer: None,
-    };
+    /// Nothing is known of it but the port it came in on.
+    fn new(in_port: PortId) -> Meta {
+        Meta {
+            key: [0; 2],
+            other: [0; 2],
+            hash: 0,
+            next_hop: 0,
+            verdict: PackedVerdict::PENDING,
+            in_port,
+            ip_header_len: 0,
+            tcp_flags: 0,
+            flags: 0,
+            answer: None,
+        }
+    }
 }
 
 /// Packets, one behind the other, that have one fate.
@@ -140,7 +150,7 @@ pub struct Batch {
     pub owes: bool,
     /// What became of them, when they have been through the pipeline: so many met this fate, then so many that one.
     pub runs: Vec<Run>,
-    /// Which ports they came in on: so many on this one, then so many on that one.
+    /// Which ports they came in on, as received: so many on this one, then so many on that one.
     arrivals: Vec<(PortId, usize)>,
 }
 
@@ -175,7 +185,7 @@ impl Batch {
     #[inline]
     pub fn received_on(&mut self, port: PortId) {
         self.arrivals.push((port, self.frames.len() - self.metas.len()));
-        self.metas.resize(self.frames.len(), Meta::UNKNOWN);
+        self.metas.resize(self.frames.len(), Meta::new(port));
     }
 
     /// Frame and meta of every packet.
@@ -185,7 +195,7 @@ impl Batch {
         self.frames.iter_mut().map_while(move |frame| Some((frame, metas.next()?)))
     }
 
-    /// The packets of one port after those of another.
+    /// The packets of one port after those of another, as they were received: while none has left the batch.
     #[inline]
     pub fn by_port(&mut self) -> impl Iterator<Item = (PortId, &mut [Frame], &mut [Meta])> {
         let (mut frames, mut metas) = (&mut self.frames[..], &mut self.metas[..]);

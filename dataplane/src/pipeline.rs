@@ -3,19 +3,19 @@
 //! A pure function of the packets, the snapshot, the connection table, the time and the worker's small state: a
 //! recorded run can be replayed.
 
-use std::mem;
-
 use crate::{
     counters::WorkerCounters,
     packet::{BATCH, Batch, Meta, Run},
     snapshot::Snapshot,
     spec::PortRole,
     stages::{
-        forward, local, parse,
+        forward,
+        fragments::{self, Held},
+        local, parse, related,
         service::{self, Opening},
         track::{self, Slots},
     },
-    tables::Conntrack,
+    tables::{Conntrack, Recent},
     time::{Now, TokenBucket},
     verdict::{Answer, Verdict},
 };
@@ -27,6 +27,8 @@ pub struct Env<'a> {
     pub snapshot: &'a Snapshot,
     /// The connection table, shared with other workers.
     pub conntrack: &'a Conntrack,
+    /// What is known of fragmented datagrams, shared with other workers.
+    pub fragments: &'a Recent,
     /// This worker's counters.
     pub counters: &'a WorkerCounters,
     /// The time of the burst.
@@ -42,6 +44,9 @@ const ERROR_BURST: u32 = 100;
 pub struct Pipeline {
     slots: Box<Slots>,
     opening: Opening,
+    /// The fragments that wait for the first one of their datagram. While there are any, [`Pipeline::run`] must be
+    /// called from time to time, with an empty batch if there is no other.
+    pub held: Held,
     ip_id: u16,
     error_budget: TokenBucket,
 }
@@ -52,15 +57,21 @@ impl Pipeline {
         Pipeline {
             slots: Box::new([None; BATCH]),
             opening: Vec::with_capacity(BATCH),
+            held: Held::new(),
             ip_id: seed,
             error_budget: TokenBucket::new(ERRORS_PER_SECOND, ERROR_BURST),
         }
     }
 
-    /// Takes a batch from received frames to verdicts: afterwards every packet's fate is sealed.
+    /// Takes a batch from received frames to verdicts: afterwards every packet's fate is sealed. Fragments that have to
+    /// wait are taken out of the batch, and those that waited long enough are added to it.
     #[inline]
     pub fn run(&mut self, batch: &mut Batch, env: &Env) {
-        parse::run(batch, env);
+        let flags = parse::run(batch, env);
+        if flags & (Meta::ICMP_ERROR | Meta::FRAGMENT) != 0 || !self.held.is_empty() {
+            related::run(batch, env);
+            fragments::run(batch, &mut self.held, env);
+        }
         track::run(batch, &mut self.slots, env);
         service::run(batch, &mut self.opening, env);
         forward::run(batch, &mut self.ip_id, env);
@@ -94,21 +105,17 @@ impl Pipeline {
 /// Counts every packet's fate at the port it came in on, and notes who shares it.
 #[inline(always)]
 fn count(batch: &mut Batch, env: &Env) {
-    let mut runs = mem::take(&mut batch.runs);
-    for (in_port, _, metas) in batch.by_port() {
-        let port = env.counters.port(in_port);
-        for run in metas.chunk_by(Meta::shares_fate_with) {
-            let (verdict, len) = (run[0].verdict(), run.len());
-            let counter = match verdict {
-                Verdict::Tx(out) if env.snapshot.port(out).role == Some(PortRole::Host) => &port.to_host,
-                Verdict::Tx(_) => &port.forwarded,
-                Verdict::Answer(answer, _) => &port.answers[answer as usize],
-                Verdict::Drop(reason) => &port.drops[reason as usize],
-                Verdict::Pending | Verdict::Owed(_) => unreachable!("every packet's fate is sealed"),
-            };
-            counter.add(len as u64);
-            runs.push(Run { verdict, len });
-        }
+    for run in batch.metas.chunk_by(|a, b| a.in_port == b.in_port && a.shares_fate_with(b)) {
+        let port = env.counters.port(run[0].in_port);
+        let (verdict, len) = (run[0].verdict(), run.len());
+        let counter = match verdict {
+            Verdict::Tx(out) if env.snapshot.port(out).role == Some(PortRole::Host) => &port.to_host,
+            Verdict::Tx(_) => &port.forwarded,
+            Verdict::Answer(answer, _) => &port.answers[answer as usize],
+            Verdict::Drop(reason) => &port.drops[reason as usize],
+            Verdict::Pending | Verdict::Owed(_) => unreachable!("every packet's fate is sealed"),
+        };
+        counter.add(len as u64);
+        batch.runs.push(Run { verdict, len });
     }
-    batch.runs = runs;
 }

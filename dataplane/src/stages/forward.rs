@@ -7,7 +7,7 @@ use crate::{
     next_hop::{HEADER_LEN, Kind, NextHop, OUTER_IP, OUTER_UDP},
     packet::{Batch, Meta},
     pipeline::Env,
-    stages::{local, nat, route},
+    stages::{fragments, local, nat, route},
     verdict::{Answer, DropReason, PackedVerdict, Verdict},
     wire::{ethernet, ipv4, put16, udp, vxlan},
 };
@@ -55,7 +55,8 @@ fn forward(frame: &mut Frame, meta: &Meta, next_hop: &NextHop, ip_id: &mut u16, 
     }
     if meta.has(Meta::TRANSLATE) {
         let options = usize::from(meta.ip_header_len) - ipv4::HEADER_LEN;
-        nat::translate(ip, &mut rest[options..], meta);
+        let translate = if meta.has(Meta::FRAGMENT) { fragments::translate } else { nat::translate };
+        translate(ip, &mut rest[options..], meta);
     }
     match next_hop.kind {
         Kind::Overlay => {
@@ -102,7 +103,6 @@ fn not_forwarded(frame: &mut Frame, meta: &Meta, kind: Kind) -> Verdict {
         Kind::Local => Verdict::Drop(DropReason::SwitchAddress),
         Kind::Unreachable if meta.dst() >= 0xe000_0000 => Verdict::Drop(DropReason::ForwardedBroadcast),
         Kind::Unreachable => Verdict::Owed(Answer::NetUnreachable),
-        Kind::ServiceRange if meta.has(Meta::FRAGMENT) => Verdict::Drop(DropReason::FragmentToService),
         Kind::ServiceRange => Verdict::Drop(DropReason::NoService),
         Kind::Unresolved => Verdict::Drop(DropReason::Unresolved),
         Kind::Plain | Kind::Overlay => unreachable!("forwarded"),

@@ -2,7 +2,7 @@
 
 use crate::{
     packet::Meta,
-    wire::{bytes_at, checksum, ipv4, udp},
+    wire::{be16, bytes_at, checksum, icmpv4, ipv4, put16, udp},
 };
 
 /// Rewrites the packet to the reverse of `meta.other`: `ip` is its IPv4 header up to the options, `l4` what comes after
@@ -11,14 +11,13 @@ use crate::{
 pub fn translate(ip: &mut [u8; ipv4::HEADER_LEN], l4: &mut [u8], meta: &Meta) {
     let addresses = meta.other[0].rotate_left(32).to_be();
     let ports = ((meta.other[1] >> 32) as u32).rotate_left(16).to_be();
+    let change = translate_addresses(ip, addresses);
+    if meta.protocol() == ipv4::ICMP {
+        translate_echo(l4, u32::from_be(ports));
+        return;
+    }
     let field = checksum::field(meta.protocol()).unwrap_or(udp::CHECKSUM);
     let (l4, l4_sum) = l4[..field + 2].split_at_mut(field);
-
-    let change = checksum::delta(u64::from_ne_bytes(bytes_at(ip, ipv4::SRC)), addresses);
-    let sum = checksum::update(u16::from_ne_bytes(bytes_at(ip, ipv4::CHECKSUM)), change);
-    ip[ipv4::CHECKSUM..ipv4::SRC].copy_from_slice(&sum.to_ne_bytes());
-    ip[ipv4::SRC..].copy_from_slice(&addresses.to_ne_bytes());
-
     let sum = u16::from_ne_bytes(bytes_at(l4_sum, 0));
     // A UDP datagram may have none (RFC 768).
     if sum != 0 || meta.protocol() != ipv4::UDP {
@@ -28,4 +27,32 @@ pub fn translate(ip: &mut [u8; ipv4::HEADER_LEN], l4: &mut [u8], meta: &Meta) {
         l4_sum.copy_from_slice(&sum.to_ne_bytes());
     }
     l4[..4].copy_from_slice(&ports.to_ne_bytes());
+}
+
+/// As [`translate`], for what carries no ports: a fragment that is not the first one.
+#[cold]
+pub fn translate_portless(ip: &mut [u8; ipv4::HEADER_LEN], meta: &Meta) {
+    translate_addresses(ip, meta.other[0].rotate_left(32).to_be());
+}
+
+/// Writes source and destination, and returns the change that a checksum over them sees.
+#[inline(always)]
+fn translate_addresses(ip: &mut [u8; ipv4::HEADER_LEN], addresses: u64) -> u64 {
+    let change = checksum::delta(u64::from_ne_bytes(bytes_at(ip, ipv4::SRC)), addresses);
+    let sum = checksum::update(u16::from_ne_bytes(bytes_at(ip, ipv4::CHECKSUM)), change);
+    ip[ipv4::CHECKSUM..ipv4::SRC].copy_from_slice(&sum.to_ne_bytes());
+    ip[ipv4::SRC..].copy_from_slice(&addresses.to_ne_bytes());
+    change
+}
+
+/// Replaces the identifier of an echo: the port of the one who asks, the other one's being fixed (see
+/// [`icmpv4::echo_ports`]).
+#[cold]
+fn translate_echo(message: &mut [u8], ports: u32) {
+    let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
+    let id = if dst_port == u16::from(icmpv4::ECHO_REQUEST) { src_port } else { dst_port };
+    let change = checksum::delta_narrow(be16(message, icmpv4::ECHO_ID).into(), id.into());
+    put16(message, icmpv4::ECHO_ID, id);
+    let sum = be16(message, icmpv4::CHECKSUM);
+    put16(message, icmpv4::CHECKSUM, checksum::update(sum, change));
 }

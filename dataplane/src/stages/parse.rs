@@ -18,16 +18,20 @@ const IP: usize = ethernet::HEADER_LEN;
 
 /// Decapsulates what comes over the overlay, parses every packet, and asks for the buckets of the flows.
 ///
+/// Returns the flags of all packets together, by which the pipeline knows whether there is anything unusual among them.
 /// Not inlined, as no stage is: each then has the registers to itself.
 #[inline(never)]
-pub fn run(batch: &mut Batch, env: &Env) {
+pub fn run(batch: &mut Batch, env: &Env) -> u8 {
     let tracking = track::is_needed(env);
+    // What comes to our VTEP and is no VXLAN: an answer to a masqueraded flow, or nothing that we take.
+    let takes_native = env.snapshot.masquerade.is_some();
+    let mut flags = 0;
     for (in_port, frames, metas) in batch.by_port() {
         // Copies, which no write to a packet can be suspected to change.
         let port = *env.snapshot.port(in_port);
         let overlay = env.snapshot.overlay.filter(|_| port.role == Some(PortRole::Uplink));
         for (frame, meta) in frames.iter_mut().zip(metas) {
-            match decap_and_parse(frame, meta, &port, overlay.as_ref(), &env.snapshot.vteps) {
+            match decap_and_parse(frame, meta, &port, overlay.as_ref(), &env.snapshot.vteps, takes_native) {
                 Ok(()) if tracking => track::ask(meta, env.conntrack),
                 Ok(()) => {}
                 Err(reason) => {
@@ -38,8 +42,10 @@ pub fn run(batch: &mut Batch, env: &Env) {
                     });
                 }
             }
+            flags |= meta.flags;
         }
     }
+    flags
 }
 
 #[inline(always)]
@@ -49,13 +55,14 @@ fn decap_and_parse(
     port: &PortEntry,
     overlay: Option<&Overlay>,
     vteps: &VtepTable,
+    takes_native: bool,
 ) -> Result<(), DropReason> {
     let (mut station, mut native_on) = (port.mac.to_number(), None);
     if let Some(overlay) = overlay {
         if decap::strip(frame, meta, port, overlay, vteps)? {
             station = overlay.mac.to_number();
         } else {
-            native_on = Some(overlay.local);
+            native_on = Some(overlay.local).filter(|_| !takes_native);
         }
     }
     let packet = parse(frame.bytes(), station, port.unfinished_checksums)?;
@@ -68,7 +75,6 @@ fn decap_and_parse(
     meta.ip_header_len = packet.header_len;
     meta.tcp_flags = packet.tcp_flags;
     meta.flags |= packet.flags;
-    // To our VTEP, and yet no VXLAN.
     if native_on == Some(meta.dst()) { Err(DropReason::NotVxlan) } else { Ok(()) }
 }
 
@@ -87,7 +93,7 @@ struct Packet {
     ports: u32,
     protocol: u8,
     tcp_flags: u8,
-    /// [`Meta::FRAGMENT`] or 0.
+    /// [`Meta::FRAGMENT`], [`Meta::ICMP_ERROR`] or 0.
     flags: u8,
     header_len: u8,
     /// Where it ends in the frame.
@@ -148,11 +154,13 @@ fn parse_packet(
     } else if protocol == ipv4::TCP {
         let l4 = l4.first_chunk::<{ tcp::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
         (ports, checksum, tcp_flags) = (be32(l4, 0), be16(l4, tcp::CHECKSUM), l4[tcp::FLAGS]);
-    } else if protocol == ipv4::ICMP && l4.len() < icmpv4::HEADER_LEN {
-        return Err(DropReason::BadL4Header);
+    } else if protocol == ipv4::ICMP {
+        let l4 = l4.first_chunk::<{ icmpv4::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
+        ports = icmpv4::echo_ports(l4);
+        flags = if icmpv4::follows_a_flow(l4[0]) { Meta::ICMP_ERROR } else { 0 };
     }
     let pseudo = || checksum::pseudo_header((addresses >> 32) as u32, addresses as u32, protocol, l4.len() as u16);
-    // Not so where there are no ports: the pseudo header's sum is never 0.
+    // Not so of other protocols: the pseudo header's sum is never 0.
     let unfinished = may_be_unfinished && checksum == checksum::fold(pseudo());
     Ok(Packet { addresses, ports, protocol, tcp_flags, flags, header_len: header_len as u8, end, unfinished })
 }

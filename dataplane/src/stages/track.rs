@@ -6,8 +6,9 @@ use crate::{
     spec::Backend,
     tables::{
         Conntrack,
-        conntrack::{Direction, Hit, Slot},
+        conntrack::{Direction, Hit, Key, Slot},
     },
+    verdict::{DropReason, Verdict},
     wire::{ipv4, tcp},
 };
 
@@ -19,10 +20,10 @@ pub type Slots = [Option<Slot>; BATCH];
 /// Whether packets have to be looked up at all.
 #[inline]
 pub fn is_needed(env: &Env) -> bool {
-    !env.snapshot.services.is_empty() || env.conntrack.in_use() != 0
+    env.snapshot.tracks || env.conntrack.in_use() != 0
 }
 
-/// Asks for the bucket of a TCP or UDP packet's flow.
+/// Asks for the bucket of a packet's flow, if it is of a protocol that has ports, or an echo.
 #[inline(always)]
 pub fn ask(meta: &mut Meta, conntrack: &Conntrack) {
     if meta.ports() != 0 {
@@ -66,16 +67,26 @@ fn search(meta: &mut Meta, env: &Env) {
 #[inline(always)]
 pub fn apply(meta: &mut Meta, hit: &Hit, env: &Env) {
     let (state, direction) = (hit.state(), hit.slot.direction());
-    if state.is_over() && direction == Direction::Forward && meta.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN {
-        env.conntrack.remove(hit);
+    let anew = state.is_over() || state.is_unanswered();
+    if anew && direction == Direction::Forward && meta.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN {
+        begin_anew(meta, hit, env);
         return;
     }
     let next_hop = if hit.generation() == env.snapshot.generation {
         hit.next_hop()
     } else {
-        match revalidate(meta, hit, env) {
-            Some(next_hop) => next_hop,
-            None => return,
+        match revalidate(meta.key, hit, env) {
+            Ok(next_hop) => next_hop,
+            Err(Stale) if direction == Direction::Forward => {
+                env.conntrack.remove(hit);
+                return;
+            }
+            // The flow stays until the client speaks or it expires: without it, the next answer would get through
+            // untranslated.
+            Err(Stale) => {
+                meta.decide(Verdict::Drop(DropReason::StaleReply));
+                return;
+            }
         }
     };
     env.conntrack.touch(hit, state.after(direction, meta.tcp_flags), env.now.seconds());
@@ -84,26 +95,45 @@ pub fn apply(meta: &mut Meta, hit: &Hit, env: &Env) {
     meta.flags |= Meta::TRANSLATE | Meta::ROUTED;
 }
 
-/// Brings a decision made under another snapshot up to date; `None` if the flow was forgotten.
+/// Forgets a flow whose client begins a new connection.
+#[cold]
+fn begin_anew(meta: &mut Meta, hit: &Hit, env: &Env) {
+    env.conntrack.remove(hit);
+    if hit.state().is_unanswered() {
+        meta.other = hit.other;
+        meta.flags |= Meta::UNANSWERED;
+    }
+}
+
+/// The endpoint of a flow, by its reply key.
+pub fn backend(reply: Key) -> Backend {
+    Backend { address: Ipv4Addr::from((reply[0] >> 32) as u32), port: (reply[1] >> 48) as u16 }
+}
+
+/// A flow's endpoint serves no longer.
+pub struct Stale;
+
+/// Brings a decision made under another snapshot up to date.
 ///
 /// A TCP connection stays with its backend whatever happens to the service; a UDP flow to an endpoint that was removed
-/// is forgotten, so that the next packet chooses anew (as kube-proxy does, which deletes such entries).
+/// is stale, so that the client's next packet chooses anew (as with kube-proxy, which deletes such entries).
 #[cold]
-fn revalidate(meta: &Meta, hit: &Hit, env: &Env) -> Option<u32> {
+pub fn revalidate(key: Key, hit: &Hit, env: &Env) -> Result<u32, Stale> {
     let (forward, reply) = match hit.slot.direction() {
-        Direction::Forward => (meta.key, hit.other),
-        Direction::Reply => (hit.other, meta.key),
+        Direction::Forward => (key, hit.other),
+        Direction::Reply => (hit.other, key),
     };
-    if meta.protocol() == ipv4::UDP {
-        let backend = Backend { address: Ipv4Addr::from((reply[0] >> 32) as u32), port: (reply[1] >> 48) as u16 };
+    // A flow whose destination is not translated has no backend to lose.
+    let backend = backend(reply);
+    let has_backend = Ipv4Addr::from(forward[0] as u32) != backend.address || (forward[1] >> 32) as u16 != backend.port;
+    if key[1] as u8 == ipv4::UDP && has_backend {
         let service = env.snapshot.services.lookup(forward[0] as u32, (forward[1] >> 32) as u16, ipv4::UDP);
         if !service.is_some_and(|service| env.snapshot.services.has_backend(service, backend)) {
-            env.conntrack.remove(hit);
-            return None;
+            return Err(Stale);
         }
     }
     let destination = (hit.other[0] >> 32) as u32;
     let next_hop = env.snapshot.fib.lookup(destination);
     env.conntrack.redecide(hit, next_hop, env.snapshot.generation);
-    Some(next_hop)
+    Ok(next_hop)
 }
