@@ -240,6 +240,7 @@ fn machine() -> Machine {
         host: kernel("hostname"),
         kernel: kernel("osrelease"),
         processor: model.unwrap_or("unknown").trim().to_owned(),
-        processors: thread::available_parallelism().map_or(0, |n| n.get() as u32),
+        // Not those that this thread may use: it may be pinned.
+        processors: info.lines().filter(|line| line.starts_with("processor")).count() as u32,
     }
 }
