@@ -90,6 +90,8 @@ pub struct WorkerReport {
     pub flows_expired: u64,
     /// Half open flows it removed from the full table to make room.
     pub flows_gave_way: u64,
+    /// Clients of services with session affinity it forgot before their time, for want of room.
+    pub clients_forgotten: u64,
 }
 
 /// One flow, for people.
@@ -128,6 +130,7 @@ impl Switch {
             flows_opened: worker.counters.flows_opened.get(),
             flows_expired: worker.counters.flows_expired.get(),
             flows_gave_way: worker.counters.flows_gave_way.get(),
+            clients_forgotten: worker.counters.clients_forgotten.get(),
         });
         let state = self.state();
         let ports = (0..crate::spec::MAX_PORTS as u16).map(PortId).filter_map(|id| {

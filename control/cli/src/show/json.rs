@@ -113,6 +113,7 @@ struct Worker {
     flows_opened: u64,
     flows_expired: u64,
     flows_gave_way: u64,
+    clients_forgotten: u64,
 }
 
 #[derive(Serialize)]
@@ -167,6 +168,7 @@ impl<'a> From<&'a v1::GetCountersResponse> for Counters<'a> {
             flows_opened: worker.flows_opened,
             flows_expired: worker.flows_expired,
             flows_gave_way: worker.flows_gave_way,
+            clients_forgotten: worker.clients_forgotten,
         };
         Counters {
             generation: answer.generation,

@@ -340,6 +340,7 @@ mod tests {
                 terminating: None,
                 node: String::new(),
                 zone: String::new(),
+                weight: None,
             })
             .collect();
         assert_eq!(endpoints(&list), "10.0.0.1:80,10.0.0.2:80,10.0.0.3:80,and 2 more");

@@ -136,5 +136,6 @@ fn worker_counters(worker: &WorkerReport) -> v1::WorkerCounters {
         flows_opened: worker.flows_opened,
         flows_expired: worker.flows_expired,
         flows_gave_way: worker.flows_gave_way,
+        clients_forgotten: worker.clients_forgotten,
     }
 }

@@ -1,5 +1,5 @@
 use shunt_control_api::v1;
-use shunt_dataplane::{net::Protocol, xsk::XdpMode};
+use shunt_dataplane::{net::Protocol, spec::Scheduler, xsk::XdpMode};
 
 use super::*;
 use crate::{
@@ -84,6 +84,8 @@ fn state() -> State {
                 endpoint("10.244.2.10", Some(true), &[("http", 9090)]),
                 endpoint("10.244.2.11", Some(false), &[("http", 8080), ("dns", 5353)]),
             ],
+            client_ip_affinity: Some(v1::ClientIpAffinity { timeout_seconds: Some(600) }),
+            scheduler: v1::Scheduler::RoundRobin.into(),
         }],
         ..Default::default()
     };
@@ -209,6 +211,16 @@ fn services_have_their_ready_endpoints_once() {
     let dns = vec![backend("10.244.1.10", 5353)];
     let vip = ip("10.96.0.10");
     assert_eq!(services, [(vip, 80, Protocol::Tcp, http), (vip, 53, Protocol::Udp, dns)]);
+}
+
+#[test]
+fn every_port_of_a_service_remembers_its_own_clients() {
+    let services = compile(&identity(), &view()).services;
+    let [http, dns] = [0, 1].map(|at| services[at].affinity.unwrap());
+    assert_eq!((http.timeout.as_secs(), dns.timeout.as_secs()), (600, 600));
+    assert_ne!(http.group, dns.group);
+    assert!(services.iter().all(|service| service.scheduler == Scheduler::RoundRobin));
+    assert_eq!(compile(&identity(), &view()).services[0].affinity, Some(http), "the same after an update");
 }
 
 #[test]

@@ -336,6 +336,7 @@ pub fn service(name: &str, n: u8) -> v1::Service {
             ports: vec![v1::EndpointPort { name: "http".into(), port: 8080 }],
             ..Default::default()
         }],
+        ..Default::default()
     }
 }
 
