@@ -2,4 +2,5 @@
 
 mod frontends;
 mod masquerade;
+mod property;
 mod world;
