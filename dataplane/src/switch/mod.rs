@@ -289,8 +289,9 @@ impl Switch {
     fn take_node_traffic(&self) -> Result<(), SwitchError> {
         let mut state = self.state();
         let State { ports, node_traffic, .. } = &mut *state;
-        let uplinks = ports.values_mut().filter(|port| port.role == PortRole::Uplink);
-        uplinks.map(|uplink| uplink.classifier.set_node_traffic(node_traffic)).collect::<Result<(), _>>()?;
+        for uplink in ports.values_mut().filter(|port| port.role == PortRole::Uplink) {
+            uplink.classifier.set_node_traffic(node_traffic)?;
+        }
         Ok(())
     }
 
