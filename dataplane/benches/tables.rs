@@ -121,7 +121,7 @@ fn service(c: &mut Criterion) {
         group.bench_function("lookup, misses", |b| b.iter(|| hits(black_box(&vips), 0x0100_0000)));
         group.bench_function("lookup and select", |b| {
             b.iter(|| {
-                let select = |&(vip, hash)| table.choice(table.lookup(vip, 80, 6)?, Origin::Pod).select(hash);
+                let select = |&(vip, hash)| table.get(table.lookup(vip, 80, 6)?).choice(Origin::Pod).select(hash);
                 black_box(&vips).iter().filter_map(select).map(|backend| u64::from(backend.port)).sum::<u64>()
             })
         });
@@ -154,7 +154,7 @@ fn masquerade(c: &mut Criterion) {
         for _ in 0..taken {
             let port = table.take_port(answer(0), &RANGE, random.next()).expect("one is left");
             let keys = flow(port).map(|key| (key, table.hash(key)));
-            table.insert(keys, [0, 0], 1, FlowState::Established, 0).expect("the port is free");
+            table.insert(keys, [0, 0], 1, FlowState::Established, 0, false).expect("the port is free");
         }
         group.bench_function(format!("taken and given back, {name} taken before"), |b| {
             b.iter(|| {

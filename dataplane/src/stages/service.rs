@@ -69,12 +69,12 @@ fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<(), DropR
     if !may_open(meta) {
         return Err(DropReason::OutOfState);
     }
-    let services = &env.snapshot.services;
-    if !services.admits(service, meta.src()) {
+    let service = env.snapshot.services.get(service);
+    if !service.admits(meta.src()) {
         return Err(DropReason::SourceNotAllowed);
     }
-    let choice = services.choice(service, env.snapshot.origin(meta.in_port, meta.src()));
-    let backend = select::backend(meta, choice).ok_or(match choice.otherwise {
+    let choice = service.choice(env.snapshot.origin(meta.in_port, meta.src()));
+    let backend = select::backend(meta, service, choice, env).ok_or(match choice.otherwise {
         Otherwise::Refuse => DropReason::NoBackend,
         Otherwise::Drop => DropReason::NoLocalBackend,
     })?;
@@ -125,10 +125,12 @@ fn open(meta: &mut Meta, mut reply_hash: u64, env: &Env) -> Result<(), DropReaso
     let (generation, now) = (env.snapshot.generation, env.now.seconds());
     let state = FlowState::first(meta.protocol());
     let next_hops = [(meta.other[0] >> 32) as u32, meta.src()].map(|address| env.snapshot.fib.lookup(address));
+    let counted = meta.has(Meta::COUNTED);
     let mut failure = DropReason::ConntrackContended;
     for attempt in 1..=TRIES {
         let reply = meta.other;
-        match env.conntrack.insert([(meta.key, meta.hash), (reply, reply_hash)], next_hops, generation, state, now) {
+        let keys = [(meta.key, meta.hash), (reply, reply_hash)];
+        match env.conntrack.insert(keys, next_hops, generation, state, now, counted) {
             Ok(()) => {
                 env.counters.flows_opened.add(1);
                 meta.next_hop = next_hops[0];
