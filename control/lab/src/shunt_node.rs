@@ -41,6 +41,7 @@ struct Config<'a> {
     node: Node,
     uplink: Interface<'a>,
     vxlan: Vxlan,
+    masquerade: Masquerade,
     host: Interface<'a>,
     workers: Workers,
     conntrack: Conntrack,
@@ -64,6 +65,10 @@ struct Vxlan {
     vni: u32,
     port: u16,
     mac: String,
+}
+#[derive(Serialize)]
+struct Masquerade {
+    egress: bool,
 }
 #[derive(Serialize)]
 struct Workers {
@@ -100,6 +105,7 @@ impl ShuntNode {
             },
             uplink: Interface { interface: "eth0" },
             vxlan: Vxlan { vni: VNI, port: VXLAN_PORT, mac: node.vtep_mac().to_string() },
+            masquerade: Masquerade { egress: plan.egress },
             host: Interface { interface: "shunt0" },
             // Nodes begin at different cores, so that two of them with one worker each do not share one.
             workers: Workers {

@@ -26,7 +26,7 @@ use crate::{
     stages::{fragments::DATAGRAMS, select::CLIENTS},
     tables::{Conntrack, Recent, conntrack::Flow},
     worker::{Alarm, Command, Inbox, Owners, Shared, Worker},
-    xsk::{Classifier, Interface, UplinkFilter, WorkerMemory, XdpMode, XskError},
+    xsk::{Classifier, Interface, NodeTraffic, UplinkFilter, WorkerMemory, XdpMode, XskError},
 };
 
 /// How long a worker may take to adopt a snapshot or to answer: it does both between two bursts.
@@ -125,10 +125,13 @@ struct WorkerHandle {
 struct State {
     ports: HashMap<PortId, AttachedPort>,
     current: Arc<Snapshot>,
+    /// What uplinks take of the packets for the node, by the current snapshot's spec.
+    node_traffic: NodeTraffic,
 }
 
 struct AttachedPort {
     info: PortInfo,
+    role: PortRole,
     classifier: Classifier,
 }
 
@@ -159,7 +162,7 @@ impl Switch {
             shared,
             publisher,
             seed,
-            state: Mutex::new(State { ports: HashMap::new(), current }),
+            state: Mutex::new(State { ports: HashMap::new(), current, node_traffic: NodeTraffic::default() }),
         };
         for (core, poll) in config.cores.iter().zip(polls) {
             switch.start_worker(*core, config.frames_per_worker, poll)?;
@@ -205,6 +208,9 @@ impl Switch {
         }
         let interface = Interface::query(&spec.interface)?;
         let mut classifier = Classifier::attach(&interface, spec.role, spec.xdp_mode, &spec.classify)?;
+        if spec.role == PortRole::Uplink {
+            classifier.set_node_traffic(&state.node_traffic)?;
+        }
         let mut zero_copy = true;
         for queue in 0..interface.queues {
             let worker = queue as usize % self.workers.len();
@@ -232,7 +238,7 @@ impl Switch {
             xdp_mode: classifier.mode(),
             zero_copy,
         };
-        state.ports.insert(spec.id, AttachedPort { info: info.clone(), classifier });
+        state.ports.insert(spec.id, AttachedPort { info: info.clone(), role: spec.role, classifier });
         Ok(info)
     }
 
@@ -270,11 +276,24 @@ impl Switch {
         let generation = state.current.generation.wrapping_add(1);
         let snapshot = Arc::new(Snapshot::compile(spec, Some(&state.current), generation, self.seed)?);
         state.current = snapshot.clone();
+        state.node_traffic = NodeTraffic::of(spec);
         let sequence = self.publisher.publish(snapshot);
         drop(state);
         self.shared.inboxes.iter().for_each(|inbox| inbox.alarm().ring());
         self.publisher.wait_adopted(sequence, PATIENCE)?;
+        self.take_node_traffic()?;
         Ok(sequence)
+    }
+
+    /// Makes the uplinks' classifiers take what the spec published last asks for. Every worker knows by now what to do with
+    /// it; a packet to a frontend that is no more, and was taken still, goes to the kernel.
+    fn take_node_traffic(&self) -> Result<(), SwitchError> {
+        let mut state = self.state();
+        let State { ports, node_traffic, .. } = &mut *state;
+        for uplink in ports.values_mut().filter(|port| port.role == PortRole::Uplink) {
+            uplink.classifier.set_node_traffic(node_traffic)?;
+        }
+        Ok(())
     }
 
     /// Reads the live flows that `keep` accepts, up to `limit`.

@@ -31,6 +31,7 @@ mod error;
 mod held;
 mod interface;
 mod memory;
+mod node_traffic;
 mod starts;
 
 pub use classifier::{Classifier, UplinkFilter, XdpMode};
@@ -38,3 +39,4 @@ pub use device::XskDevice;
 pub use error::XskError;
 pub use interface::Interface;
 pub use memory::{RING_SIZE, WorkerMemory};
+pub use node_traffic::NodeTraffic;
