@@ -27,7 +27,7 @@ fn main() -> Result<(), Error> {
         }
     }
     let (memory, mut pool) = WorkerMemory::new(FRAMES)?;
-    let mut device = memory.open("port", 0)?;
+    let mut device = memory.open("port", 0, FRAMES / 8)?;
     println!("ns per packet in tx_burst, median and 95th percentile of {ROUNDS} bursts of {BURST}\n");
     println!(
         "{:>6} {:>22} {:>22} {:>22} {:>22}",

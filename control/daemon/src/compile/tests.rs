@@ -1,5 +1,8 @@
 use shunt_control_api::v1;
-use shunt_dataplane::{net::Protocol, xsk::XdpMode};
+use shunt_dataplane::{
+    net::Protocol,
+    xsk::{MemoryChoice, XdpMode},
+};
 
 use super::*;
 use crate::{
@@ -31,6 +34,7 @@ fn identity() -> Identity {
             service_cidr: net("10.96.0.0/16"),
         },
         uplink: "eth0".into(),
+        uplink_memory: MemoryChoice::ZeroCopy,
         vxlan: Some(Vxlan { vni: 1, udp_port: 8472, mac: None }),
         host: "shunt0".into(),
         cores: vec![0],
@@ -120,6 +124,7 @@ fn info(id: PortId, interface: &str) -> PortInfo {
         queues: 1,
         xdp_mode: XdpMode::Native,
         zero_copy: false,
+        why_copy: None,
     }
 }
 
