@@ -191,8 +191,8 @@ impl Switch {
 
     fn open_shared(&self, interface: &Interface, role: PortRole, worker: usize) -> Result<Opened, XskError> {
         let memory = &self.workers[worker].memory;
-        let share = memory.share(role, self.queues_at(worker, interface).count() as u32);
-        let open = |queue| memory.open(&interface.name, queue, share);
+        let queues = self.queues_at(worker, interface).count() as u32;
+        let open = |queue| memory.open(&interface.name, queue, role, queues);
         let devices = self.queues_at(worker, interface).map(open).collect::<Result<_, _>>()?;
         Ok(Opened { worker, devices, own: None })
     }

@@ -22,8 +22,8 @@ use crate::io::{Chunks, FRAME_SIZE, Frame, FramePool, Occupancy, PacketIo};
 /// Descriptors moved between a ring and the scratch array at a time.
 const SCRATCH: usize = 64;
 
-/// Packets in a burst from which on a port counts as pressed.
-const PRESSED: usize = 64;
+/// Packets in a burst from which on a port counts as pressed, unless its share is less than four times as much.
+const PRESSED: u32 = 64;
 
 /// How long to wait for the kernel to finish sending when a port is closed.
 pub(super) const DRAIN: Duration = Duration::from_millis(50);
@@ -170,7 +170,7 @@ impl PacketIo for XskDevice {
             self.receive -= n as u32;
             taken += n;
         }
-        self.pressed = taken >= PRESSED;
+        self.pressed = taken as u32 >= PRESSED.min(self.share.frames() / 4);
         taken
     }
 

@@ -186,11 +186,11 @@ fn ports_share_the_memory_until_none_is_left() {
             Err(error) => break error.to_string(),
         }
     };
-    assert_eq!(devices.len(), 6, "three quarters of 512 frames, 64 each");
+    assert_eq!(devices.len(), 4, "of 512 frames 304 are for pods to receive into, 64 at least");
     assert!(error.contains("512 frames") && error.contains("[workers] frames"), "{error}");
-    assert_eq!(worker.pool.free(), 128, "a quarter is left to send with");
+    assert!(worker.pool.free() > 512 / 4, "a quarter is left to send with");
     worker.close(Box::new(devices.pop().unwrap()));
-    devices.push(worker.open("p6", 0).expect("there is room again"));
+    devices.push(worker.open("p4", 0).expect("there is room again"));
     devices.into_iter().for_each(|device| worker.close(Box::new(device)));
     worker.assert_all_free();
 }

@@ -26,9 +26,9 @@ impl Worker {
         Worker { memory, pool }
     }
 
-    /// A socket with an eighth of the frames to receive into, 64 at least.
+    /// A socket with a pod's share of the frames to receive into.
     pub fn open(&self, interface: &str, queue: u32) -> Result<XskDevice, XskError> {
-        self.memory.open(interface, queue, (self.memory.frames() / 8).max(64))
+        self.memory.open(interface, queue, PortRole::Pod, 1)
     }
 
     /// A pod port on queue 0 of `interface`, ready to receive.
