@@ -182,17 +182,13 @@ fn spec(path: Path) -> ForwardingSpec {
         next_hop: Some(PEER_MAC),
     });
     let services = if path.has_services() { SERVICES } else { 0 };
-    let services = (0..services).map(|n| ServiceSpec {
-        vip: Ipv4Addr::from(0x0a60_0000 + n),
-        port: 80,
-        protocol: Protocol::Udp,
-        backends: (0..BACKENDS)
-            .map(|b| {
-                let pod = n * BACKENDS + b;
-                let address = Ipv4Addr::from(0x0af4_0200 + ((pod % VTEPS) << 8) + 2 + pod / VTEPS % 250);
-                Backend { address, port: 8080 }
-            })
-            .collect(),
+    let services = (0..services).map(|n| {
+        let endpoints = (0..BACKENDS).map(|b| {
+            let pod = n * BACKENDS + b;
+            let address = Ipv4Addr::from(0x0af4_0200 + ((pod % VTEPS) << 8) + 2 + pod / VTEPS % 250);
+            Backend { address, port: 8080 }.into()
+        });
+        ServiceSpec::simple(Ipv4Addr::from(0x0a60_0000 + n), 80, Protocol::Udp, endpoints.collect())
     });
     ForwardingSpec {
         ports: vec![port(UPLINK, PortRole::Uplink, UPLINK_MAC), port(POD, PortRole::Pod, POD_MAC)],
@@ -202,6 +198,8 @@ fn spec(path: Path) -> ForwardingSpec {
         services: services.collect(),
         gateway: Some(Ipv4Addr::new(169, 254, 1, 1)),
         router: Some(Ipv4Addr::new(10, 244, 1, 0)),
+        masquerade: None,
+        pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],
         service_cidrs: vec!["10.96.0.0/16".parse().expect("a prefix")],
     }
 }

@@ -6,8 +6,8 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use ipnet::Ipv4Net;
 use shunt_dataplane::{
     net::Protocol,
-    spec::{Backend, ServiceSpec},
-    tables::{Fib, Maglev, ServiceTable, VtepTable},
+    spec::{Backend, Endpoint, ServiceSpec},
+    tables::{Fib, Maglev, Origin, ServiceTable, VtepTable},
 };
 
 /// Long enough that branch predictors cannot learn it by heart.
@@ -83,22 +83,22 @@ fn fib(c: &mut Criterion) {
     group.finish();
 }
 
-fn backends(service: u32, n: u32) -> Arc<[Backend]> {
+fn endpoints(service: u32, n: u32) -> Arc<[Endpoint]> {
     let address = |i| Ipv4Addr::from(0x0a00_0000 + service * n + i);
-    (0..n).map(|i| Backend { address: address(i), port: 8080 }).collect()
+    (0..n).map(|i| Backend { address: address(i), port: 8080 }.into()).collect()
 }
 
 fn services(n: u32) -> Vec<ServiceSpec> {
     let vip = |i| Ipv4Addr::from(0x0a60_0000 + i);
-    let spec = |i| ServiceSpec { vip: vip(i), port: 80, protocol: Protocol::Tcp, backends: backends(i, 10) };
+    let spec = |i| ServiceSpec::simple(vip(i), 80, Protocol::Tcp, endpoints(i, 10));
     (0..n).map(spec).collect()
 }
 
 fn maglev(c: &mut Criterion) {
     let mut group = c.benchmark_group("maglev build");
     for n in [2, 10, 100, 1000] {
-        let backends = backends(0, n);
-        group.bench_function(format!("{n} backends"), |b| b.iter(|| Maglev::build(&backends, 1)));
+        let endpoints = endpoints(0, n);
+        group.bench_function(format!("{n} backends"), |b| b.iter(|| Maglev::build(&endpoints, 1)));
     }
     group.finish();
 }
@@ -120,7 +120,7 @@ fn service(c: &mut Criterion) {
         group.bench_function("lookup, misses", |b| b.iter(|| hits(black_box(&vips), 0x0100_0000)));
         group.bench_function("lookup and select", |b| {
             b.iter(|| {
-                let select = |&(vip, hash)| table.select(table.lookup(vip, 80, 6)?, hash);
+                let select = |&(vip, hash)| table.choice(table.lookup(vip, 80, 6)?, Origin::Pod).select(hash);
                 black_box(&vips).iter().filter_map(select).map(|backend| u64::from(backend.port)).sum::<u64>()
             })
         });
@@ -129,7 +129,7 @@ fn service(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("{n} services build"));
         group.sample_size(10);
         let mut changed = specs.clone();
-        changed[n as usize / 2].backends = backends(n, 9);
+        changed[n as usize / 2] = ServiceSpec::simple(changed[n as usize / 2].vip, 80, Protocol::Tcp, endpoints(n, 9));
         group.bench_function("cold", |b| b.iter(|| ServiceTable::build(&specs, None, 1)));
         group.bench_function("one changed", |b| {
             b.iter_batched(|| (), |()| ServiceTable::build(&changed, Some(&table), 1), BatchSize::PerIteration)

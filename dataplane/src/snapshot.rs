@@ -1,5 +1,9 @@
 //! The immutable state that workers forward by, compiled from a [`ForwardingSpec`].
 
+mod masquerade;
+
+pub use masquerade::Masquerade;
+
 use std::{
     collections::{HashMap, HashSet},
     net::Ipv4Addr,
@@ -11,8 +15,8 @@ use ipnet::Ipv4Net;
 use crate::{
     net::{MacAddr, Protocol},
     next_hop::{Kind, NextHop},
-    spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, ServiceSpec, Via},
-    tables::{Fib, ServiceTable, VtepTable, conntrack, maglev},
+    spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, Scheduler, ServiceSpec, Via},
+    tables::{Fib, Origin, Prefixes, ServiceTable, VtepTable, conntrack, maglev},
 };
 
 /// Next hop of every destination without a route.
@@ -46,8 +50,12 @@ pub enum CompileError {
     DuplicateRoute(Ipv4Net),
     #[error("service {0} port {1}/{2} is given twice")]
     DuplicateService(Ipv4Addr, u16, Protocol),
-    #[error("service {0} port {1}/{2} has {3} backends; at most {max} are possible", max = maglev::MAX_BACKENDS)]
-    TooManyBackends(Ipv4Addr, u16, Protocol, usize),
+    #[error("service {0} port {1}/{2} asks for {3}, which this engine does not do yet")]
+    NotYet(Ipv4Addr, u16, Protocol, &'static str),
+    #[error("service {0} port {1}/{2} has {3} endpoints; at most {max} are possible", max = maglev::MAX_BACKENDS)]
+    TooManyEndpoints(Ipv4Addr, u16, Protocol, usize),
+    #[error("masquerade ports {0} to {1}: the first must be above 1023 and not above the last")]
+    MasqueradePorts(u16, u16),
     #[error("{0} different next hops; at most {max} are possible", max = conntrack::MAX_NEXT_HOPS)]
     TooManyNextHops(usize),
 }
@@ -96,6 +104,12 @@ pub struct Snapshot {
     pub gateway: u32,
     /// The source of ICMP errors; 0: none are sent.
     pub router: u32,
+    /// How sources are replaced; `None`: they cannot be.
+    pub masquerade: Option<Masquerade>,
+    /// Whether new flows may have to be tracked.
+    pub tracks: bool,
+    /// Where pods are.
+    pods: Prefixes,
     sources: Sources,
 }
 
@@ -121,6 +135,7 @@ impl Snapshot {
         let vteps = next_hops.of_vteps(spec, &ports)?;
         let routes = fib_entries(spec, &ports, &vteps, &mut next_hops)?;
         check_services(&spec.services)?;
+        let masquerade = Masquerade::of(spec)?;
         if next_hops.list.len() >= conntrack::MAX_NEXT_HOPS as usize {
             return Err(CompileError::TooManyNextHops(next_hops.list.len()));
         }
@@ -144,6 +159,9 @@ impl Snapshot {
             services,
             gateway: spec.gateway.map_or(0, u32::from),
             router: spec.router.map_or(0, u32::from),
+            tracks: !spec.services.is_empty() || masquerade.as_ref().is_some_and(Masquerade::has_egress),
+            masquerade,
+            pods: Prefixes::new(&spec.pod_cidrs),
             sources: Sources { fib: routes, services: spec.services.clone(), seed },
         })
     }
@@ -158,6 +176,18 @@ impl Snapshot {
     pub fn port(&self, id: PortId) -> &PortEntry {
         const NOBODY: PortEntry = PortEntry { role: None, mac: MacAddr([0; 6]), unfinished_checksums: false };
         self.ports.get(usize::from(id.0)).unwrap_or(&NOBODY)
+    }
+
+    /// Where a new flow comes from that came in on port `id` with the source `src`.
+    #[inline]
+    pub fn origin(&self, id: PortId, src: u32) -> Origin {
+        if self.port(id).role == Some(PortRole::Host) {
+            Origin::Node
+        } else if self.pods.contains(src) {
+            Origin::Pod
+        } else {
+            Origin::Outside
+        }
     }
 
     /// A next hop. An index from another snapshot may be beyond the end: that is no route.
@@ -210,11 +240,26 @@ fn check_services(services: &[ServiceSpec]) -> Result<(), CompileError> {
         if !seen.insert(key) {
             return Err(CompileError::DuplicateService(key.0, key.1, key.2));
         }
-        if service.backends.len() > maglev::MAX_BACKENDS {
-            return Err(CompileError::TooManyBackends(key.0, key.1, key.2, service.backends.len()));
+        if let Some(rule) = service.rules().into_iter().find(|rule| rule.endpoints.len() > maglev::MAX_BACKENDS) {
+            return Err(CompileError::TooManyEndpoints(key.0, key.1, key.2, rule.endpoints.len()));
+        }
+        if let Some(wish) = not_yet(service) {
+            return Err(CompileError::NotYet(key.0, key.1, key.2, wish));
         }
     }
     Ok(())
+}
+
+/// What a service asks for that is not done yet: doing something else instead would be wrong unnoticed.
+fn not_yet(service: &ServiceSpec) -> Option<&'static str> {
+    let rules = service.rules();
+    [
+        ("session affinity", service.affinity.is_some()),
+        ("a scheduler other than Maglev", service.scheduler != Scheduler::Maglev),
+        ("weights", rules.iter().any(|rule| rule.endpoints.iter().any(|endpoint| endpoint.weight != 1))),
+    ]
+    .into_iter()
+    .find_map(|(wish, asked)| asked.then_some(wish))
 }
 
 /// The list of next hops, each in it once.

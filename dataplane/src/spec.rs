@@ -2,7 +2,7 @@
 //!
 //! Control writes a [`ForwardingSpec`]; workers never see it.
 
-use std::{fmt, net::Ipv4Addr, sync::Arc};
+use std::{fmt, net::Ipv4Addr, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use ipnet::Ipv4Net;
 
@@ -115,17 +115,114 @@ pub struct Backend {
     pub port: u16,
 }
 
-/// One VIP, port and protocol, and who serves it.
+/// A backend and its share of a service's new flows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// Where it is.
+    pub backend: Backend,
+    /// Its share, relative to the other endpoints' weights.
+    pub weight: u16,
+}
+
+impl From<Backend> for Endpoint {
+    /// An endpoint with the share of every other one.
+    fn from(backend: Backend) -> Endpoint {
+        Endpoint { backend, weight: 1 }
+    }
+}
+
+/// What happens to a new flow for which a rule has no endpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Otherwise {
+    /// The sender is told: ICMP port unreachable.
+    #[default]
+    Refuse,
+    /// It is dropped.
+    Drop,
+}
+
+/// What becomes of a service's new flows from one kind of source.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Rule {
+    /// Those that may be chosen. Rules with the same endpoints should share the list: they then share its table.
+    pub endpoints: Arc<[Endpoint]>,
+    /// The source is replaced by the node's address, so that answers come back through this node.
+    pub masquerade: bool,
+    /// If there are no endpoints.
+    pub otherwise: Otherwise,
+}
+
+/// How a service chooses an endpoint for a new flow.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Scheduler {
+    /// By the flow's hash, in a Maglev table: nodes choose alike, and little changes when an endpoint comes or goes.
+    #[default]
+    Maglev,
+    /// In turns.
+    RoundRobin,
+    /// The one with the fewest connections.
+    LeastConnections,
+    /// By the client's address.
+    SourceHash,
+}
+
+/// One frontend of a service: an address, port and protocol, and who serves it to whom.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServiceSpec {
-    /// The ClusterIP.
+    /// A ClusterIP, a node's address, a load balancer's address or an external IP.
     pub vip: Ipv4Addr,
     /// The service port.
     pub port: u16,
     /// The protocol; the same port may serve another one elsewhere.
     pub protocol: Protocol,
-    /// Those that may be chosen for a new flow. Empty: new flows are refused.
-    pub backends: Arc<[Backend]>,
+    /// New flows from the cluster's pods.
+    pub from_pods: Rule,
+    /// New flows from this node's own stack: from the host port.
+    pub from_node: Rule,
+    /// New flows from anywhere else.
+    pub from_outside: Rule,
+    /// Sources that may use the service (Kubernetes `loadBalancerSourceRanges`). Empty: all.
+    pub sources: Arc<[Ipv4Net]>,
+    /// How long new flows of one client go to the endpoint of its last one (Kubernetes `sessionAffinity: ClientIP`).
+    pub affinity: Option<Duration>,
+    /// How an endpoint is chosen.
+    pub scheduler: Scheduler,
+}
+
+impl ServiceSpec {
+    /// A service that gives everybody the same `endpoints`.
+    pub fn simple(vip: Ipv4Addr, port: u16, protocol: Protocol, endpoints: Arc<[Endpoint]>) -> ServiceSpec {
+        let rule = Rule { endpoints, ..Rule::default() };
+        ServiceSpec {
+            vip,
+            port,
+            protocol,
+            from_pods: rule.clone(),
+            from_node: rule.clone(),
+            from_outside: rule,
+            sources: Arc::default(),
+            affinity: None,
+            scheduler: Scheduler::default(),
+        }
+    }
+
+    /// Its rules.
+    pub fn rules(&self) -> [&Rule; 3] {
+        [&self.from_pods, &self.from_node, &self.from_outside]
+    }
+}
+
+/// Replacing the source of flows by an address of this node (SNAT), so that their answers come back through it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MasqueradeSpec {
+    /// The source of flows to pods, here and over the overlay: this node's address on the overlay.
+    pub overlay: Ipv4Addr,
+    /// The source of all other flows: this node's address on the underlay.
+    pub underlay: Ipv4Addr,
+    /// The ports given to such flows. No socket of the node may use them.
+    pub ports: RangeInclusive<u16>,
+    /// Flows of pods that leave the cluster are masqueraded, but for those to these destinations; `None`: no flows are.
+    pub egress: Option<Vec<Ipv4Net>>,
 }
 
 /// Everything the workers forward by.
@@ -146,6 +243,10 @@ pub struct ForwardingSpec {
     /// The switch's own address on the overlay: it answers ping and is the source of the ICMP errors it sends.
     /// Packets to it from the overlay go to the host port if a route says so, otherwise the switch answers.
     pub router: Option<Ipv4Addr>,
+    /// `None`: flows whose source would have to be replaced are dropped.
+    pub masquerade: Option<MasqueradeSpec>,
+    /// Where the cluster's pods are: what comes from there is a pod's.
+    pub pod_cidrs: Vec<Ipv4Net>,
     /// Addresses out of which ClusterIPs are given. A packet to one that no service has is dropped.
     pub service_cidrs: Vec<Ipv4Net>,
 }

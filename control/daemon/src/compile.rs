@@ -10,7 +10,9 @@ use ipnet::Ipv4Net;
 use shunt_control_api::{Resource, Service};
 use shunt_dataplane::{
     net::MacAddr,
-    spec::{Backend, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via, VtepSpec, VxlanSpec},
+    spec::{
+        Backend, Endpoint, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via, VtepSpec, VxlanSpec,
+    },
     switch::PortInfo,
 };
 
@@ -84,6 +86,8 @@ impl Compiler {
             services: self.services(state),
             gateway: Some(GATEWAY),
             router: Some(node.overlay_address()),
+            masquerade: None,
+            pod_cidrs: vec![node.cluster_cidr],
             service_cidrs: vec![node.service_cidr],
         }
     }
@@ -156,23 +160,18 @@ fn routes(
     routes.into_iter().map(|(prefix, via)| RouteSpec { prefix, via }).collect()
 }
 
-/// One entry for each port; its backends are the ready endpoints that have a port of its name.
+/// One entry for each port, for everybody: the ready endpoints that have a port of its name.
 fn compile_service(service: &Service) -> Vec<ServiceSpec> {
     let compile = |port: &shunt_control_api::ServicePort| {
         let ready = service.endpoints.iter().filter(|endpoint| endpoint.conditions.is_ready());
         // A set: slices are merged, and an endpoint in two of them is still one.
-        let backends: BTreeSet<Backend> = ready
+        let endpoints: BTreeSet<Endpoint> = ready
             .flat_map(|endpoint| {
                 let named = endpoint.ports.iter().filter(|p| p.name == port.name);
-                named.map(|p| Backend { address: endpoint.address, port: p.port })
+                named.map(|p| Backend { address: endpoint.address, port: p.port }.into())
             })
             .collect();
-        ServiceSpec {
-            vip: service.cluster_ip,
-            port: port.port,
-            protocol: port.protocol,
-            backends: backends.into_iter().collect(),
-        }
+        ServiceSpec::simple(service.cluster_ip, port.port, port.protocol, endpoints.into_iter().collect())
     };
     service.ports.iter().map(compile).collect()
 }

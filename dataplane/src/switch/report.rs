@@ -61,6 +61,8 @@ pub struct PortReport {
     pub to_host: u64,
     /// Of those received here: turned into an answer of the switch's own. All kinds, also those at 0.
     pub answers: Vec<(Answer, u64)>,
+    /// Of those received here: fragments that wait now for the first one of their datagram.
+    pub held: u64,
     /// Of those received here: dropped. All reasons, also those at 0.
     pub drops: Vec<(DropReason, u64)>,
 }
@@ -82,6 +84,8 @@ pub struct WorkerReport {
     pub flows_opened: u64,
     /// Flows it expired.
     pub flows_expired: u64,
+    /// Half open flows it removed from the full table to make room.
+    pub flows_gave_way: u64,
 }
 
 /// One flow, for people.
@@ -115,6 +119,7 @@ impl Switch {
             sleeps: worker.counters.sleeps.get(),
             flows_opened: worker.counters.flows_opened.get(),
             flows_expired: worker.counters.flows_expired.get(),
+            flows_gave_way: worker.counters.flows_gave_way.get(),
         });
         let state = self.state();
         let (mut ports, mut removed) = (Vec::new(), PortReport::new(PortId::default()));
@@ -166,7 +171,7 @@ impl SwitchReport {
             let (received, accounted) = (port.rx_packets, port.accounted());
             if received != accounted {
                 found.push(format!(
-                    "{name} received {received} packets, but {accounted} were forwarded, answered or dropped."
+                    "{name} received {received} packets, but {accounted} were forwarded, answered or dropped, or wait."
                 ));
             }
         }
@@ -212,6 +217,7 @@ impl PortReport {
         self.tx_no_frame += counters.tx_no_frame.get();
         self.forwarded += counters.forwarded.get();
         self.to_host += counters.to_host.get();
+        self.held += counters.held.get();
         for ((_, total), counter) in self.answers.iter_mut().zip(&counters.answers) {
             *total += counter.get();
         }
@@ -232,6 +238,7 @@ impl PortReport {
             (&mut self.tx_no_frame, other.tx_no_frame),
             (&mut self.forwarded, other.forwarded),
             (&mut self.to_host, other.to_host),
+            (&mut self.held, other.held),
         ];
         let answers = self.answers.iter_mut().zip(&other.answers).map(|((_, n), (_, m))| (n, *m));
         let drops = self.drops.iter_mut().zip(&other.drops).map(|((_, n), (_, m))| (n, *m));
@@ -249,7 +256,7 @@ impl PortReport {
     }
 
     fn accounted(&self) -> u64 {
-        self.forwarded + self.to_host + self.answered() + self.dropped()
+        self.forwarded + self.to_host + self.answered() + self.dropped() + self.held
     }
 }
 

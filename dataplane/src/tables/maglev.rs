@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::hash::Hasher;
-use crate::spec::Backend;
+use crate::spec::{Backend, Endpoint};
 
 /// Backends one table can choose from.
 pub const MAX_BACKENDS: usize = FREE as usize;
@@ -32,7 +32,7 @@ const PURPOSE: u64 = 1;
 pub struct Maglev {
     slots: Slots,
     /// Ascending, each once.
-    backends: Arc<[Backend]>,
+    endpoints: Arc<[Endpoint]>,
 }
 
 /// Indices into the backends.
@@ -45,24 +45,24 @@ enum Slots {
 }
 
 impl Maglev {
-    /// The table of `backends`: the same for every order of the list; repetitions count once. A list that is in
+    /// The table of `endpoints`: the same for every order of the list; repetitions count once. A list that is in
     /// ascending order is shared instead of copied.
     ///
     /// # Panics
     /// If there are more than [`MAX_BACKENDS`].
-    pub fn build(backends: &Arc<[Backend]>, seed: u64) -> Maglev {
-        let backends = if is_ascending(backends) { backends.clone() } else { ascending(backends).into() };
-        assert!(backends.len() <= MAX_BACKENDS, "{} backends are more than {MAX_BACKENDS}", backends.len());
-        if backends.len() < 2 {
-            return Maglev { slots: Slots::Unneeded, backends };
+    pub fn build(endpoints: &Arc<[Endpoint]>, seed: u64) -> Maglev {
+        let endpoints = if is_ascending(endpoints) { endpoints.clone() } else { ascending(endpoints).into() };
+        assert!(endpoints.len() <= MAX_BACKENDS, "{} endpoints are more than {MAX_BACKENDS}", endpoints.len());
+        if endpoints.len() < 2 {
+            return Maglev { slots: Slots::Unneeded, endpoints };
         }
-        let owners = populate(&mut turns(&backends, seed), table_size(backends.len()));
-        let slots = if backends.len() < u8::MAX as usize {
+        let owners = populate(&mut turns(&endpoints, seed), table_size(endpoints.len()));
+        let slots = if endpoints.len() < u8::MAX as usize {
             Slots::Narrow(owners.iter().map(|&owner| owner as u8).collect())
         } else {
             Slots::Wide(owners.into())
         };
-        Maglev { slots, backends }
+        Maglev { slots, endpoints }
     }
 
     /// The backend for a flow; `None` if there is none. Any bits of `flow_hash` may carry the entropy.
@@ -73,38 +73,38 @@ impl Maglev {
             Slots::Narrow(slots) => usize::from(*slots.get(reduce(flow_hash, slots.len()))?),
             Slots::Wide(slots) => usize::from(*slots.get(reduce(flow_hash, slots.len()))?),
         };
-        self.backends.get(index).copied()
+        self.endpoints.get(index).map(|endpoint| endpoint.backend)
     }
 
     /// Whether `backend` is one of ours.
     #[inline]
     pub fn contains(&self, backend: Backend) -> bool {
-        self.backends.binary_search(&backend).is_ok()
+        self.endpoints.binary_search_by_key(&backend, |endpoint| endpoint.backend).is_ok()
     }
 
-    /// Our backends, ascending.
-    pub fn backends(&self) -> &[Backend] {
-        &self.backends
+    /// Our endpoints, ascending.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
     }
 
-    /// Whether a table of `backends` would be this one. Costs no comparison for the list this one was built from, if
+    /// Whether a table of `endpoints` would be this one. Costs no comparison for the list this one was built from, if
     /// that was ascending.
-    pub(super) fn is_of(&self, backends: &Arc<[Backend]>) -> bool {
-        Arc::ptr_eq(&self.backends, backends)
-            || *self.backends == **backends
-            || (!is_ascending(backends) && *self.backends == *ascending(backends))
+    pub(super) fn is_of(&self, endpoints: &Arc<[Endpoint]>) -> bool {
+        Arc::ptr_eq(&self.endpoints, endpoints)
+            || *self.endpoints == **endpoints
+            || (!is_ascending(endpoints) && *self.endpoints == *ascending(endpoints))
     }
 }
 
-fn is_ascending(backends: &[Backend]) -> bool {
-    backends.is_sorted_by(|a, b| a < b)
+fn is_ascending(endpoints: &[Endpoint]) -> bool {
+    endpoints.is_sorted_by(|a, b| a.backend < b.backend)
 }
 
-fn ascending(backends: &[Backend]) -> Vec<Backend> {
-    let mut backends = backends.to_vec();
-    backends.sort_unstable();
-    backends.dedup();
-    backends
+fn ascending(endpoints: &[Endpoint]) -> Vec<Endpoint> {
+    let mut endpoints = endpoints.to_vec();
+    endpoints.sort_unstable();
+    endpoints.dedup_by_key(|endpoint| endpoint.backend);
+    endpoints
 }
 
 fn table_size(backends: usize) -> u32 {
@@ -129,17 +129,17 @@ struct Turn {
 }
 
 /// The backends in the order of their turns: that of their hashes, for no address to be first everywhere.
-fn turns(backends: &[Backend], seed: u64) -> Vec<Turn> {
+fn turns(endpoints: &[Endpoint], seed: u64) -> Vec<Turn> {
     let hasher = Hasher::new(seed, PURPOSE);
-    let size = u64::from(table_size(backends.len()));
-    let turn = |(index, backend): (usize, &Backend)| {
+    let size = u64::from(table_size(endpoints.len()));
+    let turn = |(index, Endpoint { backend, .. }): (usize, &Endpoint)| {
         let hash = hasher.hash(u64::from(u32::from(backend.address)) << 16 | u64::from(backend.port));
         let (high, low) = (hash >> 32, hash & u64::from(u32::MAX));
         // Any stride but 0 visits every slot of a prime number of them.
         let (next, skip) = (((high * size) >> 32) as u32, ((low * (size - 1)) >> 32) as u32 + 1);
         Turn { backend: index as u16, hash, next, skip }
     };
-    let mut turns: Vec<_> = backends.iter().enumerate().map(turn).collect();
+    let mut turns: Vec<_> = endpoints.iter().enumerate().map(turn).collect();
     turns.sort_unstable_by_key(|turn| (turn.hash, turn.backend));
     turns
 }
@@ -180,8 +180,12 @@ mod tests {
         (0..n).map(|i| Backend { address: Ipv4Addr::from(0x0af4_0000 + i as u32), port: 8080 }).collect()
     }
 
+    fn endpoints(backends: &[Backend]) -> Arc<[Endpoint]> {
+        backends.iter().copied().map(Endpoint::from).collect()
+    }
+
     fn build(backends: &[Backend], seed: u64) -> Maglev {
-        Maglev::build(&backends.into(), seed)
+        Maglev::build(&endpoints(backends), seed)
     }
 
     /// The backend of every slot.
@@ -191,7 +195,7 @@ mod tests {
             Slots::Narrow(slots) => slots.iter().map(|&i| i.into()).collect(),
             Slots::Wide(slots) => slots.iter().map(|&i| i.into()).collect(),
         };
-        indices.into_iter().map(|i| maglev.backends[i]).collect()
+        indices.into_iter().map(|i| maglev.endpoints[i].backend).collect()
     }
 
     #[test]
@@ -250,8 +254,8 @@ mod tests {
         other.push(all[3]);
         let (one, two) = (build(&all, 5), build(&other, 5));
         assert_eq!(owners(&one), owners(&two));
-        assert!(one.is_of(&other.into()) && two.is_of(&all.as_slice().into()));
-        assert!(!one.is_of(&all[1..].into()));
+        assert!(one.is_of(&endpoints(&other)) && two.is_of(&endpoints(&all)));
+        assert!(!one.is_of(&endpoints(&all[1..])));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! An open-addressing hash of cache lines: each line holds up to five keys and the services they belong to, and a
 //! lookup reads one, rarely two. What a service's new flows need (its Maglev table) is kept apart, by index.
 
-use super::{hash::Hasher, maglev::Maglev};
-use crate::spec::{Backend, ServiceSpec};
+use super::{Prefixes, hash::Hasher, maglev::Maglev};
+use crate::spec::{Backend, Otherwise, Rule, ServiceSpec};
 
 /// Keys in one line: five of 8 bytes and five indices of 4 bytes are 60 bytes.
 const WAYS: usize = 5;
@@ -35,12 +35,44 @@ struct Line {
 
 struct Service {
     key: u64,
+    /// By [`Origin`].
+    choices: [Choice; 3],
+    /// Who may use it; empty: everybody.
+    sources: Prefixes,
+}
+
+/// Where a new flow comes from: it says which of a service's rules applies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// A pod, of this node or another.
+    Pod,
+    /// This node's own stack.
+    Node,
+    /// Anywhere else.
+    Outside,
+}
+
+/// A [`Rule`], as new flows need it. Those with the same endpoints share the Maglev table.
+#[derive(Clone)]
+pub struct Choice {
     maglev: Maglev,
+    /// The flow's source is replaced.
+    pub masquerade: bool,
+    /// What happens if there is no endpoint.
+    pub otherwise: Otherwise,
+}
+
+impl Choice {
+    /// The backend for a new flow; `None` if there is none.
+    #[inline]
+    pub fn select(&self, flow_hash: u64) -> Option<Backend> {
+        self.maglev.select(flow_hash)
+    }
 }
 
 impl ServiceTable {
-    /// The table of `specs`. A service that `previous` has with the same backends, built with the same seed, shares
-    /// its Maglev table; that is found fastest where the list is the same `Arc` and ascending. Of specs with one
+    /// The table of `specs`. A service that `previous` has with the same endpoints, built with the same seed, shares
+    /// its Maglev tables; that is found fastest where the list is the same `Arc` and ascending. Of specs with one
     /// (VIP, port, protocol) the first counts.
     ///
     /// # Panics
@@ -56,9 +88,8 @@ impl ServiceTable {
         for spec in specs {
             let key = key(spec.vip.into(), spec.port, spec.protocol as u8);
             if table.insert(key) {
-                let maglev = reuse.find(key).filter(|maglev| maglev.is_of(&spec.backends)).cloned();
-                let maglev = maglev.unwrap_or_else(|| Maglev::build(&spec.backends, seed));
-                table.services.push(Service { key, maglev });
+                let choices = choices(spec.rules(), reuse.find(key), seed);
+                table.services.push(Service { key, choices, sources: Prefixes::new(&spec.sources) });
             }
         }
         table
@@ -81,16 +112,30 @@ impl ServiceTable {
         self.find(key(vip, port, protocol))
     }
 
-    /// The backend for a new flow to a service of this table; `None` if it has none.
+    /// What a service of this table has for new flows from `origin`.
+    ///
+    /// # Panics
+    /// If the index is another table's and beyond this one's.
     #[inline]
-    pub fn select(&self, service: ServiceIndex, flow_hash: u64) -> Option<Backend> {
-        self.services.get(service.0 as usize)?.maglev.select(flow_hash)
+    pub fn choice(&self, service: ServiceIndex, origin: Origin) -> &Choice {
+        &self.services[service.0 as usize].choices[origin as usize]
     }
 
-    /// Whether `backend` still serves a service of this table.
+    /// Whether a service of this table may be used from `source` (host order).
+    ///
+    /// # Panics
+    /// If the index is another table's and beyond this one's.
+    #[inline]
+    pub fn admits(&self, service: ServiceIndex, source: u32) -> bool {
+        let sources = &self.services[service.0 as usize].sources;
+        sources.is_empty() || sources.contains(source)
+    }
+
+    /// Whether `backend` still serves a service of this table, whomever.
     #[inline]
     pub fn has_backend(&self, service: ServiceIndex, backend: Backend) -> bool {
-        self.services.get(service.0 as usize).is_some_and(|service| service.maglev.contains(backend))
+        let service = self.services.get(service.0 as usize);
+        service.is_some_and(|service| service.choices.iter().any(|choice| choice.maglev.contains(backend)))
     }
 
     #[inline(always)]
@@ -140,6 +185,20 @@ fn key(vip: u32, port: u16, protocol: u8) -> u64 {
     u64::from(vip) << 32 | u64::from(port) << 16 | u64::from(protocol) << 8 | 1
 }
 
+/// The choices of a service's rules. A Maglev table is taken over from `previous` or shared with an earlier rule.
+fn choices(rules: [&Rule; 3], previous: &[Choice], seed: u64) -> [Choice; 3] {
+    let mut made = [const { None::<Choice> }; 3];
+    for (at, rule) in rules.into_iter().enumerate() {
+        let mut known = previous.iter().chain(made[..at].iter().flatten());
+        let maglev = match known.find(|choice| choice.maglev.is_of(&rule.endpoints)) {
+            Some(choice) => choice.maglev.clone(),
+            None => Maglev::build(&rule.endpoints, seed),
+        };
+        made[at] = Some(Choice { maglev, masquerade: rule.masquerade, otherwise: rule.otherwise });
+    }
+    made.map(|choice| choice.expect("there is one for each rule"))
+}
+
 /// Finds services again in the previous table.
 struct Reuse<'a> {
     previous: Option<&'a ServiceTable>,
@@ -149,12 +208,13 @@ struct Reuse<'a> {
 }
 
 impl<'a> Reuse<'a> {
-    fn find(&mut self, key: u64) -> Option<&'a Maglev> {
-        let previous = self.previous?;
+    fn find(&mut self, key: u64) -> &'a [Choice] {
+        let Some(previous) = self.previous else { return &[] };
         let is_next = previous.services.get(self.cursor).is_some_and(|service| service.key == key);
-        let index = if is_next { self.cursor } else { previous.find(key)?.0 as usize };
+        let found = if is_next { Some(self.cursor) } else { previous.find(key).map(|index| index.0 as usize) };
+        let Some(index) = found else { return &[] };
         self.cursor = index + 1;
-        Some(&previous.services[index].maglev)
+        &previous.services[index].choices
     }
 }
 
@@ -165,15 +225,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::net::Protocol;
+    use crate::{net::Protocol, spec::Endpoint};
 
     fn backend(i: u32) -> Backend {
         Backend { address: Ipv4Addr::from(0x0af4_0000 + i), port: 8080 }
     }
 
+    fn endpoints(backends: &[u32]) -> Arc<[Endpoint]> {
+        backends.iter().map(|&i| backend(i).into()).collect()
+    }
+
     fn spec(vip: u32, port: u16, protocol: Protocol, backends: &[u32]) -> ServiceSpec {
-        let backends = backends.iter().map(|&i| backend(i)).collect();
-        ServiceSpec { vip: Ipv4Addr::from(vip), port, protocol, backends }
+        ServiceSpec::simple(Ipv4Addr::from(vip), port, protocol, endpoints(backends))
     }
 
     fn many(n: u32) -> Vec<ServiceSpec> {
@@ -186,11 +249,11 @@ mod tests {
 
     /// The Maglev table of a service; that two builds share one shows in its backends' address.
     fn maglev<'a>(table: &'a ServiceTable, spec: &ServiceSpec) -> &'a Maglev {
-        &table.services[find(table, spec).unwrap().0 as usize].maglev
+        &table.choice(find(table, spec).unwrap(), Origin::Pod).maglev
     }
 
     fn share(one: &Maglev, other: &Maglev) -> bool {
-        std::ptr::eq(one.backends(), other.backends())
+        std::ptr::eq(one.endpoints(), other.endpoints())
     }
 
     #[test]
@@ -213,8 +276,11 @@ mod tests {
         assert_eq!(table.len(), 4);
         for spec in &specs {
             let service = find(&table, spec).unwrap();
-            assert_eq!(table.select(service, 99), spec.backends.first().copied());
-            assert!(spec.backends.iter().all(|&b| table.has_backend(service, b)));
+            let backends: Vec<_> = spec.from_pods.endpoints.iter().map(|endpoint| endpoint.backend).collect();
+            for origin in [Origin::Pod, Origin::Node, Origin::Outside] {
+                assert_eq!(table.choice(service, origin).select(99), backends.first().copied());
+            }
+            assert!(backends.iter().all(|&b| table.has_backend(service, b)));
             assert!(!table.has_backend(service, backend(4)));
         }
         assert_eq!(table.lookup(0x0a60_000a, 53, 1), None);
@@ -227,7 +293,7 @@ mod tests {
         let specs = [spec(1, 80, Protocol::Tcp, &[1]), spec(1, 80, Protocol::Tcp, &[2])];
         let table = ServiceTable::build(&specs, None, 1);
         assert_eq!(table.len(), 1);
-        assert_eq!(table.select(find(&table, &specs[0]).unwrap(), 5), Some(backend(1)));
+        assert_eq!(maglev(&table, &specs[0]).select(5), Some(backend(1)));
     }
 
     #[test]
@@ -249,12 +315,13 @@ mod tests {
         specs.remove(100);
         specs.insert(300, spec(77, 80, Protocol::Tcp, &[9]));
         // A list of its own with the same content, in another order.
-        specs[600].backends = specs[600].backends.iter().rev().copied().collect();
+        let reversed: Arc<[Endpoint]> = specs[600].from_pods.endpoints.iter().rev().copied().collect();
+        specs[600] = ServiceSpec::simple(specs[600].vip, 80, Protocol::Tcp, reversed);
         let after = ServiceTable::build(&specs, Some(&before), 1);
         for (i, spec) in specs.iter().enumerate().filter(|(i, _)| *i != 300) {
             assert_eq!(share(maglev(&before, spec), maglev(&after, spec)), i != 500, "{i}");
         }
-        assert_eq!(maglev(&after, &specs[500]).backends(), [backend(7), backend(8)]);
+        assert_eq!(maglev(&after, &specs[500]).endpoints(), &*endpoints(&[7, 8]));
     }
 
     #[test]
@@ -265,7 +332,27 @@ mod tests {
         assert!(!share(maglev(&before, &specs[0]), maglev(&after, &specs[0])));
     }
 
-    type Model = HashMap<(u32, u16, Protocol), Arc<[Backend]>>;
+    #[test]
+    fn rules_decide_by_origin_and_share_equal_tables() {
+        let mut spec = spec(1, 80, Protocol::Tcp, &[1, 2]);
+        spec.from_node.endpoints = endpoints(&[3]);
+        spec.from_outside = Rule { endpoints: endpoints(&[1, 2]), otherwise: Otherwise::Drop, ..Rule::default() };
+        let table = ServiceTable::build(&[spec.clone()], None, 1);
+        let service = find(&table, &spec).unwrap();
+        let [pods, node, outside] =
+            [Origin::Pod, Origin::Node, Origin::Outside].map(|origin| table.choice(service, origin));
+        assert!(share(&pods.maglev, &outside.maglev), "though the lists are two");
+        assert_eq!(node.select(7), Some(backend(3)));
+        assert_eq!([pods, node, outside].map(|c| c.otherwise), [Otherwise::Refuse, Otherwise::Refuse, Otherwise::Drop]);
+        assert!([1, 2, 3].iter().all(|&i| table.has_backend(service, backend(i))));
+
+        // Another rule may take a table over.
+        std::mem::swap(&mut spec.from_pods, &mut spec.from_node);
+        let after = ServiceTable::build(&[spec.clone()], Some(&table), 1);
+        assert!(share(&after.choice(service, Origin::Node).maglev, &pods.maglev));
+    }
+
+    type Model = HashMap<(u32, u16, Protocol), Vec<Backend>>;
 
     fn specs() -> impl Strategy<Value = Vec<ServiceSpec>> {
         let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
@@ -281,7 +368,9 @@ mod tests {
                 let table = ServiceTable::build(&specs, previous.as_ref(), seed);
                 let mut model = Model::new();
                 for spec in &specs {
-                    model.entry((spec.vip.into(), spec.port, spec.protocol)).or_insert(spec.backends.clone());
+                    model.entry((spec.vip.into(), spec.port, spec.protocol)).or_insert_with(|| {
+                        spec.from_pods.endpoints.iter().map(|endpoint| endpoint.backend).collect()
+                    });
                 }
                 prop_assert_eq!(table.len(), model.len());
                 for (vip, port, protocol) in (0..41).flat_map(|vip| {
@@ -292,7 +381,7 @@ mod tests {
                     prop_assert_eq!(found.is_some(), expected.is_some());
                     let Some((service, expected)) = found.zip(expected) else { continue };
                     for hash in [0, 1, 0x1234_5678, u64::MAX, seed] {
-                        let selected = table.select(service, hash);
+                        let selected = table.choice(service, Origin::Outside).select(hash);
                         prop_assert_eq!(selected.is_some(), !expected.is_empty());
                         prop_assert!(selected.is_none_or(|backend| expected.contains(&backend)));
                     }

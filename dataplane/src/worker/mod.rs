@@ -33,7 +33,7 @@ use crate::{
     publish::Subscriber,
     snapshot::Snapshot,
     spec::PortId,
-    tables::Conntrack,
+    tables::{Conntrack, Recent},
     time::Now,
     verdict::Verdict,
 };
@@ -44,6 +44,9 @@ const SPIN: Duration = Duration::from_micros(50);
 
 /// How long it sleeps at most, so that flows expire on an idle switch too.
 const NAP: Duration = Duration::from_millis(500);
+
+/// How long it sleeps at most while fragments wait: another worker may have got what they wait for.
+const HOLDING_NAP: Duration = Duration::from_millis(1);
 
 /// In this time, in nanoseconds, a worker looks at its whole share of the connection table once.
 const SWEEP_NANOS: u64 = 8_000_000_000;
@@ -95,7 +98,7 @@ pub struct MemoryCensus {
     pub capacity: u32,
     /// Free ones.
     pub free: u32,
-    /// Taken from a device and not yet handed to another or freed: none between bursts.
+    /// Taken from a device and not yet handed to another or freed: between bursts, fragments that wait.
     pub in_hand: u32,
     /// In fill and RX rings.
     pub receive: u32,
@@ -115,6 +118,8 @@ impl MemoryCensus {
 pub struct Shared {
     /// The connection table.
     pub conntrack: Arc<Conntrack>,
+    /// What is known of fragmented datagrams.
+    pub fragments: Arc<Recent>,
     /// Which worker sends on a port.
     pub owners: Arc<Owners>,
     /// The inboxes of all workers, by index.
@@ -224,6 +229,7 @@ impl Worker {
                     let (devices, unsent) = self.ports.remove(port, self.poll.registry());
                     self.counters.port(port).tx_dropped.add(unsent.len() as u64);
                     unsent.into_iter().for_each(|frame| self.memories.give(frame));
+                    self.pipeline.held.give_up(&self.counters).for_each(|frame| self.memories.give(frame));
                     let own = self.memories.remove(port);
                     self.ports.renumber(&self.memories);
                     // Nobody waits for the devices any more: then they are closed here.
@@ -266,7 +272,7 @@ impl Worker {
         });
         let delivered = self.take_deliveries();
         let received = self.batch.len();
-        if received > 0 {
+        if received > 0 || !self.pipeline.held.is_empty() {
             self.process(now);
         }
         if received > 0 || delivered {
@@ -276,9 +282,9 @@ impl Worker {
     }
 
     fn process(&mut self, now: Now) {
-        let env =
-            Env { snapshot: self.snapshot.current(), conntrack: &self.shared.conntrack, counters: &self.counters, now };
-        self.counters.bursts.add(1);
+        let Shared { conntrack, fragments, .. } = &self.shared;
+        let env = Env { snapshot: self.snapshot.current(), conntrack, fragments, counters: &self.counters, now };
+        self.counters.bursts.add(u64::from(!self.batch.is_empty()));
         self.counters.packets.add(self.batch.len() as u64);
         self.pipeline.run(&mut self.batch, &env);
         let Worker { batch, ports, memories, shared, counters, .. } = self;
@@ -360,9 +366,15 @@ impl Worker {
             self.ports.watch(self.poll.registry());
             self.counters.sleeps.add(1);
             // An interrupted wait is as good as a finished one.
-            let _ = self.poll.poll(events, Some(NAP));
+            let nap = if self.pipeline.held.is_empty() { NAP } else { HOLDING_NAP };
+            let _ = self.poll.poll(events, Some(nap));
         }
         self.shared.inboxes[self.index].alarm().asleep.store(false, Ordering::SeqCst);
+    }
+
+    /// Frames that are neither free nor in a device: a batch's, and those of fragments that wait.
+    fn in_hand(&self) -> impl Iterator<Item = &Frame> {
+        self.batch.frames.iter().chain(self.pipeline.held.frames())
     }
 
     /// Where the frames are.
@@ -371,7 +383,7 @@ impl Worker {
             port: memory.port,
             capacity: memory.pool.capacity(),
             free: memory.pool.free(),
-            in_hand: self.batch.frames.iter().filter(|frame| memory.pool.owns(frame)).count() as u32,
+            in_hand: self.in_hand().filter(|frame| memory.pool.owns(frame)).count() as u32,
             ..MemoryCensus::default()
         });
         let mut census = Census { memories: memories.collect(), missed: Vec::new() };

@@ -1,7 +1,5 @@
 //! Shunt itself: one worker, the cluster of all contenders published as a spec.
 
-use std::sync::Arc;
-
 use shunt_dataplane::{
     net::{MacAddr, Protocol},
     spec::{Backend, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via, VtepSpec, VxlanSpec},
@@ -55,12 +53,13 @@ impl Shunt {
                 RouteSpec { prefix: "10.244.2.0/24".parse()?, via: Via::Vtep(REMOTE) },
                 RouteSpec { prefix: POD.into(), via: Via::Port { port: POD_PORT, mac: topology.source_mac } },
             ],
-            services: vec![ServiceSpec {
-                vip: VIP,
-                port: VIP_PORT,
-                protocol: Protocol::Udp,
-                backends: BACKENDS.iter().map(|&address| Backend { address, port: TARGET_PORT }).collect::<Arc<[_]>>(),
-            }],
+            services: vec![ServiceSpec::simple(
+                VIP,
+                VIP_PORT,
+                Protocol::Udp,
+                BACKENDS.iter().map(|&address| Backend { address, port: TARGET_PORT }.into()).collect(),
+            )],
+            pod_cidrs: vec!["10.244.0.0/16".parse()?],
             service_cidrs: vec!["10.96.0.0/16".parse()?],
             ..ForwardingSpec::default()
         })?;

@@ -99,6 +99,7 @@ struct Port<'a> {
     to_host: u64,
     answered: u64,
     dropped: u64,
+    held: u64,
 }
 
 #[derive(Serialize)]
@@ -121,6 +122,7 @@ struct Worker<'a> {
     sleeps: u64,
     flows_opened: u64,
     flows_expired: u64,
+    flows_gave_way: u64,
 }
 
 /// Packets answered by the switch itself, of those received on a port.
@@ -150,6 +152,7 @@ impl<'a> From<&'a v1::GetCountersResponse> for Counters<'a> {
             to_host: port.to_host,
             answered: answered(port),
             dropped: dropped(port),
+            held: port.held,
         };
         let memory = |memory: &'a v1::MemoryCounters| Memory {
             port: some(&memory.port),
@@ -167,6 +170,7 @@ impl<'a> From<&'a v1::GetCountersResponse> for Counters<'a> {
             sleeps: worker.sleeps,
             flows_opened: worker.flows_opened,
             flows_expired: worker.flows_expired,
+            flows_gave_way: worker.flows_gave_way,
         };
         Counters {
             generation: answer.generation,

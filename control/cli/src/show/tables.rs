@@ -176,6 +176,7 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
         "TO HOST",
         "ANSWERED",
         "DROPPED",
+        "HELD",
     ]);
     // Removed ports are shown once they have counted something.
     let removed = answer.removed.iter().filter(|port| port.rx_packets + port.tx_packets + port.tx_dropped > 0);
@@ -193,6 +194,7 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
             port.to_host,
             answered(port),
             dropped(port),
+            port.held,
         ];
         let names = [or_none(&port.name).to_owned(), or_none(&port.interface).to_owned()];
         ports.add_row(names.into_iter().chain(figures.map(|figure: u64| figure.to_string())));
@@ -211,7 +213,7 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
     }
     format!(
         "{}\n\n{}\n\n{}\n\nflows: {} of {}",
-        render(&numbers(ports, 2..14)),
+        render(&numbers(ports, 2..15)),
         render(&numbers(workers, 0..4)),
         render(&numbers(memories, 2..7)),
         answer.flows_in_use,
@@ -309,11 +311,11 @@ pub fn conservation(answer: &v1::GetCountersResponse) -> String {
         |figure: fn(&v1::PortCounters) -> u64| answer.ports.iter().chain(&answer.removed).map(figure).sum::<u64>();
     let (received, forwarded, to_host) =
         (sum(|port| port.rx_packets), sum(|port| port.forwarded), sum(|port| port.to_host));
-    let (answered, dropped) = (sum(answered), sum(dropped));
+    let (answered, dropped, held) = (sum(answered), sum(dropped), sum(|port| port.held));
     let memories = answer.workers.iter().flat_map(|worker| &worker.memories);
     let frames: u64 = memories.map(|memory| u64::from(memory.capacity)).sum();
     format!(
-        "balanced: {received} packets received = {forwarded} forwarded + {to_host} to the host + {answered} answered + {dropped} dropped; \
+        "balanced: {received} packets received = {forwarded} forwarded + {to_host} to the host + {answered} answered + {dropped} dropped + {held} held; \
          all {frames} frames are accounted for"
     )
 }

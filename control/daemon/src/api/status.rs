@@ -113,6 +113,7 @@ fn port_counters(port: &PortReport, interface: &str, name: &str) -> v1::PortCoun
         tx_no_frame: port.tx_no_frame,
         forwarded: port.forwarded,
         to_host: port.to_host,
+        held: port.held,
         answers: answers
             .map(|(answer, packets)| v1::AnswerCounter {
                 answer: answer.name().to_owned(),
@@ -147,5 +148,6 @@ fn worker_counters<'a>(worker: &WorkerReport, name: impl Fn(PortId) -> &'a str) 
         sleeps: worker.sleeps,
         flows_opened: worker.flows_opened,
         flows_expired: worker.flows_expired,
+        flows_gave_way: worker.flows_gave_way,
     }
 }

@@ -208,7 +208,8 @@ fn a_route_for_everything_takes_the_place_of_the_kernel() {
 fn services_have_their_ready_endpoints_once() {
     let spec = compile(&identity(), &view());
     let backend = |address: &str, port| Backend { address: ip(address), port };
-    let services: Vec<_> = spec.services.iter().map(|s| (s.vip, s.port, s.protocol, s.backends.to_vec())).collect();
+    let endpoints = |s: &ServiceSpec| s.from_pods.endpoints.iter().map(|endpoint| endpoint.backend).collect::<Vec<_>>();
+    let services: Vec<_> = spec.services.iter().map(|s| (s.vip, s.port, s.protocol, endpoints(s))).collect();
     let http = vec![backend("10.244.1.10", 8080), backend("10.244.2.10", 9090)];
     let dns = vec![backend("10.244.1.10", 5353)];
     let vip = ip("10.96.0.10");
@@ -221,7 +222,7 @@ fn unchanged_services_are_compiled_once() {
     let mut compiler = Compiler::default();
     let one = compiler.compile(&identity(), &state, &view(), &ports);
     let two = compiler.compile(&identity(), &state.clone(), &view(), &ports);
-    assert!(Arc::ptr_eq(&one.services[0].backends, &two.services[0].backends));
+    assert!(Arc::ptr_eq(&one.services[0].from_pods.endpoints, &two.services[0].from_pods.endpoints));
     let empty = compiler.compile(&identity(), &State::default(), &view(), &ports);
     assert_eq!((empty.services.len(), compiler.services.len()), (0, 0));
 }

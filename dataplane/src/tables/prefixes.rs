@@ -1,0 +1,65 @@
+//! A few prefixes, and whether an address is in one of them.
+
+use ipnet::Ipv4Net;
+
+/// A set of prefixes. Made for a handful: every one is compared.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Prefixes(Box<[Prefix]>);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Prefix {
+    network: u32,
+    mask: u32,
+}
+
+impl Prefixes {
+    /// The set of `nets`, whose host bits do not count.
+    pub fn new(nets: &[Ipv4Net]) -> Prefixes {
+        let prefix = |net: &Ipv4Net| Prefix { network: net.network().into(), mask: net.netmask().into() };
+        Prefixes(nets.iter().map(prefix).collect())
+    }
+
+    /// Whether `address` (host order) is in one of them.
+    #[inline]
+    pub fn contains(&self, address: u32) -> bool {
+        self.0.iter().any(|prefix| address & prefix.mask == prefix.network)
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn no_prefix_contains_nothing_and_the_zero_prefix_everything() {
+        assert!(!Prefixes::new(&[]).contains(0) && Prefixes::new(&[]).is_empty());
+        let all = Prefixes::new(&["10.0.0.0/0".parse().unwrap()]);
+        assert!(all.contains(0) && all.contains(u32::MAX) && !all.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_prefixes_themselves(nets in prop::collection::vec((any::<u32>(), 0u8..=32), 0..6), probe: u32) {
+            let nets: Vec<_> =
+                nets.into_iter().map(|(address, len)| Ipv4Net::new(address.into(), len).unwrap()).collect();
+            let set = Prefixes::new(&nets);
+            let edges = nets.iter().flat_map(|net| {
+                let (first, last) = (u32::from(net.network()), u32::from(net.broadcast()));
+                [first.wrapping_sub(1), first, last, last.wrapping_add(1)]
+            });
+            for address in edges.chain([probe]) {
+                prop_assert_eq!(set.contains(address), nets.iter().any(|net| net.contains(&Ipv4Addr::from(address))));
+            }
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! A client pod, a port behind which all backends live, and a service, on two workers stepped by hand.
+
+use std::{net::Ipv4Addr, sync::Arc};
+
+use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
+use shunt_dataplane::{
+    io::{MemoryDevice, MemoryWire},
+    net::{MacAddr, Protocol},
+    spec::{Backend, Endpoint, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via},
+    time::Now,
+    verdict::DropReason,
+    worker::Stepped,
+};
+
+pub const CLIENT: PortId = PortId(0);
+pub const SERVER: PortId = PortId(1);
+pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+pub const CLIENT_IP: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 2);
+
+pub const FIN: u8 = 1;
+pub const SYN: u8 = 2;
+pub const RST: u8 = 4;
+pub const ACK: u8 = 16;
+
+pub fn mac(port: PortId) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 0, port.0 as u8])
+}
+
+pub fn backend(n: u8) -> Backend {
+    Backend { address: Ipv4Addr::new(10, 244, 1, n), port: 8080 }
+}
+
+/// A client pod, a port behind which all backends live, and one service for TCP and UDP.
+pub fn spec(backends: &[Backend]) -> ForwardingSpec {
+    let port = |id| PortSpec { id, role: PortRole::Pod, mac: mac(id), mtu: 1500, unfinished_checksums: true };
+    let station = MacAddr([2, 0, 0, 0, 1, 0]);
+    let endpoints: Arc<[Endpoint]> = backends.iter().copied().map(Endpoint::from).collect();
+    let service = |protocol| ServiceSpec::simple(VIP, 80, protocol, endpoints.clone());
+    ForwardingSpec {
+        ports: vec![port(CLIENT), port(SERVER)],
+        routes: vec![
+            RouteSpec { prefix: CLIENT_IP.into(), via: Via::Port { port: CLIENT, mac: station } },
+            RouteSpec { prefix: "10.244.1.0/24".parse().unwrap(), via: Via::Port { port: SERVER, mac: station } },
+        ],
+        services: vec![service(Protocol::Udp), service(Protocol::Tcp)],
+        gateway: Some(Ipv4Addr::new(169, 254, 1, 1)),
+        router: Some(Ipv4Addr::new(10, 244, 1, 0)),
+        pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+        service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+        ..ForwardingSpec::default()
+    }
+}
+
+/// Addresses and ports, as a packet carries them.
+pub type Ends = ((Ipv4Addr, u16), (Ipv4Addr, u16));
+
+pub fn udp(port: PortId, (src, dst): Ends) -> Vec<u8> {
+    let mut packet = Vec::new();
+    PacketBuilder::ethernet2([2, 0, 0, 0, 1, 0], mac(port).0)
+        .ipv4(src.0.octets(), dst.0.octets(), 64)
+        .udp(src.1, dst.1)
+        .write(&mut packet, b"payload")
+        .unwrap();
+    packet
+}
+
+/// A TCP segment with these flags, numbered as the bits of the header's 14th byte.
+pub fn tcp(port: PortId, (src, dst): Ends, flags: u8) -> Vec<u8> {
+    let header = etherparse::TcpHeader {
+        fin: flags & 1 != 0,
+        syn: flags & 2 != 0,
+        rst: flags & 4 != 0,
+        ack: flags & 16 != 0,
+        ..etherparse::TcpHeader::new(src.1, dst.1, 1, 1000)
+    };
+    let mut packet = Vec::new();
+    PacketBuilder::ethernet2([2, 0, 0, 0, 1, 0], mac(port).0)
+        .ipv4(src.0.octets(), dst.0.octets(), 64)
+        .tcp_header(header)
+        .write(&mut packet, &[])
+        .unwrap();
+    packet
+}
+
+pub fn syn(port: PortId, (src, dst): Ends) -> Vec<u8> {
+    let mut packet = Vec::new();
+    PacketBuilder::ethernet2([2, 0, 0, 0, 1, 0], mac(port).0)
+        .ipv4(src.0.octets(), dst.0.octets(), 64)
+        .tcp(src.1, dst.1, 1, 1000)
+        .syn()
+        .write(&mut packet, &[])
+        .unwrap();
+    packet
+}
+
+/// Reads a packet's ends, after checking both checksums.
+pub fn ends(packet: &[u8]) -> Ends {
+    let sliced = SlicedPacket::from_ethernet(packet).unwrap();
+    let Some(etherparse::NetSlice::Ipv4(ip)) = &sliced.net else { panic!("no IPv4") };
+    let header = ip.header().to_header();
+    assert_eq!(header.header_checksum, header.calc_header_checksum());
+    let (ports, sum, expected) = match sliced.transport.unwrap() {
+        TransportSlice::Udp(udp) => {
+            let owned = udp.to_header();
+            let expected = owned.calc_checksum_ipv4(&header, udp.payload()).unwrap();
+            ((udp.source_port(), udp.destination_port()), udp.checksum(), expected)
+        }
+        TransportSlice::Tcp(tcp) => {
+            let expected = tcp.to_header().calc_checksum_ipv4(&header, tcp.payload()).unwrap();
+            ((tcp.source_port(), tcp.destination_port()), tcp.checksum(), expected)
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(sum, expected);
+    ((ip.header().source_addr(), ports.0), (ip.header().destination_addr(), ports.1))
+}
+
+pub struct World {
+    pub switch: Stepped,
+    pub client: MemoryWire,
+    pub server: MemoryWire,
+    /// Nanoseconds since the world began.
+    pub now: u64,
+}
+
+impl World {
+    /// The client's port is served by worker 0 alone, the servers' by worker 1 alone.
+    pub fn new(backends: &[Backend]) -> World {
+        let mut switch = Stepped::new(2, 128, 100, 1).unwrap();
+        switch.publish(&spec(backends)).unwrap();
+        let ((client_port, client), (server_port, server)) = (MemoryDevice::new(64), MemoryDevice::new(64));
+        switch.attach(0, CLIENT, client_port);
+        switch.attach(1, SERVER, server_port);
+        World { switch, client, server, now: 0 }
+    }
+
+    /// Lets both workers make two rounds, so that what was handed over is sent, and counts frames and packets.
+    pub fn settle(&mut self) {
+        self.now += 1_000_000;
+        for worker in [0, 1, 0, 1] {
+            self.switch.step(worker, Now(10_000_000_000 + self.now));
+        }
+        for worker in [0, 1] {
+            self.switch.step(worker, Now(10_000_000_000 + self.now));
+            let census = self.switch.census(worker);
+            assert!(census.memories.iter().all(|memory| memory.capacity == memory.accounted()), "{census:?}");
+        }
+        let counted = |port: PortId, counter: &dyn Fn(&shunt_dataplane::counters::PortCounters) -> u64| -> u64 {
+            (0..2).map(|worker| counter(self.switch.counters(worker).port(port))).sum()
+        };
+        let both = |counter: &dyn Fn(&shunt_dataplane::counters::PortCounters) -> u64| {
+            counted(CLIENT, counter) + counted(SERVER, counter)
+        };
+        let dropped = both(&|port| port.drops.iter().map(|counter| counter.get()).sum());
+        let held = both(&|port| port.held.get());
+        assert_eq!(held, (0..2).map(|worker| u64::from(self.switch.census(worker).memories[0].in_hand)).sum::<u64>());
+        let left = both(&|port| port.forwarded.get() + port.answers.iter().map(|counter| counter.get()).sum::<u64>());
+        assert_eq!(both(&|port| port.rx_packets.get()), dropped + left + held);
+        assert_eq!(left, both(&|port| port.tx_packets.get() + port.tx_dropped.get()));
+    }
+
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        [CLIENT, SERVER]
+            .into_iter()
+            .flat_map(|port| [0, 1].map(|worker| self.switch.counters(worker).port(port).drops[reason as usize].get()))
+            .sum()
+    }
+
+    /// Sends a packet from a server and tells what the client got.
+    pub fn answer(&mut self, packet: Vec<u8>) -> Option<Ends> {
+        self.server.send(packet);
+        self.settle();
+        self.client.recv().map(|packet| ends(&packet))
+    }
+
+    /// Opens a TCP connection from the client's `port` to the VIP. Returns who took it.
+    pub fn connect(&mut self, port: u16) -> (Ipv4Addr, u16) {
+        let (client, server) = self.ask(tcp(CLIENT, to_vip(port), SYN)).expect("the SYN arrives");
+        assert_eq!(self.answer(tcp(SERVER, (server, client), SYN | ACK)), Some(((VIP, 80), client)));
+        assert_eq!(self.ask(tcp(CLIENT, to_vip(port), ACK)), Some((client, server)));
+        server
+    }
+
+    /// Packets that wait.
+    pub fn held(&self) -> u64 {
+        [CLIENT, SERVER]
+            .into_iter()
+            .flat_map(|port| [0, 1].map(|worker| self.switch.counters(worker).port(port).held.get()))
+            .sum()
+    }
+
+    /// Sends a packet from the client and tells which backend got it.
+    pub fn ask(&mut self, packet: Vec<u8>) -> Option<Ends> {
+        self.client.send(packet);
+        self.settle();
+        self.server.recv().map(|packet| ends(&packet))
+    }
+}
+
+pub fn to_vip(port: u16) -> Ends {
+    ((CLIENT_IP, port), (VIP, 80))
+}

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Plays a script on live frames: run by BPF_PROG_TEST_RUN, it is called for one frame after the other, and when a packet
+ * is due it writes the script's next one into the frame and redirects it into an interface. A frame that comes too early
+ * is dropped, which costs next to nothing and is how the program waits.
+ *
+ * The kernel recycles frames as the receiver left them, so all headers are written anew; the payload behind them is zero
+ * from the start and nobody changes it.
+ */
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#define SEC(name) __attribute__((section(name), used))
+#define INLINE static inline __attribute__((always_inline))
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define be16(x) ((u16)__builtin_bswap16(x))
+#define be32(x) ((u32)__builtin_bswap32(x))
+#else
+#define be16(x) ((u16)(x))
+#define be32(x) ((u32)(x))
+#endif
+
+/* linux/bpf.h */
+enum { XDP_ABORTED = 0, XDP_DROP = 1 };
+enum { BPF_MAP_TYPE_ARRAY = 2 };
+
+struct xdp_md {
+	u32 data;
+	u32 data_end;
+};
+
+static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
+static long (*const bpf_redirect)(u32 ifindex, u64 flags) = (void *)23;
+static long (*const bpf_xdp_adjust_tail)(void *ctx, int delta) = (void *)65;
+
+#define NUMBER(name, value) int (*name)[value]
+#define TYPE(name, value) typeof(value) *name
+
+/* A packet of the order. Header fields in network order. */
+struct slot {
+	u32 src;
+	u32 dst;
+	u32 ports;
+	u16 ip_checksum;
+	u16 transport_checksum;
+	u16 entropy;
+	u16 template;
+	u32 stream;
+};
+
+enum { HEADER_WORDS = 16 }; /* of 8 bytes: outer headers, TCP and the signature */
+
+/* A packet without what varies, up to the end of the longest headers of the script and their signature. */
+struct template {
+	u32 len;
+	u16 words; /* whole 8-byte words to write */
+	u16 tail;  /* where the last 4 bytes to write are, which may overlap; 0: nowhere */
+	u16 ip;
+	u16 ports;
+	u16 checksum;
+	u16 payload;
+	u16 entropy; /* 0: no outer headers */
+	u16 pad[3];
+	u64 bytes[HEADER_WORDS + 1]; /* the last one keeps the tail's four bytes inside */
+};
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_ARRAY);
+	NUMBER(max_entries, 1);
+	TYPE(key, u32);
+	TYPE(value, struct slot);
+} slots SEC(".maps");
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_ARRAY);
+	NUMBER(max_entries, 1);
+	TYPE(key, u32);
+	TYPE(value, struct template);
+} templates SEC(".maps");
+
+/* The next sequence number of each stream. */
+struct {
+	NUMBER(type, BPF_MAP_TYPE_ARRAY);
+	NUMBER(max_entries, 1);
+	TYPE(key, u32);
+	TYPE(value, u32);
+} sequences SEC(".maps");
+
+enum { GAPS = 1088 };
+
+/* Written by user space before a trial, read by it during and after; in between this program's. All programs of one
+ * script run on one core, a batch at a time, so nobody else writes. */
+struct {
+	/* The plan. */
+	u64 start;    /* ns */
+	u64 end;      /* ns */
+	u64 interval; /* from packet to packet, in 2^-16 ns; 0: without pause */
+	u64 burst;
+	u64 limit; /* packets */
+	u64 epoch;
+	/* How far it is. */
+	u64 position; /* in the script */
+	u64 due;      /* of the next burst after the start, in 2^-16 ns */
+	u64 in_burst; /* packets of it that have left */
+	u64 sent;
+	u64 last;       /* when the last packet left */
+	u64 gaps[GAPS]; /* between departures: 32 buckets for each doubling of ns */
+} state;
+
+/* Set before loading. */
+const volatile u32 interface;
+const volatile u32 slot_count;
+const volatile u32 first_track;
+const volatile u32 frame_len; /* of a frame as it comes */
+
+/* The number of the highest bit that is set; 0 for 0. */
+INLINE u32 highest_bit(u64 value)
+{
+	u32 bit = 0;
+
+	if (value >> 32) { bit += 32; value >>= 32; }
+	if (value >> 16) { bit += 16; value >>= 16; }
+	if (value >> 8) { bit += 8; value >>= 8; }
+	if (value >> 4) { bit += 4; value >>= 4; }
+	if (value >> 2) { bit += 2; value >>= 2; }
+	return bit + (value >> 1 & 1);
+}
+
+/* Eleven significant bits under five bits of how far they are shifted. */
+INLINE u16 small_float(u64 value)
+{
+	u32 bit = highest_bit(value), shift = bit > 10 ? bit - 10 : 0;
+
+	if (shift > 31)
+		return 0xffff;
+	return shift << 11 | (value >> shift & 0x7ff);
+}
+
+INLINE void count_gap(u64 gap)
+{
+	u32 bit = highest_bit(gap), at = gap;
+
+	if (bit >= 5)
+		at = (bit - 4) * 32 + (gap >> (bit - 5) & 31);
+	if (at >= GAPS)
+		at = GAPS - 1;
+	state.gaps[at]++;
+}
+
+/* Where a field of the packet is, if it lies inside. */
+#define FIELD(type, at)                                                             \
+	({                                                                          \
+		type *field = (type *)(packet + ((at) & 0xff));                     \
+		if ((char *)(field + 1) > end)                                      \
+			return XDP_ABORTED;                                         \
+		field;                                                              \
+	})
+
+SEC("xdp")
+int source(struct xdp_md *ctx)
+{
+	u64 now = bpf_ktime_get_ns(), late = 0, sum;
+	u32 key, stream, *sequence;
+	const struct template *template;
+	const struct slot *slot;
+	char *packet, *end;
+	u16 *signature;
+
+	if (now < state.start || now >= state.end || state.sent >= state.limit)
+		return XDP_DROP;
+	if (state.interval) {
+		u64 due = state.start + (state.due >> 16);
+
+		if (now < due)
+			return XDP_DROP;
+		late = now - due;
+	}
+
+	key = state.position;
+	slot = bpf_map_lookup_elem(&slots, &key);
+	if (!slot)
+		return XDP_ABORTED;
+	key = slot->template;
+	template = bpf_map_lookup_elem(&templates, &key);
+	stream = slot->stream;
+	sequence = bpf_map_lookup_elem(&sequences, &stream);
+	if (!template || !sequence)
+		return XDP_ABORTED;
+	if (template->len != frame_len && bpf_xdp_adjust_tail(ctx, (int)template->len - (int)frame_len))
+		return XDP_ABORTED;
+
+	packet = (char *)(long)ctx->data;
+	end = (char *)(long)ctx->data_end;
+#pragma unroll
+	for (int i = 0; i < HEADER_WORDS; i++) {
+		if (i >= template->words || packet + i * 8 + 8 > end)
+			break;
+		((u64 *)packet)[i] = template->bytes[i];
+	}
+	if (template->tail)
+		*FIELD(u32, template->tail) = *(u32 *)((char *)template->bytes + (template->tail & 0x7f));
+
+	*FIELD(u32, template->ip + 12) = slot->src;
+	*FIELD(u32, template->ip + 16) = slot->dst;
+	*FIELD(u16, template->ip + 10) = slot->ip_checksum;
+	*FIELD(u32, template->ports) = slot->ports;
+	*FIELD(u16, template->checksum) = slot->transport_checksum;
+	if (template->entropy)
+		*FIELD(u16, template->entropy) = slot->entropy;
+
+	/* The signature: packet/signature.rs tells its fields. */
+	signature = (u16 *)(packet + (template->payload & 0xff));
+	if ((char *)(signature + 9) > end)
+		return XDP_ABORTED;
+	signature[0] = be16('S' << 8 | (state.epoch & 0xff));
+	signature[1] = be16(first_track + stream);
+	signature[2] = be16(*sequence >> 16);
+	signature[3] = be16(*sequence);
+	signature[4] = be16(now >> 32);
+	signature[5] = be16(now >> 16);
+	signature[6] = be16(now);
+	signature[7] = be16(small_float(late));
+	sum = 0;
+#pragma unroll
+	for (int i = 0; i < 8; i++)
+		sum += signature[i];
+	sum = (sum >> 16) + (sum & 0xffff);
+	sum = (sum >> 16) + (sum & 0xffff);
+	signature[8] = ~sum;
+
+	++*sequence;
+	state.position = state.position + 1 < slot_count ? state.position + 1 : 0;
+	if (++state.in_burst >= state.burst) {
+		state.due += state.interval * state.burst;
+		state.in_burst = 0;
+	}
+	if (state.last)
+		count_gap(now - state.last);
+	state.last = now;
+	state.sent++;
+	return bpf_redirect(interface, 0);
+}
+
+char LICENSE[] SEC("license") = "Apache-2.0";
