@@ -83,6 +83,24 @@ struct {
 	TYPE(value, struct template);
 } templates SEC(".maps");
 
+/* How a stream's flows come and go: script.rs tells how a packet's number gives its flow. */
+struct rolling {
+	u64 step; /* new flows per packet, in 2^-32 */
+	u32 open; /* flows at a time; 0: they stay, and are in the slots */
+	u32 has_pseudo_header;
+	u32 is_udp;
+	u32 pad;
+	u64 first[4]; /* of source address, source port, destination address and port */
+	u64 count[4];
+};
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_ARRAY);
+	NUMBER(max_entries, 1);
+	TYPE(key, u32);
+	TYPE(value, struct rolling);
+} streams SEC(".maps");
+
 /* The next sequence number of each stream. */
 struct {
 	NUMBER(type, BPF_MAP_TYPE_ARRAY);
@@ -116,6 +134,8 @@ struct {
 const volatile u32 interface;
 const volatile u32 slot_count;
 const volatile u32 first_track;
+const volatile u32 lane;
+const volatile u32 lanes;
 const volatile u32 frame_len; /* of a frame as it comes */
 
 /* The number of the highest bit that is set; 0 for 0. */
@@ -152,6 +172,48 @@ INLINE void count_gap(u64 gap)
 	state.gaps[at]++;
 }
 
+INLINE u16 fold(u64 sum)
+{
+	sum = (sum >> 32) + (sum & 0xffffffff);
+	sum = (sum >> 16) + (sum & 0xffff);
+	sum = (sum >> 16) + (sum & 0xffff);
+	return (sum >> 16) + (sum & 0xffff);
+}
+
+/* What of a packet depends on its flow, in network order. */
+struct flow {
+	u32 src;
+	u32 dst;
+	u32 ports;
+	u16 ip_checksum;
+	u16 transport_checksum;
+};
+
+/* The flow of packet `number` of a stream whose flows come and go. */
+INLINE void roll(struct flow *flow, const struct slot *slot, const struct rolling *rolling, u32 number)
+{
+	u64 window = ((u64)number * rolling->step >> 32) + number % rolling->open;
+	u64 n = window * lanes + lane, sources = rolling->count[0] * rolling->count[1];
+	u64 source = n % sources, round = n / sources, along, src, dst, addresses;
+	u16 src_port, dst_port;
+
+	along = source + round % rolling->count[2] * sources;
+	src = rolling->first[0] + source % rolling->count[0];
+	src_port = rolling->first[1] + source / rolling->count[0];
+	dst = rolling->first[2] + (round + source) % rolling->count[2];
+	dst_port = rolling->first[3] + (round / rolling->count[2] + along) % rolling->count[3];
+	flow->src = be32(src);
+	flow->dst = be32(dst);
+	flow->ports = be32((u32)src_port << 16 | dst_port);
+	addresses = (src >> 16) + (src & 0xffff) + (dst >> 16) + (dst & 0xffff);
+	flow->ip_checksum = ~be16(fold(be16(slot->ip_checksum) + addresses));
+	if (!rolling->has_pseudo_header)
+		addresses = 0;
+	flow->transport_checksum = ~be16(fold(be16(slot->transport_checksum) + addresses + src_port + dst_port));
+	if (rolling->is_udp && !flow->transport_checksum)
+		flow->transport_checksum = 0xffff;
+}
+
 /* Where a field of the packet is, if it lies inside. */
 #define FIELD(type, at)                                                             \
 	({                                                                          \
@@ -168,6 +230,8 @@ int source(struct xdp_md *ctx)
 	u32 key, stream, *sequence;
 	const struct template *template;
 	const struct slot *slot;
+	const struct rolling *rolling;
+	struct flow flow;
 	char *packet, *end;
 	u16 *signature;
 
@@ -189,8 +253,16 @@ int source(struct xdp_md *ctx)
 	template = bpf_map_lookup_elem(&templates, &key);
 	stream = slot->stream;
 	sequence = bpf_map_lookup_elem(&sequences, &stream);
-	if (!template || !sequence)
+	rolling = bpf_map_lookup_elem(&streams, &stream);
+	if (!template || !sequence || !rolling)
 		return XDP_ABORTED;
+	flow.src = slot->src;
+	flow.dst = slot->dst;
+	flow.ports = slot->ports;
+	flow.ip_checksum = slot->ip_checksum;
+	flow.transport_checksum = slot->transport_checksum;
+	if (rolling->open)
+		roll(&flow, slot, rolling, *sequence);
 	if (template->len != frame_len && bpf_xdp_adjust_tail(ctx, (int)template->len - (int)frame_len))
 		return XDP_ABORTED;
 
@@ -205,11 +277,11 @@ int source(struct xdp_md *ctx)
 	if (template->tail)
 		*FIELD(u32, template->tail) = *(u32 *)((char *)template->bytes + (template->tail & 0x7f));
 
-	*FIELD(u32, template->ip + 12) = slot->src;
-	*FIELD(u32, template->ip + 16) = slot->dst;
-	*FIELD(u16, template->ip + 10) = slot->ip_checksum;
-	*FIELD(u32, template->ports) = slot->ports;
-	*FIELD(u16, template->checksum) = slot->transport_checksum;
+	*FIELD(u32, template->ip + 12) = flow.src;
+	*FIELD(u32, template->ip + 16) = flow.dst;
+	*FIELD(u16, template->ip + 10) = flow.ip_checksum;
+	*FIELD(u32, template->ports) = flow.ports;
+	*FIELD(u16, template->checksum) = flow.transport_checksum;
 	if (template->entropy)
 		*FIELD(u16, template->entropy) = slot->entropy;
 

@@ -10,7 +10,8 @@ pub struct Player {
     script: Arc<Script>,
     at: usize,
     epoch: u8,
-    first_track: usize,
+    lane: usize,
+    lanes: usize,
     sequences: Vec<u32>,
 }
 
@@ -19,7 +20,7 @@ impl Player {
     pub fn new(script: Arc<Script>, lane: usize, lanes: usize, epoch: u8) -> Player {
         let at = script.slots.len() * lane / lanes;
         let sequences = vec![0; script.streams];
-        Player { at, epoch, first_track: lane * script.streams, sequences, script }
+        Player { at, epoch, lane, lanes, sequences, script }
     }
 
     /// Length of the next packet in bytes, and its stream.
@@ -35,9 +36,15 @@ impl Player {
         let slot = &self.script.slots[self.at];
         let template = &self.script.templates[slot.template as usize];
         let stream = slot.stream as usize;
-        slot.write(template, frame);
         let sequence = &mut self.sequences[stream];
-        let track = (self.first_track + stream) as u16;
+        match &self.script.rolling[stream] {
+            None => slot.write(template, frame),
+            Some(rolling) => {
+                let flow = rolling.flow(*sequence, (self.lane as u64, self.lanes as u64));
+                template.write(frame, flow, template.checksums(flow), slot.entropy);
+            }
+        }
+        let track = (self.lane * self.script.streams + stream) as u16;
         let signature = Signature { epoch: self.epoch, track, sequence: *sequence, sent, late };
         signature.emit(&mut frame[template.payload..]);
         *sequence = sequence.wrapping_add(1);

@@ -44,6 +44,56 @@ impl Slot {
     }
 }
 
+/// Flows that come and go: which one a packet belongs to follows from its number in the stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Rolling {
+    /// New flows per packet, in units of 2^-32.
+    pub step: u64,
+    /// Flows that are open at a time.
+    pub open: u32,
+    /// First value and number of values of source address, source port, destination address and port.
+    pub ranges: [(u32, u64); 4],
+}
+
+impl Rolling {
+    /// Of a stream that sends so many packets per second; `None` if its flows stay.
+    fn of(stream: &Stream, pps: Option<f64>) -> Result<Option<Rolling>, String> {
+        if stream.new_per_second == 0.0 {
+            return Ok(None);
+        }
+        let path = &stream.path;
+        let pps =
+            pps.ok_or_else(|| format!("{path}.flows.new_per_second: at rate max nobody knows how often that is"))?;
+        let per_packet = stream.new_per_second / (pps * stream.share);
+        if per_packet > 1.0 {
+            return Err(format!(
+                "{path}.flows.new_per_second: {} new flows a second, and only {} packets",
+                stream.new_per_second,
+                pps * stream.share
+            ));
+        }
+        let ranges = [stream.from.range(), stream.from_port.range(), stream.to.range(), stream.to_port.range()];
+        let ranges = ranges.map(|range| range.expect("a profile with new flows has ranges"));
+        Ok(Some(Rolling { step: (per_packet * 2_f64.powi(32)) as u64, open: stream.flows, ranges }))
+    }
+
+    /// The flow of packet `number` of the stream, as one of so many lanes sends it. The window of open flows moves on by
+    /// `step` with each packet; within it flows take turns.
+    #[inline]
+    pub fn flow(&self, number: u32, (lane, lanes): (u64, u64)) -> Flow {
+        let window = ((u64::from(number) * self.step) >> 32) + u64::from(number % self.open);
+        let [src, src_port, dst, dst_port] = self.ranges.map(|(_, count)| count);
+        let [src, src_port, dst, dst_port] = digits(window * lanes + lane, [src, src_port, dst, dst_port]);
+        let [from, from_port, to, to_port] = self.ranges.map(|(first, _)| first);
+        Flow {
+            src: from + src as u32,
+            src_port: (from_port + src_port as u32) as u16,
+            dst: to + dst as u32,
+            dst_port: (to_port + dst_port as u32) as u16,
+        }
+    }
+}
+
 /// What packets leave in which order.
 #[derive(Clone, Debug)]
 pub struct Script {
@@ -53,6 +103,8 @@ pub struct Script {
     pub slots: Vec<Slot>,
     /// How many streams there are.
     pub streams: usize,
+    /// By stream: how its flows come and go, if they do. Its slots then hold no flow, and sums instead of checksums.
+    pub rolling: Vec<Option<Rolling>>,
     /// Packets that leave back to back.
     pub burst: u32,
 }
@@ -79,7 +131,9 @@ impl Script {
             .collect();
         let slots = order.iter().map(|&stream| queues[stream as usize].next().expect("as many as were counted"));
         let slots = slots.collect();
-        Ok(Script { templates, slots, streams: profile.streams.len(), burst: profile.burst })
+        let rolling = profile.streams.iter().map(|stream| Rolling::of(stream, profile.pps()));
+        let rolling = rolling.collect::<Result<_, _>>()?;
+        Ok(Script { templates, slots, streams: profile.streams.len(), rolling, burst: profile.burst })
     }
 
     /// Bytes of each stream's packets among `packets` packets from slot `from` on.
@@ -142,8 +196,12 @@ fn part(
     let sizes = sizes(stream, count, random);
     let flows = flows(stream, count, random);
     let slot = |(flow, size): (u64, usize)| {
-        let values = values(stream, seed, stream.first_flow + flow);
-        let (ip_checksum, transport_checksum) = templates[size].checksums(values);
+        let (values, (ip_checksum, transport_checksum)) = if stream.new_per_second > 0.0 {
+            (Flow::default(), templates[size].sums)
+        } else {
+            let values = values(stream, seed, stream.first_flow + flow);
+            (values, templates[size].checksums(values))
+        };
         // RFC 7348, section 5, asks for a port of the dynamic range.
         let entropy = 0xc000 | (Random::hash(seed, flow, 4) & 0x3fff) as u16;
         let template = (first + size) as u16;
@@ -186,33 +244,33 @@ fn flows(stream: &Stream, count: usize, random: &mut Random) -> Vec<u64> {
     (0..count).map(draw).collect()
 }
 
-/// The values that flow `number` has in its fields. Flows that count up through ranges and lists all differ: the source
-/// address changes first, then the source port; destinations go along, and one step further each time the sources have
-/// all had their turn.
+/// The values that flow `number` has in its fields: counted up, or drawn by its number.
 fn values(stream: &Stream, seed: u64, number: u64) -> Flow {
-    let mut rest = number;
-    let mut along = 0;
-    let mut scale = 1;
-    let mut pick = |field: u64, count: u64, random: bool, follows: bool| {
-        if random {
-            return Random::hash(seed, number, field) % count;
-        }
-        let index = (rest + if follows { along } else { 0 }) % count;
-        along += rest % count * scale;
-        scale *= count;
-        rest /= count;
-        index
-    };
-    let src = pick(0, stream.from.count(), stream.from.random(), false);
-    let src_port = pick(1, stream.from_port.count(), stream.from_port.random(), false);
-    let dst = pick(2, stream.to.count(), stream.to.random(), true);
-    let dst_port = pick(3, stream.to_port.count(), stream.to_port.random(), true);
+    let counts = [stream.from.count(), stream.from_port.count(), stream.to.count(), stream.to_port.count()];
+    let random = [stream.from.random(), stream.from_port.random(), stream.to.random(), stream.to_port.random()];
+    // A field that is drawn does not count.
+    let mut picked = digits(number, std::array::from_fn(|i| if random[i] { 1 } else { counts[i] }));
+    for field in (0..4).filter(|field| random[*field]) {
+        picked[field] = Random::hash(seed, number, field as u64) % counts[field];
+    }
+    let [src, src_port, dst, dst_port] = picked;
     Flow {
         src: stream.from.value(src),
         dst: stream.to.value(dst),
         src_port: stream.from_port.value(src_port) as u16,
         dst_port: stream.to_port.value(dst_port) as u16,
     }
+}
+
+/// A number in four digits, of which there are as many as the product of their counts: the source address counts
+/// fastest, then the source port; destinations go along with the sources, and one step further each time those have all
+/// had their turn. So destinations do not wait for all sources, and still all numbers differ.
+#[inline]
+fn digits(number: u64, [src, src_port, dst, dst_port]: [u64; 4]) -> [u64; 4] {
+    let sources = src * src_port;
+    let (source, round) = (number % sources, number / sources);
+    let along = source + round % dst * sources;
+    [source % src, source / src, (round + source) % dst, (round / dst + along) % dst_port]
 }
 
 #[cfg(test)]
@@ -271,6 +329,32 @@ mod tests {
     }
 
     const IMIX: [(usize, f64); 3] = [(64, 28.0), (570, 16.0), (1518, 4.0)];
+
+    #[test]
+    fn new_flows_come_as_often_as_wanted_and_never_return() {
+        // 1000 packets and 50 new flows a second, over 100 addresses, 9 ports, 7 destinations.
+        let stream = STREAM.replace("to_port = [80, 443]", "to_port = 80");
+        let (_, script) = compile(&format!("{stream}flows = {{ count = 10, new_per_second = 50 }}"));
+        let rolling = script.rolling[0].expect("its flows come and go");
+        let mut last = BTreeMap::new();
+        for lane in 0..2 {
+            for packet in 0..60_000_u32 {
+                let flow = rolling.flow(packet, (lane, 2));
+                let before = last.insert((flow.src, flow.src_port, flow.dst), (lane, packet));
+                assert!(before.is_none_or(|(l, p)| l == lane && packet - p <= 10 * 20), "{flow:?} was gone");
+            }
+        }
+        assert_eq!(last.len(), 2 * (60_000 / 20 + 9));
+        for (stream, problem) in [
+            (STREAM.to_owned(), "counted through ranges"),
+            (stream.clone(), "1200 new flows a second, and only 1000 packets"),
+        ] {
+            let text = format!("name = \"t\"\nrate = \"1kpps\"\n{stream}flows.new_per_second = 1200");
+            let error = Profile::parse(&text).and_then(|profile| Script::compile(&profile, STATIONS).map(drop));
+            let error = error.unwrap_err();
+            assert!(error.starts_with("stream[0].flows.new_per_second: ") && error.contains(problem), "{error}");
+        }
+    }
 
     #[test]
     fn a_zipf_skew_has_its_frequencies() {

@@ -18,17 +18,15 @@ use crate::{
 /// some tens of nanoseconds.
 const TRIES: u32 = 64;
 
-/// What to answer a packet with, by its index in the batch.
-pub type Errors = Vec<(u16, Answer)>;
-
 /// New flows: the packet's index in the batch, and the hash of the reply key.
 pub type Opening = Vec<(u16, u64)>;
 
 /// Translates the first packet of every flow to a service, and of every flow that leaves the cluster masqueraded. Notes
-/// flows that come into the cluster untranslated, where answers to them would be mistaken for such. In two passes, so that the cache misses of a batch overlap: first all choose a backend and ask for the bucket of the answers,
-/// then all are put into the table.
+/// flows that come into the cluster untranslated, where answers to them would be mistaken for such. In two passes, so
+/// that the cache misses of a batch overlap: first all choose a backend and ask for the bucket of the answers, then all
+/// are put into the table.
 #[inline(never)]
-pub fn run(batch: &mut Batch, opening: &mut Opening, errors: &mut Errors, env: &Env) {
+pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env) {
     if !env.snapshot.tracks {
         return;
     }
@@ -52,12 +50,11 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, errors: &mut Errors, env: &
                 env.conntrack.prefetch_bucket(reply_hash);
                 opening.push((at as u16, reply_hash));
             }
-            Err(reason) => {
-                meta.decide(Verdict::Drop(reason));
-                if reason == DropReason::NoBackend {
-                    errors.push((at as u16, Answer::PortUnreachable));
-                }
+            Err(DropReason::NoBackend) => {
+                meta.decide(Verdict::Owed(Answer::PortUnreachable));
+                batch.owes = true;
             }
+            Err(reason) => meta.decide(Verdict::Drop(reason)),
         }
     }
     for (at, reply_hash) in opening.drain(..) {

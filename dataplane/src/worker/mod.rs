@@ -28,7 +28,7 @@ use self::{memories::Memories, ports::Ports};
 use crate::{
     counters::WorkerCounters,
     io::{Frame, FramePool, PacketIo},
-    packet::{BATCH, Batch, Meta},
+    packet::{BATCH, Batch},
     pipeline::{Env, Pipeline},
     publish::Subscriber,
     snapshot::Snapshot,
@@ -289,9 +289,9 @@ impl Worker {
         self.pipeline.run(&mut self.batch, &env);
         let Worker { batch, ports, memories, shared, counters, .. } = self;
         let mut frames = batch.frames.drain(..);
-        for run in batch.metas.chunk_by(Meta::shares_fate_with) {
-            let frames = frames.by_ref().take(run.len());
-            match run[0].verdict() {
+        for run in &batch.runs {
+            let frames = frames.by_ref().take(run.len);
+            match run.verdict {
                 Verdict::Tx(port) | Verdict::Answer(_, port) => match ports.sender(port) {
                     Some(tx) => tx.extend(frames),
                     // No queue of that port is ours: another worker sends it.
@@ -302,11 +302,13 @@ impl Worker {
                         memories.give(frame);
                     }),
                 },
-                Verdict::Drop(_) | Verdict::Pending => frames.for_each(|frame| memories.give(frame)),
+                Verdict::Drop(_) | Verdict::Pending | Verdict::Owed(_) => {
+                    frames.for_each(|frame| memories.give(frame));
+                }
             }
         }
         drop(frames);
-        self.batch.metas.clear();
+        batch.clear();
     }
 
     /// Queues what other workers handed over.

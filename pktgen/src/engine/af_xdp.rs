@@ -2,6 +2,7 @@
 
 use shunt_dataplane::{
     io::{Frame, FramePool, PacketIo},
+    spec::PortRole,
     xsk::{WorkerMemory, XskDevice},
 };
 
@@ -32,7 +33,7 @@ impl AfXdpStation {
         let (memory, mut pool) = WorkerMemory::new(FRAMES)?;
         let mut devices = Vec::new();
         for (interface, queue) in queues {
-            let mut device = memory.open(interface, *queue)?;
+            let mut device = memory.open(interface, *queue, PortRole::Uplink, queues.len() as u32)?;
             device.reclaim(&mut pool);
             devices.push(device);
         }
@@ -49,6 +50,11 @@ impl AfXdpStation {
     /// Its sockets, in the order they were asked for.
     pub fn devices(&self) -> &[XskDevice] {
         &self.devices
+    }
+
+    /// Whether all that was queued has left.
+    pub fn is_idle(&self) -> bool {
+        self.outgoing.is_empty() && self.devices.iter().all(|device| device.occupancy().transmit == 0)
     }
 
     /// Sends every frame that has arrived back, or out of the socket it sends on, after `change` has had it; drops those

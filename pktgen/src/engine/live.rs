@@ -28,7 +28,8 @@ use crate::{
     clock,
     measure::Histogram,
     packet::{Template, signature},
-    script::{Script, Slot},
+    profile::Protocol,
+    script::{Rolling, Script, Slot},
 };
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/source.bpf.o"));
@@ -56,6 +57,9 @@ type TemplateValue = [u64; 4 + HEADER_WORDS];
 
 /// `struct slot` in 4-byte words.
 type SlotValue = [u32; 6];
+
+/// `struct rolling` in 8-byte words.
+type RollingValue = [u64; 11];
 
 /// `state` in 8-byte words.
 type State = [u64; HEAD + GAPS];
@@ -121,14 +125,18 @@ impl TrafficSource {
             .map_max_entries("slots", script.slots.len() as u32)
             .map_max_entries("templates", script.templates.len() as u32)
             .map_max_entries("sequences", script.streams as u32)
+            .map_max_entries("streams", script.streams as u32)
             .override_global("interface", &interface.index, true)
             .override_global("slot_count", &(script.slots.len() as u32), true)
             .override_global("first_track", &((lane * script.streams) as u32), true)
+            .override_global("lane", &(lane as u32), true)
+            .override_global("lanes", &(lanes as u32), true)
             .override_global("frame_len", &(frame_len as u32), true)
             .load(OBJECT)
             .map_err(|e| fail("cannot load the program that sends", &e))?;
         let mut take = |name: &str| object.take_map(name).expect("the object defines this map");
         let (slots, templates, sequences, state) = (take("slots"), take("templates"), take("sequences"), take(".bss"));
+        let streams = take("streams");
         let refused = "cannot fill the maps of the program that sends";
         let mut slots: Array<_, SlotValue> = Array::try_from(slots).map_err(|e| fail(refused, &e))?;
         for (slot, index) in script.slots.iter().zip(0..) {
@@ -137,6 +145,13 @@ impl TrafficSource {
         let mut templates: Array<_, TemplateValue> = Array::try_from(templates).map_err(|e| fail(refused, &e))?;
         for (template, index) in script.templates.iter().zip(0..) {
             templates.set(index, template_value(template, headers), 0).map_err(|e| fail(refused, &e))?;
+        }
+        let mut streams: Array<_, RollingValue> = Array::try_from(streams).map_err(|e| fail(refused, &e))?;
+        for (stream, rolling) in (0..).zip(&script.rolling) {
+            // All sizes of a stream carry the same protocol.
+            let slot = script.slots.iter().find(|slot| u32::from(slot.stream) == stream);
+            let protocol = slot.map_or(Protocol::Udp, |slot| script.templates[slot.template as usize].protocol);
+            streams.set(stream, rolling_value(rolling.as_ref(), protocol), 0).map_err(|e| fail(refused, &e))?;
         }
         let sequences = Array::try_from(sequences).map_err(|e| fail(refused, &e))?;
         let state = Array::try_from(state).map_err(|e| fail(refused, &e))?;
@@ -312,6 +327,24 @@ fn template_value(template: &Template, headers: usize) -> TemplateValue {
     bytes.resize(size_of::<TemplateValue>(), 0);
     let words = bytes.as_chunks::<8>().0;
     std::array::from_fn(|i| u64::from_ne_bytes(words[i]))
+}
+
+/// `struct rolling`.
+fn rolling_value(rolling: Option<&Rolling>, protocol: Protocol) -> RollingValue {
+    let Some(rolling) = rolling else { return [0; 11] };
+    let pair = |a: u32, b: u32| {
+        let (a, b) = (a.to_ne_bytes(), b.to_ne_bytes());
+        u64::from_ne_bytes([a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]])
+    };
+    let mut value = [0; 11];
+    value[0] = rolling.step;
+    value[1] = pair(rolling.open, (protocol != Protocol::Icmp).into());
+    value[2] = pair((protocol == Protocol::Udp).into(), 0);
+    for (field, (first, count)) in rolling.ranges.iter().enumerate() {
+        value[3 + field] = (*first).into();
+        value[7 + field] = *count;
+    }
+    value
 }
 
 #[cfg(test)]

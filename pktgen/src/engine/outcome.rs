@@ -64,7 +64,7 @@ pub fn trial(asked: &Asked<'_>, lanes: &[LaneOutcome], sources: &[Sent]) -> Tria
     let mut departures = merged(|lane| &lane.departures);
     sources.iter().for_each(|sent| departures.merge(&sent.departures));
     let ended = lanes.iter().map(|lane| lane.ended).chain(sources.iter().map(|sent| sent.ended)).max();
-    let lasted = ended.unwrap_or(asked.start).saturating_sub(asked.start) as f64 / 1e9;
+    let lasted = ended.unwrap_or(0).saturating_sub(asked.start).max(1) as f64 / 1e9;
     Trial {
         label: asked.label.to_owned(),
         // A trial that sent all it was to send took as long as it was to take: the gap behind the last packet counts.

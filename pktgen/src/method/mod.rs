@@ -26,6 +26,9 @@ use crate::{
 /// Of trials that are to be judged, this many attempts are made where the generator was not up to it.
 const ATTEMPTS: u32 = 2;
 
+/// The part of a rate that must be sent for it to count as held.
+const LEAST_RATE: f64 = 0.99;
+
 /// One invocation's trials, as a method asks for them.
 pub struct Session<'a> {
     tester: &'a mut Tester,
@@ -147,7 +150,8 @@ impl<'a> Session<'a> {
 pub struct Verdict {
     /// The share of packets lost.
     pub loss: f64,
-    /// Whether all that was offered was sent: only then is its loss that of the rate it asked for.
+    /// Whether all that was offered was sent, and its rate held to within 1%: only then is its loss that of the rate it
+    /// asked for.
     pub kept_up: bool,
     /// What was sent, in packets per second.
     pub sent_pps: f64,
@@ -157,7 +161,8 @@ impl Verdict {
     /// Of a trial.
     pub fn of(trial: &Trial) -> Verdict {
         let total = &trial.total;
-        let sent_pps = if trial.seconds > 0.0 { total.sent as f64 / trial.seconds } else { 0.0 };
-        Verdict { loss: total.loss(), kept_up: total.sent >= total.offered, sent_pps }
+        let sent_pps = total.sent as f64 / trial.seconds;
+        let held = trial.offered_pps.is_none_or(|wanted| sent_pps >= wanted * LEAST_RATE);
+        Verdict { loss: total.loss(), kept_up: total.sent >= total.offered && held, sent_pps }
     }
 }

@@ -2,10 +2,7 @@
 
 use shunt_dataplane::{
     net::MacAddr,
-    wire::{
-        checksum::{self, halves},
-        ethernet, icmpv4, ipv4, put16, put32, tcp, udp, vxlan,
-    },
+    wire::{checksum, ethernet, icmpv4, ipv4, put16, put32, tcp, udp, vxlan},
 };
 
 use super::{headers_len, signature};
@@ -41,7 +38,10 @@ pub struct Template {
     pub ports: usize,
     /// Where the signature is.
     pub payload: usize,
-    protocol: Protocol,
+    /// What the IPv4 header and the transport with its pseudo header sum up to without a flow, folded.
+    pub sums: (u16, u16),
+    /// What the packet carries.
+    pub protocol: Protocol,
 }
 
 /// What a flow puts into a template's gaps.
@@ -113,7 +113,23 @@ impl Template {
         }
         let payload = outer + headers_len(stream.protocol);
         debug_assert!(payload + signature::LEN <= bytes.len());
-        Template { bytes, ip, transport, transport_checksum, ports, payload, protocol: stream.protocol }
+        let sums = (0, 0);
+        let mut template =
+            Template { bytes, ip, transport, transport_checksum, ports, payload, sums, protocol: stream.protocol };
+        template.sums = template.sums();
+        template
+    }
+
+    fn sums(&self) -> (u16, u16) {
+        // What is written in place of the checksums later is zero now, but for the IPv4 header's.
+        let ip = u64::from(checksum::sum(&self.bytes[self.ip..self.ip + ipv4::CHECKSUM]));
+        let segment = &self.bytes[self.transport..];
+        let number = self.bytes[self.ip + ipv4::PROTOCOL];
+        let pseudo = match self.protocol {
+            Protocol::Icmp => 0,
+            Protocol::Udp | Protocol::Tcp => checksum::pseudo_header(0, 0, number, segment.len() as u16),
+        };
+        (checksum::fold(ip), checksum::fold(pseudo + u64::from(checksum::sum(segment))))
     }
 
     /// Where the outer source port is, which varies with the flow (RFC 7348, section 5); `None` without outer headers.
@@ -123,26 +139,17 @@ impl Template {
 
     /// The IPv4 header's checksum and the transport's, for a flow. The signature's balance leaves the latter alone.
     pub fn checksums(&self, flow: Flow) -> (u16, u16) {
-        let addresses = halves(flow.src) + halves(flow.dst);
+        let addresses = u64::from(flow.src) + u64::from(flow.dst);
         let ports = u64::from(flow.src_port) + u64::from(flow.dst_port);
-        let ip = self.fixed(&self.bytes[self.ip..self.transport], self.ip + ipv4::CHECKSUM - self.ip) + addresses;
-        let segment = &self.bytes[self.transport..];
-        let mut transport = self.fixed(segment, self.transport_checksum - self.transport) + ports;
-        if self.protocol != Protocol::Icmp {
-            let number = self.bytes[self.ip + ipv4::PROTOCOL];
-            transport += addresses + checksum::pseudo_header(0, 0, number, segment.len() as u16);
-        }
+        let ip = u64::from(self.sums.0) + addresses;
+        let pseudo = if self.protocol == Protocol::Icmp { 0 } else { addresses };
+        let transport = u64::from(self.sums.1) + ports + pseudo;
         let transport = match checksum::finish(transport) {
             // RFC 768: a checksum of zero is sent as all ones; zero says that there is none.
             0 if self.protocol == Protocol::Udp => 0xffff,
             sum => sum,
         };
         (checksum::finish(ip), transport)
-    }
-
-    /// The sum of a header and what follows, without the checksum at `at`.
-    fn fixed(&self, bytes: &[u8], at: usize) -> u64 {
-        u64::from(checksum::sum(&bytes[..at])) + u64::from(checksum::sum(&bytes[at + 2..]))
     }
 
     /// Writes a whole packet of a flow, all but the signature.

@@ -174,6 +174,12 @@ fn flows(path: &str, stream: &Stream, copies: u64) -> Checked<()> {
     if stream.new_per_second > 0.0 && copies > 1 {
         return Err(format!("{path}.copies: a stream with new flows would soon send those of its copies"));
     }
+    let ranges = [stream.from.range(), stream.from_port.range(), stream.to.range(), stream.to_port.range()];
+    if stream.new_per_second > 0.0 && ranges.iter().any(Option::is_none) {
+        return Err(format!(
+            "{path}.flows.new_per_second: new flows are counted through ranges: no list and no random pick is possible"
+        ));
+    }
     Ok(())
 }
 

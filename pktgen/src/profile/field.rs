@@ -55,11 +55,28 @@ impl<T: Value> Field<T> {
         Field { values: Values::Range(value, value), random: false }
     }
 
+    /// A field that takes all values from `first` to `last` in order.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn spanning(first: T, last: T) -> Field<T> {
+        assert!(first.number() <= last.number(), "a range that ends before it begins");
+        Field { values: Values::Range(first, last), random: false }
+    }
+
     /// How many values there are.
     pub fn count(&self) -> u64 {
         match &self.values {
             Values::Range(first, last) => u64::from(last.number() - first.number()) + 1,
             Values::List(list) => list.len() as u64,
+        }
+    }
+
+    /// First value, as a number, and how many follow one another, if they do and are taken in order.
+    pub fn range(&self) -> Option<(u32, u64)> {
+        match self.values {
+            Values::Range(first, _) if !self.random => Some((first.number(), self.count())),
+            _ => None,
         }
     }
 

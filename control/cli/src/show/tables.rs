@@ -285,7 +285,18 @@ fn remarks(answer: &v1::GetStatusResponse) -> String {
         let why = &port.attached.as_ref()?.why_copy;
         (!why.is_empty()).then(|| format!("\n\nno zero-copy mode on {}: {why}", port.interface))
     });
-    copying.collect()
+    let generic = answer.ports.iter().filter(|port| {
+        port.role() == v1::PortRole::Pod
+            && port.attached.as_ref().is_some_and(|attached| attached.xdp_mode == "generic")
+    });
+    let uncut = generic.map(|port| {
+        format!(
+            "\n\nwarning: {} is in generic XDP mode, in which segments longer than a frame are lost and TCP crawls; \
+             in the pod, run ethtool -K eth0 tso off gso off, or use a driver with native XDP",
+            port.name
+        )
+    });
+    copying.chain(uncut).collect()
 }
 
 fn table_row<const N: usize>(table: &mut Table, row: [String; N]) {
@@ -363,6 +374,31 @@ mod tests {
             .collect();
         assert_eq!(endpoints(&list), "10.0.0.1:80,10.0.0.2:80,10.0.0.3:80,and 2 more");
         assert_eq!(endpoints(&[]), "-");
+    }
+
+    #[test]
+    fn what_ports_lack_is_said() {
+        let port = |role: v1::PortRole, xdp_mode: &str, why_copy: &str| v1::PortStatus {
+            name: format!("{role:?}"),
+            interface: "eth7".into(),
+            role: role.into(),
+            attached: Some(v1::AttachedPort {
+                xdp_mode: xdp_mode.into(),
+                why_copy: why_copy.into(),
+                ..Default::default()
+            }),
+            pending: String::new(),
+        };
+        let mut answer = v1::GetStatusResponse {
+            ports: vec![port(v1::PortRole::Pod, "native", ""), port(v1::PortRole::Uplink, "generic", "")],
+            ..Default::default()
+        };
+        assert_eq!(remarks(&answer), "");
+        answer.ports[0] = port(v1::PortRole::Pod, "generic", "");
+        answer.ports[1] = port(v1::PortRole::Uplink, "native", "no such mode");
+        let text = remarks(&answer);
+        assert!(text.contains("no zero-copy mode on eth7: no such mode"), "{text}");
+        assert!(text.contains("warning: Pod is in generic XDP mode") && text.contains("tso off gso off"), "{text}");
     }
 
     #[test]

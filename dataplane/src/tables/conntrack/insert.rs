@@ -122,7 +122,7 @@ impl Conntrack {
     /// Steps 1 and 2 for one key.
     fn claim(&self, key: Key, hash: u64, slot: Slot) -> Claim<'_> {
         let homes = self.homes(hash);
-        let ours = hash & !(COMMITTED | 0xffff_ffff) | u64::from(slot.0);
+        let ours = hash & !(COMMITTED | 0xffff_ffff) | slot.to_word();
         let Some((position, claimed)) = self.claim_any(&homes, hash, ours) else { return Claim::Full };
 
         let looked_at = if self.displaced.load(Ordering::SeqCst) == 0 { 2 } else { 4 };
@@ -177,11 +177,9 @@ impl Conntrack {
     fn settle(&self, place: Place, key: Key, ours_is_earlier: bool) -> Option<Claim<'_>> {
         loop {
             let word = place.word.load(Ordering::Acquire);
-            if word == 0 || !self.entry_has(Slot(word as u32), key) {
-                return None;
-            }
+            let slot = Slot::from_word(word).filter(|slot| self.entry_has(*slot, key))?;
             if word & COMMITTED != 0 {
-                return Some(Claim::Exists(Slot(word as u32)));
+                return Some(Claim::Exists(slot));
             }
             if !ours_is_earlier {
                 return Some(Claim::Withdrawn);
@@ -205,7 +203,7 @@ impl Conntrack {
     }
 
     fn entry_has(&self, slot: Slot, key: Key) -> bool {
-        slot.0 > 1 && self.read_in(|phase| phase != FREE, slot, key).is_some()
+        self.read_in(|phase| phase != FREE, slot, key).is_some()
     }
 
     /// Makes room for a flow whose answers would look like those of a flow that is over.
@@ -221,7 +219,7 @@ impl Conntrack {
 
     /// Empties the slot of an entry that is being removed, wherever it is.
     pub(super) fn unlink(&self, hash: u64, slot: Slot) {
-        let word = (hash | COMMITTED) & !0xffff_ffff | u64::from(slot.0);
+        let word = (hash | COMMITTED) & !0xffff_ffff | slot.to_word();
         let homes = self.homes(hash);
         for position in 0..4 * SLOTS {
             let place = self.place(&homes, position);

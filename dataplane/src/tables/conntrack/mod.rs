@@ -33,6 +33,8 @@ mod state;
 pub use insert::InsertError;
 pub use state::{Direction, FlowState};
 
+use std::num::NonZeroU32;
+
 use self::{free::FreeList, ports::Ports};
 use super::arena::{Arena, AtomicU32, Ordering, fence};
 use crate::flow::{FiveTuple, FlowSeed};
@@ -76,23 +78,35 @@ pub struct Conntrack {
 
 /// Where a key was found: an entry, and which of its keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Slot(u32);
+pub struct Slot(NonZeroU32);
 
 impl Slot {
     /// The entry's index.
     #[inline(always)]
     pub fn entry(self) -> u32 {
-        (self.0 >> 1) - 1
+        (self.0.get() >> 1) - 1
     }
 
     /// Which key.
     #[inline(always)]
     pub fn direction(self) -> Direction {
-        if self.0 & 1 == 0 { Direction::Forward } else { Direction::Reply }
+        if self.0.get() & 1 == 0 { Direction::Forward } else { Direction::Reply }
     }
 
     fn new(entry: u32, direction: Direction) -> Slot {
-        Slot((entry + 1) << 1 | direction as u32)
+        Slot(NonZeroU32::new((entry + 1) << 1 | direction as u32).expect("the one makes it so"))
+    }
+
+    /// What a word of a bucket holds; `None` if it is empty.
+    #[inline(always)]
+    fn from_word(word: u64) -> Option<Slot> {
+        NonZeroU32::new(word as u32).map(Slot)
+    }
+
+    /// Its part of a word of a bucket.
+    #[inline(always)]
+    fn to_word(self) -> u64 {
+        u64::from(self.0.get())
     }
 }
 
@@ -224,7 +238,7 @@ impl Conntrack {
         // Mostly it is where it was to be put first.
         let word = self.buckets[bucket].0[preferred_slot(hash)].load(Ordering::Acquire);
         if word >> 32 == (hash | COMMITTED) >> 32 {
-            return Some(Slot(word as u32));
+            return Slot::from_word(word);
         }
         let found = self.probe_bucket(bucket, hash);
         if found.is_none() {
@@ -249,7 +263,7 @@ impl Conntrack {
         // Acquire pairs with the release of the commit: the entry was written before its slot was committed.
         let word = self.buckets[bucket].0[matches.trailing_zeros() as usize % SLOTS].load(Ordering::Acquire);
         // The slot may have been emptied since.
-        (word != 0).then_some(Slot(word as u32))
+        Slot::from_word(word)
     }
 
     /// The slots of a bucket, a bit each, that hold the hash's tag and are committed. Every slot is compared, without a
@@ -270,7 +284,7 @@ impl Conntrack {
     #[inline(always)]
     fn read_in(&self, believed: impl FnOnce(u64) -> bool, slot: Slot, key: Key) -> Option<Hit> {
         let words = &self.entries[slot.entry() as usize].0;
-        let at = (slot.0 & 1) as usize;
+        let at = slot.direction() as usize;
         // Acquire: the words read below are at least as new as this version.
         let version = words[VERSION].load(Ordering::Acquire);
         let load = |at: usize| words[at].load(Ordering::Relaxed);
@@ -291,7 +305,7 @@ impl Conntrack {
             let mut alike = self.committed(*bucket, hash);
             while alike != 0 {
                 let word = self.buckets[*bucket].0[alike.trailing_zeros() as usize % SLOTS].load(Ordering::Acquire);
-                let hit = if word == 0 { None } else { self.read(Slot(word as u32), key) };
+                let hit = Slot::from_word(word).and_then(|slot| self.read(slot, key));
                 if hit.is_some() {
                     return hit;
                 }
@@ -313,7 +327,7 @@ impl Conntrack {
 
     /// Replaces the decision that `hit` carried. If the flow has gone or another worker was faster, nothing happens.
     pub fn redecide(&self, hit: &Hit, next_hop: u32, generation: u32) {
-        let at = DECISION + (hit.slot.0 & 1) as usize;
+        let at = DECISION + hit.slot.direction() as usize;
         let decision = u64::from(next_hop) << 44 | hit.decision & (0xfff << 32) | u64::from(generation);
         self.exchange(hit.slot, at, hit.decision, decision);
     }

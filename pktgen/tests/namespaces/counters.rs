@@ -1,0 +1,68 @@
+//! What pktgen says it sent and received, beside the kernel's counters; rates beside the clock.
+
+use shunt_pktgen::report::model::Trial;
+
+use crate::{
+    net::{counters, discard, new_namespace, veth},
+    tool::{report, sound_run},
+};
+
+#[test]
+fn the_kernel_counts_the_same() {
+    for engine in ["", "--live"] {
+        new_namespace();
+        veth("src", "in");
+        let run = format!("--tx src --rx in --rate 10kpps --duration 1s --warm-up 0s {engine}");
+        for profile in ["flood", "imix", "zipf", "services", "vxlan"] {
+            // Frames of 1518 bytes inside VXLAN do not fit an MTU of 1500; none of these has them.
+            let (before, arrived) = (counters("src").1, counters("in").0);
+            let report = report("run", profile, &run);
+            let total = report.trials[0].total;
+            assert_eq!(total.sent, counters("src").1 - before, "{profile} {engine}");
+            assert_eq!(total.received + total.foreign, counters("in").0 - arrived, "{profile} {engine}");
+            assert!(total.sent >= 9_000, "{profile} {engine}: {total:?}");
+            assert_eq!((total.corrupt, total.duplicates, total.reordered, total.foreign), (0, 0, 0, 0));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_lost_on_a_cable() {
+    for engine in ["", "--live"] {
+        new_namespace();
+        veth("src", "in");
+        for profile in ["flood", "imix", "voip", "new-flows"] {
+            let rate = if profile == "new-flows" { "20kpps" } else { "5kpps" };
+            let run = format!("--tx src --rx in --rate {rate} --duration 1s --warm-up 100ms {engine}");
+            let trial = sound_run(profile, &run);
+            assert_eq!((trial.total.sent, trial.total.lost), (trial.total.offered, 0), "{profile} {engine}");
+            for (name, stream) in &trial.streams {
+                assert_eq!(stream.counts.received, stream.counts.sent, "{profile} {name} {engine}");
+                let bytes = (stream.counts.received_bytes, stream.counts.sent_bytes);
+                assert_eq!(bytes.0, bytes.1, "{profile} {name} {engine}");
+                assert!(stream.latency.is_some() && stream.jitter.is_some(), "{profile} {name} {engine}");
+            }
+        }
+    }
+}
+
+#[test]
+fn rates_are_held_to_one_percent() {
+    for engine in ["", "--live"] {
+        new_namespace();
+        veth("src", "sink");
+        let _sink = discard("sink");
+        for (rate, pps) in [("1kpps", 1e3), ("10kpps", 1e4), ("100kpps", 1e5)] {
+            let run = format!("--tx src --to-mac 02:00:00:00:00:01 --rate {rate} --duration 3s --warm-up 0s {engine}");
+            let off = |trial: &Trial| (trial.total.sent as f64 / trial.seconds / pps - 1.0).abs();
+            // The end of a trial may fall into a moment when the machine does something else: the best of three.
+            let best =
+                (0..3).map(|_| report("run", "flood", &run).trials.remove(0)).min_by(|a, b| off(a).total_cmp(&off(b)));
+            let trial = best.expect("three trials");
+            assert!(off(&trial) < 0.01, "{rate} {engine}: {} packets in {} s", trial.total.sent, trial.seconds);
+            let gaps = trial.departures.expect("departures are seen");
+            assert_eq!(gaps.count, trial.total.sent - 1);
+            assert!((gaps.mean_ns * pps / 1e9 - 1.0).abs() < 0.02, "{rate} {engine}: every {} ns", gaps.mean_ns);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! A path with known faults, as pktgen measures it; and with a known delay, as sockperf does.
+
+use std::{process::Command, time::Duration};
+
+use crate::{
+    faults::{Faults, Path},
+    net::{new_namespace, run, veth},
+    tool::{Background, sound_run},
+};
+
+/// Within one percent, or within one packet of it.
+fn close(found: u64, known: u64) -> bool {
+    found.abs_diff(known) as f64 <= (known as f64 * 0.01).max(1.0)
+}
+
+#[test]
+fn loss_duplicates_and_reordering_are_found_as_they_happened() {
+    for engine in ["", "--live"] {
+        new_namespace();
+        veth("src", "a");
+        veth("b", "in");
+        // Live frames go into a veth whose other end has NAPI.
+        run("ethtool -K a gro on");
+        let faults = Faults { drop: 50, duplicate: 40, swap: 30, delay: Duration::from_millis(2) };
+        let path = Path::one_way("a", "b", faults);
+        let trial = sound_run(
+            "imix",
+            &format!("--tx src --rx in --rate 5kpps --duration 3s --warm-up 0s --settle 2s {engine}"),
+        );
+        let account = path.finish();
+        let total = trial.total;
+        assert!(account.dropped >= 200 && account.duplicated >= 200 && account.swapped >= 200, "{account:?}");
+        // What was taken in a warm-up or an attempt before counts in the account only: compare shares.
+        let expected = |count: u64| (count as f64 * total.sent as f64 / account.taken as f64).round() as u64;
+        assert!(close(total.lost, expected(account.dropped)), "{engine}: {total:?}, but {}", account.dropped);
+        assert!(
+            close(total.duplicates, expected(account.duplicated)),
+            "{engine}: {total:?}, but {}",
+            account.duplicated
+        );
+        assert!(close(total.reordered, expected(account.swapped)), "{engine}: {total:?}, but {}", account.swapped);
+        assert_eq!(total.corrupt, 0);
+    }
+}
+
+#[test]
+fn a_delay_is_found_as_long_as_it_was() {
+    for engine in ["", "--live"] {
+        new_namespace();
+        veth("src", "a");
+        veth("b", "in");
+        run("ethtool -K a gro on");
+        let delay = Duration::from_millis(60);
+        let path = Path::one_way("a", "b", Faults { delay, ..Faults::default() });
+        let trial = sound_run(
+            "flood",
+            &format!("--tx src --rx in --rate 1kpps --duration 3s --warm-up 0s --settle 2s {engine}"),
+        );
+        let mut kept = path.finish().kept;
+        kept.sort();
+        let known = kept[kept.len() / 2] as f64;
+        let latency = trial.latency_uncorrected.expect("packets came back");
+        let found = latency.at(0.5) as f64;
+        assert!((found / known - 1.0).abs() < 0.01, "{engine}: {found} ns, and the path kept packets for {known} ns");
+        assert!(latency.min_ns >= delay.as_nanos() as u64 * 99 / 100, "no packet was faster than the path");
+        assert_eq!(trial.total.lost, 0);
+    }
+}
+
+#[test]
+fn sockperf_finds_the_same_latency_on_the_same_path() {
+    new_namespace();
+    veth("src", "a");
+    veth("b", "in");
+    let path = Path::both_ways("a", "b", Faults { delay: Duration::from_millis(30), ..Faults::default() });
+    let trial = sound_run("flood", "--tx src --rx in --rate 1kpps --duration 2s --warm-up 0s --settle 1s");
+    let ours = trial.latency_uncorrected.expect("packets came back").at(0.5) as f64;
+    // The same path, now with a kernel at each end: its far end is in a namespace of its own.
+    let far = format!("pg-{}", std::process::id());
+    run(&format!("ip netns add {far}"));
+    let tidy = Namespace(far.clone());
+    run(&format!("ip link set in netns {far}"));
+    for line in ["link set lo up", "addr add 10.9.0.2/24 dev in", "link set in up"] {
+        run(&format!("ip -n {far} {line}"));
+    }
+    run("ip addr add 10.9.0.1/24 dev src");
+    let mut server = Command::new("nsenter");
+    server.arg(format!("--net=/run/netns/{far}")).args(["sockperf", "server", "-i", "10.9.0.2", "-p", "11111"]);
+    let server = Background::start(&mut server, "sockperf");
+    std::thread::sleep(Duration::from_millis(500));
+    let output = Command::new("sockperf")
+        .args(["ping-pong", "-i", "10.9.0.2", "-p", "11111", "-t", "4", "-m", "64"])
+        .output()
+        .expect("sockperf runs: it is in the Debian package of this name");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    drop(server);
+    drop(tidy);
+    path.finish();
+    // `---> percentile 50.000 =   30085.123`, in microseconds, of one way.
+    let median = text.lines().find_map(|line| line.split_once("percentile 50.000 =")).map(|(_, value)| value.trim());
+    let theirs: f64 = median.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("sockperf said: {text}"));
+    let theirs = theirs * 1e3;
+    assert!((ours / theirs - 1.0).abs() < 0.02, "pktgen finds {ours} ns, sockperf {theirs} ns");
+}
+
+/// A named namespace, removed when dropped.
+struct Namespace(String);
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        run(&format!("ip netns del {}", self.0));
+    }
+}

@@ -1,0 +1,17 @@
+//! pktgen on real interfaces, its figures checked against somebody else's: the kernel's counters, tcpdump, tshark,
+//! sockperf, DPDK's testpmd, nginx, curl, netsniff-ng's trafgen, and a path whose faults are known.
+//!
+//! Run as root; each test has a network namespace of its own. The machine may be busy: rates are low where figures must
+//! be exact.
+
+mod connections;
+mod counters;
+mod decode;
+mod faults;
+mod impaired;
+mod life;
+mod net;
+mod peers;
+mod reflect;
+mod replay;
+mod tool;
