@@ -50,6 +50,8 @@ impl Meta {
     pub const DECAPSULATED: u8 = 16;
     /// An ICMP error, which follows the flow of the packet it quotes.
     pub const ICMP_ERROR: u8 = 32;
+    /// Its flow counts as its backend's load.
+    pub const COUNTED: u8 = 128;
     /// Begins a connection anew that the backend in `other` did not answer.
     pub const UNANSWERED: u8 = 64;
 

@@ -29,6 +29,8 @@ pub struct Env<'a> {
     pub conntrack: &'a Conntrack,
     /// What is known of fragmented datagrams, shared with other workers.
     pub fragments: &'a Recent,
+    /// The endpoints of clients of services with session affinity, shared with other workers.
+    pub clients: &'a Recent,
     /// This worker's counters.
     pub counters: &'a WorkerCounters,
     /// The time of the burst.

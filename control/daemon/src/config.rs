@@ -3,6 +3,9 @@
 //! Unknown keys and impossible values are refused with the key's path; nothing is guessed.
 
 mod file;
+mod masquerade;
+
+pub use masquerade::Masquerade;
 
 use std::{
     fs,
@@ -28,6 +31,8 @@ pub struct Config {
     pub uplink_memory: MemoryChoice,
     /// `[vxlan]`; `None`: native routing only.
     pub vxlan: Option<Vxlan>,
+    /// `[masquerade]`.
+    pub masquerade: Masquerade,
     /// `[host] interface`: the kernel's end of the host port's veth.
     pub host: String,
     /// `[workers] cores`: one worker each.
@@ -164,6 +169,7 @@ impl TryFrom<file::File> for Config {
             uplink,
             uplink_memory: zero_copy(&file.uplink.zero_copy)?,
             vxlan: file.vxlan.map(vxlan).transpose()?,
+            masquerade: file.masquerade.try_into()?,
             host,
             cores: cores(file.workers.cores)?,
             frames_per_worker: in_range("workers.frames", file.workers.frames, 1024, 1 << 20)?,

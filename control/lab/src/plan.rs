@@ -151,6 +151,8 @@ pub struct Plan {
     pub pod_mtu: u16,
     /// `[xdp] mode` of the Shunt nodes.
     pub xdp_mode: &'static str,
+    /// Whether Shunt nodes masquerade what leaves the cluster.
+    pub egress: bool,
     /// Whether kernel nodes send outer UDP checksums (the kernel's default) or zero.
     pub kernel_udp_checksum: bool,
     /// Whether kernel nodes leave checksums to their uplink, which is a veth and finishes none: on a wire nobody sees
@@ -175,6 +177,7 @@ impl Plan {
             routing: Routing::Overlay,
             pod_mtu: POD_MTU,
             xdp_mode: "auto",
+            egress: false,
             kernel_udp_checksum: true,
             kernel_unfinished_checksums: false,
         }

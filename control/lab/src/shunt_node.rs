@@ -42,6 +42,7 @@ struct Config<'a> {
     uplink: Interface<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vxlan: Option<Vxlan>,
+    masquerade: Masquerade,
     host: Interface<'a>,
     workers: Workers,
     conntrack: Conntrack,
@@ -65,6 +66,10 @@ struct Vxlan {
     vni: u32,
     port: u16,
     mac: String,
+}
+#[derive(Serialize)]
+struct Masquerade {
+    egress: bool,
 }
 #[derive(Serialize)]
 struct Workers {
@@ -105,6 +110,7 @@ impl ShuntNode {
                 port: VXLAN_PORT,
                 mac: node.vtep_mac().to_string(),
             }),
+            masquerade: Masquerade { egress: plan.egress },
             host: Interface { interface: "shunt0" },
             // Nodes begin at different cores, so that two of them with one worker each do not share one.
             workers: Workers {

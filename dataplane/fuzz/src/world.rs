@@ -170,6 +170,7 @@ pub fn run(steps: Vec<Step>) -> Vec<End> {
             // So small that scripts can fill it.
             conntrack: Conntrack::new(4, FlowSeed::from_number(7)),
             fragments: Recent::new(4, FlowSeed::from_number(7)),
+            clients: Recent::new(4, FlowSeed::from_number(7)),
             snapshot: SNAPSHOTS[0].clone(),
             now: Now(1_000_000_000_000),
             ends: Vec::new(),
@@ -196,6 +197,7 @@ struct Node<'a> {
     pipeline: Pipeline,
     conntrack: Conntrack,
     fragments: Recent,
+    clients: Recent,
     snapshot: Arc<Snapshot>,
     now: Now,
     ends: Vec<End>,
@@ -241,8 +243,10 @@ impl Node<'_> {
             self.batch.frames.push(frame);
             self.batch.received_on(PortId(port));
         }
-        let (snapshot, conntrack, fragments, now) = (&*self.snapshot, &self.conntrack, &self.fragments, self.now);
-        self.pipeline.run(&mut self.batch, &Env { snapshot, conntrack, fragments, counters: self.counters, now });
+        let (conntrack, fragments, clients) = (&self.conntrack, &self.fragments, &self.clients);
+        let env =
+            Env { snapshot: &self.snapshot, conntrack, fragments, clients, counters: self.counters, now: self.now };
+        self.pipeline.run(&mut self.batch, &env);
 
         let verdicts: Vec<_> = self.batch.metas.iter().map(Meta::verdict).collect();
         for (frame, verdict) in self.batch.frames.drain(..).zip(verdicts) {

@@ -52,6 +52,7 @@ pub struct PortInfo {
 /// A port in the switch.
 pub(super) struct AttachedPort {
     pub(super) info: PortInfo,
+    pub(super) role: PortRole,
     pub(super) classifier: Classifier,
     /// The port's own memory at each worker that has a queue of it.
     memories: Vec<(usize, PortMemory)>,
@@ -99,6 +100,9 @@ impl Switch {
         }
         let interface = Interface::query(&spec.interface)?;
         let mut classifier = Classifier::attach(&interface, spec.role, spec.xdp_mode, &spec.classify)?;
+        if spec.role == PortRole::Uplink {
+            classifier.set_node_traffic(&state.node_traffic)?;
+        }
         let (opened, why_copy) = self.open(&spec, &interface, classifier.mode())?;
         let zero_copy = opened.iter().flat_map(|opened| &opened.devices).all(XskDevice::zero_copy);
         let before = self.counted(spec.id);
@@ -129,7 +133,7 @@ impl Switch {
             zero_copy,
             why_copy,
         };
-        state.ports.insert(spec.id, AttachedPort { info: info.clone(), classifier, memories, before });
+        state.ports.insert(spec.id, AttachedPort { info: info.clone(), role: spec.role, classifier, memories, before });
         Ok(info)
     }
 

@@ -25,11 +25,11 @@ use crate::{
     flow::FlowSeed,
     publish::{Lagging, Publisher},
     snapshot::{CompileError, Snapshot},
-    spec::{ForwardingSpec, MAX_PORTS, PortId},
-    stages::fragments::DATAGRAMS,
-    tables::{Conntrack, Recent},
+    spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole},
+    stages::{fragments::DATAGRAMS, select::CLIENTS},
+    tables::{Conntrack, Recent, conntrack::Flow},
     worker::{Alarm, Command, Inbox, Owners, Shared, Worker},
-    xsk::{UplinkFilter, WorkerMemory, XskError},
+    xsk::{NodeTraffic, UplinkFilter, WorkerMemory, XskError},
 };
 
 /// How long a worker may take to adopt a snapshot or to answer: it does both between two bursts.
@@ -94,6 +94,8 @@ struct WorkerHandle {
 struct State {
     ports: HashMap<PortId, AttachedPort>,
     current: Arc<Snapshot>,
+    /// What uplinks take of the packets for the node, by the current snapshot's spec.
+    node_traffic: NodeTraffic,
 }
 
 impl Switch {
@@ -113,6 +115,7 @@ impl Switch {
         let shared = Shared {
             conntrack: Arc::new(Conntrack::new(config.flow_capacity, FlowSeed::from_number(seed))),
             fragments: Arc::new(Recent::new(DATAGRAMS, FlowSeed::from_number(seed))),
+            clients: Arc::new(Recent::new(CLIENTS, FlowSeed::from_number(seed))),
             owners: Arc::new(Owners::default()),
             inboxes: alarms.into_iter().map(Inbox::new).collect(),
             epoch: Instant::now(),
@@ -122,7 +125,7 @@ impl Switch {
             shared,
             publisher,
             seed,
-            state: Mutex::new(State { ports: HashMap::new(), current }),
+            state: Mutex::new(State { ports: HashMap::new(), current, node_traffic: NodeTraffic::default() }),
         };
         for (core, poll) in config.cores.iter().zip(polls) {
             switch.start_worker(*core, config.frames_per_worker, poll)?;
@@ -167,11 +170,24 @@ impl Switch {
         let generation = state.current.generation.wrapping_add(1);
         let snapshot = Arc::new(Snapshot::compile(spec, Some(&state.current), generation, self.seed)?);
         state.current = snapshot.clone();
+        state.node_traffic = NodeTraffic::of(spec);
         let sequence = self.publisher.publish(snapshot);
         drop(state);
         self.shared.inboxes.iter().for_each(|inbox| inbox.alarm().ring());
         self.publisher.wait_adopted(sequence, PATIENCE)?;
+        self.take_node_traffic()?;
         Ok(sequence)
+    }
+
+    /// Makes the uplinks' classifiers take what the spec published last asks for. Every worker knows by now what to do with
+    /// it; a packet to a frontend that is no more, and was taken still, goes to the kernel.
+    fn take_node_traffic(&self) -> Result<(), SwitchError> {
+        let mut state = self.state();
+        let State { ports, node_traffic, .. } = &mut *state;
+        for uplink in ports.values_mut().filter(|port| port.role == PortRole::Uplink) {
+            uplink.classifier.set_node_traffic(node_traffic)?;
+        }
+        Ok(())
     }
 
     /// Reads the live flows that `keep` accepts, up to `limit`.
@@ -179,6 +195,15 @@ impl Switch {
         let now = crate::worker::now(self.shared.epoch).seconds();
         let records = self.shared.conntrack.flows().filter_map(|flow| FlowRecord::new(&flow, now));
         records.filter(|record| keep(record)).take(limit).collect()
+    }
+
+    /// Forgets the flows that `chosen` accepts. Returns how many. What follows of a connection is taken up again from the
+    /// client's next packet, by the service as it is then.
+    pub fn flush_flows(&self, chosen: &mut dyn FnMut(&FlowRecord) -> bool) -> u64 {
+        let now = crate::worker::now(self.shared.epoch).seconds();
+        let conntrack = &self.shared.conntrack;
+        let is_chosen = |flow: &Flow| FlowRecord::new(flow, now).is_some_and(|record| chosen(&record));
+        conntrack.flows().filter(is_chosen).filter(|flow| conntrack.forget(flow)).count() as u64
     }
 
     /// Stops the workers and detaches all ports.

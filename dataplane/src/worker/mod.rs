@@ -120,6 +120,8 @@ pub struct Shared {
     pub conntrack: Arc<Conntrack>,
     /// What is known of fragmented datagrams.
     pub fragments: Arc<Recent>,
+    /// The endpoints of clients of services with session affinity.
+    pub clients: Arc<Recent>,
     /// Which worker sends on a port.
     pub owners: Arc<Owners>,
     /// The inboxes of all workers, by index.
@@ -282,8 +284,9 @@ impl Worker {
     }
 
     fn process(&mut self, now: Now) {
-        let Shared { conntrack, fragments, .. } = &self.shared;
-        let env = Env { snapshot: self.snapshot.current(), conntrack, fragments, counters: &self.counters, now };
+        let Shared { conntrack, fragments, clients, .. } = &self.shared;
+        let snapshot = self.snapshot.current();
+        let env = Env { snapshot, conntrack, fragments, clients, counters: &self.counters, now };
         self.counters.bursts.add(u64::from(!self.batch.is_empty()));
         self.counters.packets.add(self.batch.len() as u64);
         self.pipeline.run(&mut self.batch, &env);

@@ -75,7 +75,8 @@ fn swap(frame: &mut [u8]) -> bool {
     let is_ipv4 = frame.len() >= ethernet::HEADER_LEN + ipv4::HEADER_LEN
         && ethernet::ethertype(frame) == ethernet::IPV4
         && frame[ethernet::HEADER_LEN] == 0x45;
-    if !is_ipv4 || frame[0] & 1 != 0 {
+    // The lowest bit of the first byte is that of a group.
+    if !is_ipv4 || frame[0] & 1 == 1 {
         return false;
     }
     let (to, from) = frame.split_at_mut(6);

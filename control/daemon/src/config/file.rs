@@ -21,6 +21,8 @@ pub(super) struct File {
     pub uplink: Uplink,
     pub vxlan: Option<Vxlan>,
     #[serde(default)]
+    pub masquerade: Masquerade,
+    #[serde(default)]
     pub host: Host,
     #[serde(default)]
     pub workers: Workers,
@@ -72,6 +74,20 @@ fn flannel_vni() -> u32 {
 
 fn flannel_port() -> u32 {
     8472
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Masquerade {
+    pub ports: String,
+    pub egress: bool,
+    pub keep: Vec<String>,
+}
+
+impl Default for Masquerade {
+    fn default() -> Self {
+        Masquerade { ports: "61000-65535".into(), egress: false, keep: Vec::new() }
+    }
 }
 
 #[derive(Deserialize)]

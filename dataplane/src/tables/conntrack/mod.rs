@@ -26,6 +26,7 @@
 
 mod free;
 mod insert;
+mod load;
 mod ports;
 mod pressure;
 mod state;
@@ -35,7 +36,7 @@ pub use state::{Direction, FlowState};
 
 use std::num::NonZeroU32;
 
-use self::{free::FreeList, ports::Ports};
+use self::{free::FreeList, load::Loads, ports::Ports};
 use super::arena::{Arena, AtomicU32, Ordering, fence};
 use crate::flow::{FiveTuple, FlowSeed};
 
@@ -48,6 +49,11 @@ const COMMITTED: u64 = 1 << 32;
 const DECISION: usize = 4;
 const ACTIVITY: usize = 6;
 const VERSION: usize = 7;
+
+/// The state's part of an activity word.
+const STATE: u64 = 0b1111;
+/// Set in the activity word of a flow that counts as its backend's load.
+const COUNTED: u64 = 1 << 7;
 
 /// Next hops a decision can name.
 pub const MAX_NEXT_HOPS: u32 = 1 << 20;
@@ -72,6 +78,7 @@ pub struct Conntrack {
     displaced: AtomicU32,
     /// Where the search for an entry that may give way goes on.
     hand: AtomicU32,
+    loads: Loads,
     ports: Ports,
     seed: FlowSeed,
 }
@@ -192,6 +199,7 @@ impl Conntrack {
             free: FreeList::new(),
             displaced: AtomicU32::new(0),
             hand: AtomicU32::new(0),
+            loads: Loads::new(capacity),
             ports: Ports::new(capacity),
             seed,
         }
@@ -319,7 +327,7 @@ impl Conntrack {
     /// do not pull the line back and forth for every packet.
     #[inline(always)]
     pub fn touch(&self, hit: &Hit, state: FlowState, tick: u32) {
-        let activity = hit.activity & !0xffff_ffff_0000_00ff | u64::from(tick) << 32 | state as u64;
+        let activity = hit.activity & !(0xffff_ffff_0000_0000 | STATE) | u64::from(tick) << 32 | state as u64;
         if activity != hit.activity {
             self.exchange(hit.slot, ACTIVITY, hit.activity, activity);
         }
@@ -340,13 +348,19 @@ impl Conntrack {
         let _ = word.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Forgets the flow at `slot`, if it is still the one that `hit` described.
-    pub fn remove(&self, hit: &Hit) {
+    /// Forgets the flow that `hit` described, if it is still there. True if this call did it.
+    pub fn remove(&self, hit: &Hit) -> bool {
         let words = &self.entries[hit.slot.entry() as usize].0;
         let version = words[VERSION].load(Ordering::Acquire);
-        if incarnation(version) == hit.activity >> 8 & ((1 << INCARNATION_BITS) - 1) {
-            self.remove_version(hit.slot.entry(), version);
-        }
+        incarnation(version) == hit.activity >> 8 & ((1 << INCARNATION_BITS) - 1)
+            && self.remove_version(hit.slot.entry(), version)
+    }
+
+    /// Forgets a flow that was read before. True if it was still there and this call removed it.
+    pub fn forget(&self, flow: &Flow) -> bool {
+        let key = flow.forward.to_words();
+        let hit = self.find(key, self.hash(key)).filter(|hit| hit.other == flow.reply.to_words());
+        hit.is_some_and(|hit| self.remove(&hit))
     }
 
     /// Forgets an entry if its version is still `version`. True if this call did it.
@@ -359,6 +373,10 @@ impl Conntrack {
             return false;
         }
         // No reader believes the entry any more, and this call alone owns it.
+        if words[ACTIVITY].load(Ordering::Relaxed) & COUNTED != 0 {
+            let reply = [words[2].load(Ordering::Relaxed), words[3].load(Ordering::Relaxed)];
+            self.loads.of(self.backend_hash(reply)).fetch_sub(1, Ordering::Relaxed);
+        }
         let keys = [Direction::Forward, Direction::Reply].map(|direction| {
             let at = 2 * direction as usize;
             let key = [words[at].load(Ordering::Relaxed), words[at + 1].load(Ordering::Relaxed)];
