@@ -4,7 +4,7 @@ use shunt_dataplane::{
     net::{MacAddr, Protocol},
     spec::{Backend, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via, VtepSpec, VxlanSpec},
     switch::{AttachSpec, PortInfo, Switch, SwitchConfig},
-    xsk::{UplinkFilter, XdpMode},
+    xsk::{MemoryChoice, UplinkFilter, XdpMode},
 };
 
 use crate::{
@@ -28,7 +28,8 @@ impl Shunt {
         })?;
         let attach = |id, role, interface: &str| {
             let classify = UplinkFilter { vxlan: Some((NODE, 8472)), native: Vec::new() };
-            switch.attach(AttachSpec { id, interface: interface.into(), role, xdp_mode: XdpMode::Native, classify })
+            let (interface, xdp_mode, memory) = (interface.into(), XdpMode::Native, MemoryChoice::Shared);
+            switch.attach(AttachSpec { id, interface, role, xdp_mode, classify, memory })
         };
         let uplink = attach(UPLINK, PortRole::Uplink, &topology.output.name)?;
         let pod = attach(POD_PORT, PortRole::Pod, &topology.input.name)?;

@@ -1,5 +1,9 @@
 use shunt_control_api::v1;
-use shunt_dataplane::{net::Protocol, spec::Scheduler, xsk::XdpMode};
+use shunt_dataplane::{
+    net::Protocol,
+    spec::Scheduler,
+    xsk::{MemoryChoice, XdpMode},
+};
 
 use super::*;
 use crate::{
@@ -31,6 +35,7 @@ fn identity() -> Identity {
             service_cidr: net("10.96.0.0/16"),
         },
         uplink: "eth0".into(),
+        uplink_memory: MemoryChoice::ZeroCopy,
         vxlan: Some(Vxlan { vni: 1, udp_port: 8472, mac: None }),
         masquerade: Masquerade { ports: 61_000..=65_535, egress: Some(vec![net("10.0.0.0/8")]) },
         host: "shunt0".into(),
@@ -123,6 +128,7 @@ fn info(id: PortId, interface: &str) -> PortInfo {
         queues: 1,
         xdp_mode: XdpMode::Native,
         zero_copy: false,
+        why_copy: None,
     }
 }
 
