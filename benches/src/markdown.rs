@@ -62,7 +62,7 @@ pub fn explained(part: Part) -> &'static str {
              counts; each trial's counts are checked with the kernel's interface counters.\n\n\
              *No loss* is the highest rate at which one of three trials lost not a single packet; *loss up to 0.1%* the highest\n\
              at which one of three lost no more than that. Percentiles are one-way latency, from the source's program to the\n\
-             sink's, at 10%, 50% and 90% of the rate without loss, to a sixteenth; the source's own batches of 16 are in it.\n\
+             sink's, at 10%, 50% and 90% of the rate without loss, to a sixteenth; the source's batches of up to 64 are in it.\n\
              Sizes of frames count the frame check sequence. AF_XDP copies on veth, and a transmitted packet costs the kernel\n\
              more than a microsecond: the engine's own cost is above."
         }
