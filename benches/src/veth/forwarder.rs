@@ -38,7 +38,7 @@ impl Forwarder {
         let ports = [&topology.input, &topology.output].map(|interface| -> Result<_, Error> {
             let filter = UplinkFilter::default();
             let mut classifier = Classifier::attach(interface, PortRole::Pod, XdpMode::Native, &filter)?;
-            let mut device = memory.open(&interface.name, 0)?;
+            let mut device = memory.open(&interface.name, 0, PortRole::Uplink, 2)?;
             device.reclaim(&mut pool);
             classifier.register(0, &device)?;
             Ok((classifier, device))

@@ -11,7 +11,8 @@ use shunt_control_api::{Resource, Service};
 use shunt_dataplane::{
     net::MacAddr,
     spec::{
-        Backend, Endpoint, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via, VtepSpec, VxlanSpec,
+        Backend, Endpoint, ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via,
+        VtepSpec, VxlanSpec,
     },
     switch::PortInfo,
 };
@@ -86,7 +87,7 @@ impl Compiler {
             services: self.services(state),
             gateway: Some(GATEWAY),
             router: Some(node.overlay_address()),
-            masquerade: None,
+            masquerade: Some(masquerade(identity, view)),
             pod_cidrs: vec![node.cluster_cidr],
             service_cidrs: vec![node.service_cidr],
         }
@@ -125,6 +126,17 @@ fn port_specs(view: &KernelView, ports: &AttachedPorts<'_>) -> Vec<PortSpec> {
     let mut specs: Vec<_> = ports.by_interface.iter().map(spec).collect();
     specs.sort_by_key(|port| port.id);
     specs
+}
+
+/// The addresses that stand in for others; an uplink without one is as good as none.
+fn masquerade(identity: &Identity, view: &KernelView) -> MasqueradeSpec {
+    let (config, overlay) = (&identity.config.masquerade, identity.config.node.overlay_address());
+    MasqueradeSpec {
+        overlay,
+        underlay: view.underlay.unwrap_or(overlay),
+        ports: config.ports.clone(),
+        egress: config.egress.clone(),
+    }
 }
 
 fn routes(

@@ -1,9 +1,12 @@
 use shunt_control_api::v1;
-use shunt_dataplane::{net::Protocol, xsk::XdpMode};
+use shunt_dataplane::{
+    net::Protocol,
+    xsk::{MemoryChoice, XdpMode},
+};
 
 use super::*;
 use crate::{
-    config::{Node, Vxlan},
+    config::{Masquerade, Node, Vxlan},
     desired::{Rules, Transaction},
     kernel::{Link, NextHop},
 };
@@ -31,7 +34,9 @@ fn identity() -> Identity {
             service_cidr: net("10.96.0.0/16"),
         },
         uplink: "eth0".into(),
+        uplink_memory: MemoryChoice::ZeroCopy,
         vxlan: Some(Vxlan { vni: 1, udp_port: 8472, mac: None }),
+        masquerade: Masquerade { ports: 61_000..=65_535, egress: Some(vec![net("10.0.0.0/8")]) },
         host: "shunt0".into(),
         cores: vec![0],
         frames_per_worker: 8192,
@@ -120,6 +125,7 @@ fn info(id: PortId, interface: &str) -> PortInfo {
         queues: 1,
         xdp_mode: XdpMode::Native,
         zero_copy: false,
+        why_copy: None,
     }
 }
 
@@ -177,6 +183,20 @@ fn the_overlay_follows_the_kernel() {
     let mut unresolved = view();
     unresolved.next_hops.clear();
     assert_eq!(compile(&identity(), &unresolved).vteps[0].next_hop, None);
+}
+
+#[test]
+fn the_nodes_addresses_stand_in() {
+    let masquerade = |view: &KernelView| compile(&identity(), view).masquerade.unwrap();
+    let expected = MasqueradeSpec {
+        overlay: ip("10.244.1.0"),
+        underlay: ip("192.168.50.1"),
+        ports: 61_000..=65_535,
+        egress: Some(vec![net("10.0.0.0/8")]),
+    };
+    assert_eq!(masquerade(&view()), expected);
+    let without = KernelView { underlay: None, ..view() };
+    assert_eq!(masquerade(&without), MasqueradeSpec { underlay: ip("10.244.1.0"), ..expected });
 }
 
 #[test]
