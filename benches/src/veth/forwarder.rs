@@ -14,10 +14,11 @@ use shunt_dataplane::{
     xsk::{Classifier, UplinkFilter, WorkerMemory, XdpMode, XskDevice},
 };
 
-use crate::{
-    Error,
+use super::{
+    Running,
     topology::{SWITCH_CORE, Topology, pin},
 };
+use crate::Error;
 
 const FRAMES: u32 = 8192;
 const BURST: usize = 64;
@@ -28,6 +29,8 @@ pub struct Forwarder {
     thread: Option<JoinHandle<Result<(), String>>>,
     _classifiers: [Classifier; 2],
 }
+
+impl Running for Forwarder {}
 
 impl Forwarder {
     pub fn start(topology: &Topology) -> Result<Forwarder, Error> {
