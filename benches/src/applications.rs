@@ -105,10 +105,9 @@ fn two_nodes(forwarder: Forwarder) -> LabPlan {
         session_affinity: None,
         scheduler: None,
         ports: ports.map(|(name, protocol, (port, _))| ServicePort { name: name.into(), protocol, port }).into(),
-        endpoints: vec![Endpoint {
-            address: plan.nodes[1].pod(1).address,
-            ports: ports.map(|(name, _, (_, port))| EndpointPort { name: name.into(), port }).into(),
-        }],
+        internal_traffic_policy: "Cluster",
+        targets: ports.map(|(name, _, (_, port))| EndpointPort { name: name.into(), port }).into(),
+        endpoints: vec![Endpoint::ready(plan.nodes[1].pod(1).address)],
     }];
     plan
 }

@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use shunt_dataplane::{
     flow::{FiveTuple, FlowSeed},
     net::Protocol,
+    service_set::ServiceSet,
     spec::{Backend, Endpoint, ServiceSpec},
     tables::{Conntrack, Fib, Maglev, Origin, ServiceTable, VtepTable, conntrack::FlowState},
 };
@@ -89,7 +90,7 @@ fn endpoints(service: u32, n: u32) -> Arc<[Endpoint]> {
     (0..n).map(|i| Backend { address: address(i), port: 8080 }.into()).collect()
 }
 
-fn services(n: u32) -> Vec<ServiceSpec> {
+fn services(n: u32) -> ServiceSet {
     let vip = |i| Ipv4Addr::from(0x0a60_0000 + i);
     let spec = |i| ServiceSpec::simple(vip(i), 80, Protocol::Tcp, endpoints(i, 10));
     (0..n).map(spec).collect()
@@ -130,7 +131,7 @@ fn service(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("{n} services build"));
         group.sample_size(10);
         let mut changed = specs.clone();
-        changed[n as usize / 2] = ServiceSpec::simple(changed[n as usize / 2].vip, 80, Protocol::Tcp, endpoints(n, 9));
+        changed.insert(ServiceSpec::simple(Ipv4Addr::from(0x0a60_0000 + n / 2), 80, Protocol::Tcp, endpoints(n, 9)));
         group.bench_function("cold", |b| b.iter(|| ServiceTable::build(&specs, None, 1)));
         group.bench_function("one changed", |b| {
             b.iter_batched(|| (), |()| ServiceTable::build(&changed, Some(&table), 1), BatchSize::PerIteration)

@@ -39,6 +39,7 @@ pub mod next_hop;
 pub mod packet;
 pub mod pipeline;
 pub mod publish;
+pub mod service_set;
 pub mod snapshot;
 pub mod spec;
 pub mod stages;

@@ -15,6 +15,7 @@ use ipnet::Ipv4Net;
 use crate::{
     net::{MacAddr, Protocol},
     next_hop::{Kind, NextHop},
+    service_set::ServiceSet,
     spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, ServiceSpec, Via},
     tables::{Endpoints, Fib, Origin, Prefixes, ServiceTable, VtepTable, conntrack, maglev},
 };
@@ -48,8 +49,6 @@ pub enum CompileError {
     NoSuchVtep(Ipv4Net, Ipv4Addr),
     #[error("route {0} is given twice")]
     DuplicateRoute(Ipv4Net),
-    #[error("service {0} port {1}/{2} is given twice")]
-    DuplicateService(Ipv4Addr, u16, Protocol),
     #[error("service {0} port {1}/{2} has {3} endpoints; at most {max} are possible", max = maglev::MAX_BACKENDS)]
     TooManyEndpoints(Ipv4Addr, u16, Protocol, usize),
     #[error("masquerade ports {0} to {1}: the first must be above 1023 and not above the last")]
@@ -87,15 +86,15 @@ pub struct Snapshot {
     /// Counts up with every snapshot published.
     pub generation: u32,
     /// Indexed by port number.
-    pub ports: Box<[PortEntry; MAX_PORTS]>,
+    pub ports: Arc<[PortEntry; MAX_PORTS]>,
     /// The overlay, if there is one.
     pub overlay: Option<Overlay>,
     /// Known remote VTEPs.
-    pub vteps: VtepTable,
+    pub vteps: Arc<VtepTable>,
     /// Destination to index into `next_hops`.
     pub fib: Arc<Fib>,
     /// The next hops; the first four are the constants of this module.
-    pub next_hops: Box<[NextHop]>,
+    pub next_hops: Arc<[NextHop]>,
     /// The services.
     pub services: Arc<ServiceTable>,
     /// Where they lead.
@@ -110,14 +109,13 @@ pub struct Snapshot {
     pub tracks: bool,
     /// Where pods are.
     pods: Prefixes,
-    sources: Sources,
+    sources: Arc<Sources>,
 }
 
 /// What the shared parts were built from, to know whether the next snapshot can share them too.
 #[derive(Debug)]
 struct Sources {
     fib: Vec<(Ipv4Net, u32)>,
-    services: Vec<ServiceSpec>,
     seed: u64,
 }
 
@@ -134,7 +132,6 @@ impl Snapshot {
         let mut next_hops = NextHops::new();
         let vteps = next_hops.of_vteps(spec, &ports)?;
         let routes = fib_entries(spec, &ports, &vteps, &mut next_hops)?;
-        check_services(&spec.services)?;
         let masquerade = Masquerade::of(spec)?;
         if next_hops.list.len() >= conntrack::MAX_NEXT_HOPS as usize {
             return Err(CompileError::TooManyNextHops(next_hops.list.len()));
@@ -145,21 +142,12 @@ impl Snapshot {
             Some(previous) if previous.sources.fib == routes => previous.fib.clone(),
             _ => Arc::new(Fib::build(routes.iter().copied(), NO_ROUTE)),
         };
-        let (services, endpoints) = match previous {
-            Some(previous) if previous.sources.services == spec.services => {
-                (previous.services.clone(), previous.endpoints.clone())
-            }
-            _ => {
-                let services = ServiceTable::build(&spec.services, previous.map(|p| &*p.services), seed);
-                let endpoints = Endpoints::of(&spec.services, previous.map(|p| &*p.endpoints), seed);
-                (Arc::new(services), Arc::new(endpoints))
-            }
-        };
+        let (services, endpoints) = services(&spec.services, previous, seed)?;
         Ok(Snapshot {
             generation,
-            ports: ports.entries,
+            ports: ports.entries.into(),
             overlay,
-            vteps: VtepTable::build(spec.vteps.iter().map(|vtep| vtep.address.into()), seed),
+            vteps: Arc::new(VtepTable::build(spec.vteps.iter().map(|vtep| vtep.address.into()), seed)),
             fib,
             next_hops: next_hops.list.into(),
             services,
@@ -169,7 +157,28 @@ impl Snapshot {
             tracks: !spec.services.is_empty() || masquerade.as_ref().is_some_and(Masquerade::has_egress),
             masquerade,
             pods: Prefixes::new(&spec.pod_cidrs),
-            sources: Sources { fib: routes, services: spec.services.clone(), seed },
+            sources: Arc::new(Sources { fib: routes, seed }),
+        })
+    }
+
+    /// The same with other services: all else is shared, and not looked at.
+    pub fn with_services(&self, set: &ServiceSet, generation: u32) -> Result<Snapshot, CompileError> {
+        let (services, endpoints) = services(set, Some(self), self.sources.seed)?;
+        Ok(Snapshot {
+            generation,
+            ports: self.ports.clone(),
+            overlay: self.overlay,
+            vteps: self.vteps.clone(),
+            fib: self.fib.clone(),
+            next_hops: self.next_hops.clone(),
+            services,
+            endpoints,
+            gateway: self.gateway,
+            router: self.router,
+            tracks: !set.is_empty() || self.masquerade.as_ref().is_some_and(Masquerade::has_egress),
+            masquerade: self.masquerade.clone(),
+            pods: self.pods.clone(),
+            sources: self.sources.clone(),
         })
     }
 
@@ -240,13 +249,25 @@ fn check_overlay(spec: &ForwardingSpec) -> Result<Option<Overlay>, CompileError>
     Ok(Some(Overlay { vni: vxlan.vni, udp_port: vxlan.udp_port, local: vxlan.local.into(), mac: vxlan.mac }))
 }
 
+/// The table of `set` and the filter of its endpoints, which take over from `previous` what they can.
+fn services(
+    set: &ServiceSet,
+    previous: Option<&Snapshot>,
+    seed: u64,
+) -> Result<(Arc<ServiceTable>, Arc<Endpoints>), CompileError> {
+    let changed: Vec<&[ServiceSpec]> = match previous {
+        None => set.shards().iter().map(|shard| shard.as_slice()).collect(),
+        Some(previous) => set.changed(previous.services.set()).map(|(_, new)| new).collect(),
+    };
+    changed.iter().try_for_each(|shard| check_services(shard))?;
+    let services = ServiceTable::build(set, previous.map(|previous| &*previous.services), seed);
+    let endpoints = Endpoints::of(set, &changed, previous.map(|previous| &*previous.endpoints), seed);
+    Ok((Arc::new(services), Arc::new(endpoints)))
+}
+
 fn check_services(services: &[ServiceSpec]) -> Result<(), CompileError> {
-    let mut seen = HashSet::with_capacity(services.len());
     for service in services {
-        let key = (service.vip, service.port, service.protocol);
-        if !seen.insert(key) {
-            return Err(CompileError::DuplicateService(key.0, key.1, key.2));
-        }
+        let key = service.key();
         if let Some(rule) = service.rules().into_iter().find(|rule| rule.endpoints.len() > maglev::MAX_BACKENDS) {
             return Err(CompileError::TooManyEndpoints(key.0, key.1, key.2, rule.endpoints.len()));
         }

@@ -6,7 +6,10 @@ use std::{fmt, net::Ipv4Addr, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use ipnet::Ipv4Net;
 
-use crate::net::{MacAddr, Protocol};
+use crate::{
+    net::{MacAddr, Protocol},
+    service_set::{ServiceKey, ServiceSet},
+};
 
 /// A port's number in one switch: dense, from 0, below [`MAX_PORTS`]. A removed port's number may be used again.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
@@ -202,7 +205,11 @@ pub struct ServiceSpec {
 impl ServiceSpec {
     /// A service that gives everybody the same `endpoints`.
     pub fn simple(vip: Ipv4Addr, port: u16, protocol: Protocol, endpoints: Arc<[Endpoint]>) -> ServiceSpec {
-        let rule = Rule { endpoints, ..Rule::default() };
+        ServiceSpec::of_rule(vip, port, protocol, Rule { endpoints, ..Rule::default() })
+    }
+
+    /// A service with the same `rule` for everybody.
+    pub fn of_rule(vip: Ipv4Addr, port: u16, protocol: Protocol, rule: Rule) -> ServiceSpec {
         ServiceSpec {
             vip,
             port,
@@ -214,6 +221,11 @@ impl ServiceSpec {
             affinity: None,
             scheduler: Scheduler::default(),
         }
+    }
+
+    /// What it is found by.
+    pub fn key(&self) -> ServiceKey {
+        (self.vip, self.port, self.protocol)
     }
 
     /// Its rules.
@@ -246,8 +258,8 @@ pub struct ForwardingSpec {
     pub vteps: Vec<VtepSpec>,
     /// The FIB's entries. Each prefix at most once.
     pub routes: Vec<RouteSpec>,
-    /// Services. Each (VIP, port, protocol) at most once.
-    pub services: Vec<ServiceSpec>,
+    /// The services.
+    pub services: ServiceSet,
     /// The address pods and the host use as their gateway: the switch answers ARP for it on pod and host ports.
     pub gateway: Option<Ipv4Addr>,
     /// The switch's own address on the overlay: it answers ping and is the source of the ICMP errors it sends.

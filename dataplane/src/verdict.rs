@@ -114,8 +114,8 @@ named! {
         TooBig = "too_big", "The packet is too big for the next hop, and the error message about it was not sent.";
         ForwardedBroadcast = "forwarded_broadcast", "The destination is a multicast or broadcast address, which is not routed.";
         SwitchAddress = "switch_address", "Sent to the switch's own address, and nothing it answers.";
-        NoService = "no_service", "The destination is in a service range, but no service has this address, protocol and port.";
-        NoBackend = "no_backend", "The service has no ready endpoint, and the error message about it was not sent.";
+        NoService = "no_service", "The destination is in a service range, but no service has this address.";
+        NoBackend = "no_backend", "The service has no endpoint, or none of this port and protocol, and the error message about it was not sent.";
         NoLocalBackend = "no_local_backend", "The service's traffic policy keeps this flow on the node, and no endpoint is here.";
         FragmentTimeout = "fragment_timeout", "A fragment waited in vain for the first one of its datagram, which carries the ports.";
         FragmentsWaiting = "fragments_waiting", "As many fragments as may wait were waiting for the first one of their datagram.";

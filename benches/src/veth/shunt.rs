@@ -40,8 +40,7 @@ impl Shunt {
         Ok(Shunt { daemon })
     }
 
-    fn timed(&mut self, services: Vec<v1::Service>) -> Result<Duration, Error> {
-        let request = v1::ApplyRequest { services, ..v1::ApplyRequest::default() };
+    fn timed(&mut self, request: v1::ApplyRequest) -> Result<Duration, Error> {
         let start = Instant::now();
         self.daemon.apply(request)?;
         Ok(start.elapsed())
@@ -50,11 +49,13 @@ impl Shunt {
 
 impl Running for Shunt {
     fn load(&mut self, count: u32) -> Result<Duration, Error> {
-        self.timed(cluster::services(count).map(|service| message(&service)).collect())
+        let (services, endpoint_slices) =
+            cluster::services(count).map(|service| (message(&service), slice(&service))).unzip();
+        self.timed(v1::ApplyRequest { services, endpoint_slices, ..v1::ApplyRequest::default() })
     }
 
     fn change(&mut self, service: &cluster::Service) -> Result<Duration, Error> {
-        self.timed(vec![message(service)])
+        self.timed(v1::ApplyRequest { endpoint_slices: vec![slice(service)], ..v1::ApplyRequest::default() })
     }
 
     fn finish(&mut self) -> Result<(), Error> {
@@ -67,11 +68,6 @@ impl Running for Shunt {
 
 /// A service as the API has it.
 fn message(service: &cluster::Service) -> v1::Service {
-    let endpoint = |address: &std::net::Ipv4Addr| v1::Endpoint {
-        address: address.to_string(),
-        ports: vec![v1::EndpointPort { name: String::new(), port: cluster::TARGET_PORT.into() }],
-        ..v1::Endpoint::default()
-    };
     v1::Service {
         namespace: "default".into(),
         name: format!("service-{}", service.number),
@@ -81,7 +77,19 @@ fn message(service: &cluster::Service) -> v1::Service {
             protocol: v1::Protocol::Udp.into(),
             port: cluster::VIP_PORT.into(),
         }],
-        endpoints: service.endpoints.iter().map(endpoint).collect(),
         ..v1::Service::default()
+    }
+}
+
+/// Its endpoints, in one slice.
+fn slice(service: &cluster::Service) -> v1::EndpointSlice {
+    let endpoint =
+        |address: &std::net::Ipv4Addr| v1::Endpoint { address: address.to_string(), ..v1::Endpoint::default() };
+    v1::EndpointSlice {
+        namespace: "default".into(),
+        service: format!("service-{}", service.number),
+        name: "all".into(),
+        ports: vec![v1::EndpointPort { name: String::new(), port: cluster::TARGET_PORT.into() }],
+        endpoints: service.endpoints.iter().map(endpoint).collect(),
     }
 }

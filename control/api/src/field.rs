@@ -69,6 +69,16 @@ pub fn name_segment(path: &str, text: &str) -> Result<String, FieldError> {
     name(path, text)
 }
 
+/// Converts a list; an error says which element was wrong.
+pub(crate) fn each<M, T>(
+    list: &str,
+    items: Vec<M>,
+    convert: impl Fn(M) -> Result<T, FieldError>,
+) -> Result<Vec<T>, FieldError> {
+    let convert = |(i, item)| convert(item).map_err(|e: FieldError| e.within(format_args!("{list}[{i}]")));
+    items.into_iter().enumerate().map(convert).collect()
+}
+
 /// Longest name of a network interface, in bytes (Linux `IFNAMSIZ` less the final zero).
 const MAX_INTERFACE: usize = 15;
 

@@ -19,6 +19,8 @@ pub enum Kind {
     Route,
     /// A Kubernetes Service.
     Service,
+    /// Some of a service's endpoints.
+    EndpointSlice,
 }
 
 impl fmt::Display for Kind {
@@ -28,6 +30,7 @@ impl fmt::Display for Kind {
             Kind::Port => "port",
             Kind::Route => "route",
             Kind::Service => "service",
+            Kind::EndpointSlice => "endpoint slice",
         })
     }
 }
@@ -39,6 +42,7 @@ impl From<Kind> for v1::Kind {
             Kind::Port => v1::Kind::Port,
             Kind::Route => v1::Kind::Route,
             Kind::Service => v1::Kind::Service,
+            Kind::EndpointSlice => v1::Kind::EndpointSlice,
         }
     }
 }
@@ -52,9 +56,10 @@ impl TryFrom<v1::Kind> for Kind {
             v1::Kind::Port => Ok(Kind::Port),
             v1::Kind::Route => Ok(Kind::Route),
             v1::Kind::Service => Ok(Kind::Service),
+            v1::Kind::EndpointSlice => Ok(Kind::EndpointSlice),
             v1::Kind::Unspecified => Err(FieldError::new(
                 "kind",
-                "is missing or unknown; use KIND_VTEP, KIND_PORT, KIND_ROUTE or KIND_SERVICE",
+                "is missing or unknown; use KIND_VTEP, KIND_PORT, KIND_ROUTE, KIND_SERVICE or KIND_ENDPOINT_SLICE",
             )),
         }
     }
@@ -65,7 +70,8 @@ impl TryFrom<v1::Kind> for Kind {
 pub struct Key {
     /// Its kind.
     pub kind: Kind,
-    /// A VTEP's node, a port's name, a route's prefix, a service's `namespace/name`.
+    /// A VTEP's node, a port's name, a route's prefix, a service's `namespace/name`, an endpoint slice's
+    /// `namespace/service/name`.
     pub name: String,
 }
 
@@ -95,7 +101,7 @@ impl TryFrom<v1::Key> for Key {
         let kind = Kind::try_from(key.kind())?;
         let name = match kind {
             Kind::Route => prefix("name", &key.name)?.to_string(),
-            Kind::Vtep | Kind::Port | Kind::Service => name("name", &key.name)?,
+            Kind::Vtep | Kind::Port | Kind::Service | Kind::EndpointSlice => name("name", &key.name)?,
         };
         Ok(Key { kind, name })
     }

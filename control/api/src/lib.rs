@@ -6,6 +6,7 @@
 //! configuration, are the daemon's to find.
 #![deny(unsafe_code)]
 
+mod endpoint_slice;
 pub mod field;
 mod key;
 mod port;
@@ -16,12 +17,13 @@ mod selection;
 mod service;
 mod vtep;
 
+pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice};
 pub use field::FieldError;
 pub use key::{Key, Kind};
 pub use port::Port;
 pub use resource::Resource;
 pub use route::Route;
-pub use service::{Endpoint, EndpointConditions, EndpointPort, Service, ServicePort};
+pub use service::{Service, ServicePort, TrafficPolicy};
 pub use vtep::Vtep;
 
 /// The messages, client and server of `shunt.v1`.

@@ -1,6 +1,6 @@
 //! One resource of any kind.
 
-use crate::{FieldError, Key, Kind, Port, Route, Service, Vtep, v1};
+use crate::{EndpointSlice, FieldError, Key, Kind, Port, Route, Service, Vtep, v1};
 
 /// One resource of the desired state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub enum Resource {
     Route(Route),
     /// A Kubernetes Service.
     Service(Service),
+    /// Some of a service's endpoints.
+    EndpointSlice(EndpointSlice),
 }
 
 impl Resource {
@@ -22,7 +24,10 @@ impl Resource {
             Resource::Vtep(vtep) => Key::new(Kind::Vtep, &vtep.node),
             Resource::Port(port) => Key::new(Kind::Port, &port.name),
             Resource::Route(route) => Key::new(Kind::Route, route.prefix.to_string()),
-            Resource::Service(service) => Key::new(Kind::Service, format!("{}/{}", service.namespace, service.name)),
+            Resource::Service(service) => Key::new(Kind::Service, service.full_name()),
+            Resource::EndpointSlice(slice) => {
+                Key::new(Kind::EndpointSlice, format!("{}/{}", slice.service_name(), slice.name))
+            }
         }
     }
 }
@@ -36,6 +41,7 @@ impl From<&Resource> for v1::Resource {
                 Resource::Port(port) => Kind::Port(port.into()),
                 Resource::Route(route) => Kind::Route(route.into()),
                 Resource::Service(service) => Kind::Service(service.into()),
+                Resource::EndpointSlice(slice) => Kind::EndpointSlice(slice.into()),
             }),
         }
     }
@@ -46,15 +52,18 @@ impl TryFrom<v1::Resource> for Resource {
 
     fn try_from(resource: v1::Resource) -> Result<Self, FieldError> {
         use v1::resource::Kind;
-        match resource
-            .kind
-            .ok_or_else(|| FieldError::new("kind", "is missing or unknown; set one of vtep, port, route, service"))?
-        {
+        match resource.kind.ok_or_else(|| {
+            let problem = "is missing or unknown; set one of vtep, port, route, service, endpoint_slice";
+            FieldError::new("kind", problem)
+        })? {
             Kind::Vtep(vtep) => Vtep::try_from(vtep).map(Resource::Vtep).map_err(|e| e.within("vtep")),
             Kind::Port(port) => Port::try_from(port).map(Resource::Port).map_err(|e| e.within("port")),
             Kind::Route(route) => Route::try_from(route).map(Resource::Route).map_err(|e| e.within("route")),
             Kind::Service(service) => {
                 Service::try_from(service).map(Resource::Service).map_err(|e| e.within("service"))
+            }
+            Kind::EndpointSlice(slice) => {
+                EndpointSlice::try_from(slice).map(Resource::EndpointSlice).map_err(|e| e.within("endpoint_slice"))
             }
         }
     }

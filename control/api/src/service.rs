@@ -1,4 +1,4 @@
-//! Kubernetes Services of type ClusterIP and their endpoints.
+//! Kubernetes Services of type ClusterIP.
 
 use std::{collections::HashSet, net::Ipv4Addr, time::Duration};
 
@@ -6,7 +6,7 @@ use shunt_dataplane::{net::Protocol, spec::Scheduler};
 
 use crate::{FieldError, field, selection, v1};
 
-/// A Service with its endpoints.
+/// A Service; who serves it is told by [`EndpointSlice`](crate::EndpointSlice)s.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
     /// Its namespace.
@@ -17,8 +17,8 @@ pub struct Service {
     pub cluster_ip: Ipv4Addr,
     /// `Service.spec.ports`: at least one, names unique, (port, protocol) unique.
     pub ports: Vec<ServicePort>,
-    /// `EndpointSlice.endpoints` of all its slices.
-    pub endpoints: Vec<Endpoint>,
+    /// `Service.spec.internalTrafficPolicy`.
+    pub internal_traffic_policy: TrafficPolicy,
     /// How long clients stay with an endpoint; `None`: they do not.
     pub affinity: Option<Duration>,
     /// How endpoints are chosen.
@@ -28,7 +28,7 @@ pub struct Service {
 /// `Service.spec.ports[]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServicePort {
-    /// What endpoints' ports match it by; empty if it is the only one.
+    /// What ports of endpoint slices match it by; empty if it is the only one.
     pub name: String,
     /// Its protocol.
     pub protocol: Protocol,
@@ -36,47 +36,20 @@ pub struct ServicePort {
     pub port: u16,
 }
 
-/// `EndpointSlice.endpoints[]`, with the ports of its slice.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// The pod's (or host-network) address.
-    pub address: Ipv4Addr,
-    /// `EndpointSlice.ports`, names unique.
-    pub ports: Vec<EndpointPort>,
-    /// Its conditions.
-    pub conditions: EndpointConditions,
-    /// `nodeName`; empty: unknown.
-    pub node: String,
-    /// `zone`; empty: unknown.
-    pub zone: String,
-    /// Its share of new flows beside the others' weights.
-    pub weight: u16,
-}
-
-/// `EndpointSlice.ports[]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndpointPort {
-    /// The name of the service's port that it serves.
-    pub name: String,
-    /// The target port.
-    pub port: u16,
-}
-
-/// `EndpointSlice.endpoints[].conditions`, as given.
+/// Which endpoints may be chosen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct EndpointConditions {
-    /// May be chosen for new flows.
-    pub ready: Option<bool>,
-    /// Answers, whether or not it terminates.
-    pub serving: Option<bool>,
-    /// Is on its way out.
-    pub terminating: Option<bool>,
+pub enum TrafficPolicy {
+    /// Those anywhere.
+    #[default]
+    Cluster,
+    /// Those on this node.
+    Local,
 }
 
-impl EndpointConditions {
-    /// Whether new flows may go there; unset counts as true (EndpointSlice API).
-    pub fn is_ready(self) -> bool {
-        self.ready.unwrap_or(true)
+impl Service {
+    /// `namespace/name`: its key, and what endpoint slices know it by.
+    pub fn full_name(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
     }
 }
 
@@ -84,22 +57,27 @@ impl TryFrom<v1::Service> for Service {
     type Error = FieldError;
 
     fn try_from(service: v1::Service) -> Result<Self, FieldError> {
+        let internal_traffic_policy = policy("internal_traffic_policy", service.internal_traffic_policy)?;
         let namespace = field::name_segment("namespace", &service.namespace)?;
         let name = field::name_segment("name", &service.name)?;
         let cluster_ip = field::address("cluster_ip", &service.cluster_ip)?;
-        let ports = each("ports", service.ports, ServicePort::try_from)?;
-        let endpoints = each("endpoints", service.endpoints, Endpoint::try_from)?;
+        let ports = field::each("ports", service.ports, ServicePort::try_from)?;
         check_ports(&ports)?;
         let affinity = selection::affinity(service.client_ip_affinity)?;
         let scheduler = selection::scheduler(service.scheduler)?;
-        Ok(Service { namespace, name, cluster_ip, ports, endpoints, affinity, scheduler })
+        Ok(Service { namespace, name, cluster_ip, ports, internal_traffic_policy, affinity, scheduler })
     }
 }
 
-/// Converts a list, and says which element was wrong.
-fn each<M, T>(list: &str, items: Vec<M>, convert: impl Fn(M) -> Result<T, FieldError>) -> Result<Vec<T>, FieldError> {
-    let convert = |(i, item)| convert(item).map_err(|e: FieldError| e.within(format_args!("{list}[{i}]")));
-    items.into_iter().enumerate().map(convert).collect()
+fn policy(path: &str, number: i32) -> Result<TrafficPolicy, FieldError> {
+    match v1::TrafficPolicy::try_from(number) {
+        Ok(v1::TrafficPolicy::Unspecified | v1::TrafficPolicy::Cluster) => Ok(TrafficPolicy::Cluster),
+        Ok(v1::TrafficPolicy::Local) => Ok(TrafficPolicy::Local),
+        Err(_) => {
+            let problem = format!("{number} is unknown; use TRAFFIC_POLICY_CLUSTER or TRAFFIC_POLICY_LOCAL");
+            Err(FieldError::new(path, problem))
+        }
+    }
 }
 
 fn check_ports(ports: &[ServicePort]) -> Result<(), FieldError> {
@@ -136,35 +114,6 @@ impl TryFrom<v1::ServicePort> for ServicePort {
     }
 }
 
-impl TryFrom<v1::Endpoint> for Endpoint {
-    type Error = FieldError;
-
-    fn try_from(endpoint: v1::Endpoint) -> Result<Self, FieldError> {
-        let ports = each("ports", endpoint.ports, |port: v1::EndpointPort| {
-            Ok(EndpointPort { port: field::transport_port("port", port.port)?, name: port.name })
-        })?;
-        let mut names = HashSet::new();
-        if let Some(i) = ports.iter().position(|port| !names.insert(port.name.as_str())) {
-            let problem =
-                format!("{:?} is the name of another port of this endpoint; use each name once", ports[i].name);
-            return Err(FieldError::new(format!("ports[{i}].name"), problem));
-        }
-        let conditions = endpoint.conditions.unwrap_or_default();
-        Ok(Endpoint {
-            address: field::address("address", &endpoint.address)?,
-            ports,
-            conditions: EndpointConditions {
-                ready: conditions.ready,
-                serving: conditions.serving,
-                terminating: conditions.terminating,
-            },
-            node: endpoint.node,
-            zone: endpoint.zone,
-            weight: selection::weight(endpoint.weight)?,
-        })
-    }
-}
-
 impl From<&Service> for v1::Service {
     fn from(service: &Service) -> Self {
         v1::Service {
@@ -172,7 +121,7 @@ impl From<&Service> for v1::Service {
             name: service.name.clone(),
             cluster_ip: service.cluster_ip.to_string(),
             ports: service.ports.iter().map(v1::ServicePort::from).collect(),
-            endpoints: service.endpoints.iter().map(v1::Endpoint::from).collect(),
+            internal_traffic_policy: v1::TrafficPolicy::from(service.internal_traffic_policy).into(),
             client_ip_affinity: selection::affinity_message(service.affinity),
             scheduler: selection::scheduler_number(service.scheduler),
         }
@@ -189,21 +138,11 @@ impl From<&ServicePort> for v1::ServicePort {
     }
 }
 
-impl From<&Endpoint> for v1::Endpoint {
-    fn from(endpoint: &Endpoint) -> Self {
-        let EndpointConditions { ready, serving, terminating } = endpoint.conditions;
-        let conditions = v1::EndpointConditions { ready, serving, terminating };
-        v1::Endpoint {
-            address: endpoint.address.to_string(),
-            ports: endpoint
-                .ports
-                .iter()
-                .map(|port| v1::EndpointPort { name: port.name.clone(), port: port.port.into() })
-                .collect(),
-            conditions: (conditions != v1::EndpointConditions::default()).then_some(conditions),
-            node: endpoint.node.clone(),
-            zone: endpoint.zone.clone(),
-            weight: selection::weight_field(endpoint.weight),
+impl From<TrafficPolicy> for v1::TrafficPolicy {
+    fn from(policy: TrafficPolicy) -> Self {
+        match policy {
+            TrafficPolicy::Cluster => v1::TrafficPolicy::Cluster,
+            TrafficPolicy::Local => v1::TrafficPolicy::Local,
         }
     }
 }
@@ -222,14 +161,7 @@ mod tests {
             name: "web".into(),
             cluster_ip: "10.96.0.10".into(),
             ports: vec![port("http", v1::Protocol::Tcp, 80), port("dns", v1::Protocol::Udp, 80)],
-            endpoints: vec![v1::Endpoint {
-                address: "10.244.1.10".into(),
-                ports: vec![v1::EndpointPort { name: "http".into(), port: 8080 }],
-                conditions: Some(v1::EndpointConditions { ready: Some(false), serving: Some(true), terminating: None }),
-                node: "node-a".into(),
-                zone: "z1".into(),
-                weight: Some(3),
-            }],
+            internal_traffic_policy: v1::TrafficPolicy::Local.into(),
             client_ip_affinity: Some(v1::ClientIpAffinity { timeout_seconds: Some(60) }),
             scheduler: v1::Scheduler::RoundRobin.into(),
         }
@@ -250,10 +182,6 @@ mod tests {
     fn fields_are_checked_and_named_by_their_path() {
         assert_eq!(refused(|s| s.ports[0].port = 0), "ports[0].port: 0 is not a port; use 1 to 65535");
         assert_eq!(
-            refused(|s| s.endpoints[0].ports[0].port = 70000),
-            "endpoints[0].ports[0].port: 70000 is not a port; use 1 to 65535"
-        );
-        assert_eq!(
             refused(|s| s.ports[1].protocol = 0),
             "ports[1].protocol: is missing or unknown; use PROTOCOL_TCP or PROTOCOL_UDP"
         );
@@ -261,8 +189,7 @@ mod tests {
         assert!(refused(|s| s.cluster_ip = "None".into()).starts_with("cluster_ip: \"None\" is not an IPv4 address"));
         assert!(refused(|s| s.namespace = "a/b".into()).starts_with("namespace: "));
         assert!(refused(|s| s.name.clear()).starts_with("name: "));
-        assert!(refused(|s| s.endpoints[0].address = "127.0.0.1".into()).starts_with("endpoints[0].address: "));
-        assert!(refused(|s| s.endpoints[0].weight = Some(65_536)).starts_with("endpoints[0].weight: "));
+        assert!(refused(|s| s.internal_traffic_policy = 7).starts_with("internal_traffic_policy: 7 is unknown"));
         assert!(refused(|s| s.scheduler = 77).starts_with("scheduler: "));
     }
 
@@ -272,8 +199,6 @@ mod tests {
         assert!(refused(|s| s.ports[1].name.clear()).starts_with("ports[1].name: is missing"));
         assert!(refused(|s| s.ports[1].name = "http".into()).starts_with("ports[1].name: \"http\""));
         assert!(refused(|s| s.ports[1].protocol = v1::Protocol::Tcp.into()).starts_with("ports[1].port: 80/tcp"));
-        let twice = refused(|s| s.endpoints[0].ports.push(v1::EndpointPort { name: "http".into(), port: 1 }));
-        assert!(twice.starts_with("endpoints[0].ports[1].name: \"http\""), "{twice}");
     }
 
     #[test]
@@ -285,8 +210,8 @@ mod tests {
     }
 
     #[test]
-    fn unset_ready_counts_as_true() {
-        assert!(EndpointConditions::default().is_ready());
-        assert!(!EndpointConditions { ready: Some(false), serving: Some(true), ..Default::default() }.is_ready());
+    fn an_unset_policy_is_the_cluster_s() {
+        let service = Service::try_from(v1::Service { internal_traffic_policy: 0, ..web() }).unwrap();
+        assert_eq!(service.internal_traffic_policy, TrafficPolicy::Cluster);
     }
 }

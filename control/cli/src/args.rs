@@ -53,20 +53,27 @@ pub enum Command {
     Delete {
         /// Its kind.
         kind: Kind,
-        /// A VTEP's node, a port's name, a route's prefix, a service's namespace/name.
+        /// A VTEP's node, a port's name, a route's prefix, a service's namespace/name, an endpoint slice's
+        /// namespace/service/name.
         name: String,
     },
     /// Show one resource. As JSON it is a cluster file.
     Get {
         /// Its kind.
         kind: Kind,
-        /// A VTEP's node, a port's name, a route's prefix, a service's namespace/name.
+        /// A VTEP's node, a port's name, a route's prefix, a service's namespace/name, an endpoint slice's
+        /// namespace/service/name.
         name: String,
     },
     /// List resources of one kind. As JSON they are a cluster file.
     List {
         #[command(subcommand)]
         what: What,
+    },
+    /// Show services as this node sees them.
+    Service {
+        #[command(subcommand)]
+        what: ServiceCommand,
     },
     /// List flows of the connection table, or make the switch forget them.
     Flow {
@@ -94,6 +101,18 @@ pub enum Command {
     },
 }
 
+/// What can be asked about services.
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// Where services are had, and how many of their endpoints new flows go to here.
+    List,
+    /// One service: which of its endpoints new flows go to here, and why not to the others.
+    Get {
+        /// The service's namespace/name.
+        name: String,
+    },
+}
+
 /// What can be listed.
 #[derive(Debug, Subcommand)]
 pub enum What {
@@ -106,9 +125,12 @@ pub enum What {
     /// Native routes.
     #[command(alias = "route")]
     Routes,
-    /// Services and their endpoints.
+    /// Services.
     #[command(alias = "service")]
     Services,
+    /// Endpoint slices: who serves the services.
+    #[command(alias = "endpoint-slice")]
+    EndpointSlices,
 }
 
 /// What is done with flows.
@@ -188,6 +210,8 @@ pub enum Kind {
     Route,
     #[value(alias = "services")]
     Service,
+    #[value(alias = "endpoint-slices")]
+    EndpointSlice,
 }
 
 #[cfg(test)]

@@ -27,6 +27,9 @@ pub struct Cluster {
     /// Services.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub service: Vec<Service>,
+    /// Who serves them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoint_slice: Vec<EndpointSlice>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,9 +63,8 @@ pub struct Service {
     pub namespace: String,
     pub name: String,
     pub cluster_ip: String,
-    pub port: Vec<ServicePort>,
-    #[serde(default)]
-    pub endpoint: Vec<Endpoint>,
+    #[serde(default, skip_serializing_if = "TrafficPolicy::is_default")]
+    pub internal_traffic_policy: TrafficPolicy,
     /// As in Kubernetes, `None` unless given.
     #[serde(default, skip_serializing_if = "SessionAffinity::is_none")]
     pub session_affinity: SessionAffinity,
@@ -71,6 +73,7 @@ pub struct Service {
     pub affinity_timeout: Option<u32>,
     #[serde(default, skip_serializing_if = "Scheduler::is_maglev")]
     pub scheduler: Scheduler,
+    pub port: Vec<ServicePort>,
 }
 
 /// `Service.spec.sessionAffinity`.
@@ -123,12 +126,36 @@ pub enum Protocol {
     Udp,
 }
 
+/// As in Kubernetes, `Cluster` unless given.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TrafficPolicy {
+    #[default]
+    Cluster,
+    Local,
+}
+
+impl TrafficPolicy {
+    fn is_default(&self) -> bool {
+        *self == TrafficPolicy::default()
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EndpointSlice {
+    pub namespace: String,
+    pub service: String,
+    pub name: String,
+    #[serde(default)]
+    pub port: Vec<EndpointPort>,
+    #[serde(default)]
+    pub endpoint: Vec<Endpoint>,
+}
+
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
     pub address: String,
-    #[serde(default)]
-    pub port: Vec<EndpointPort>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -139,6 +166,10 @@ pub struct Endpoint {
     pub node: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub zone: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub for_nodes: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub for_zones: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<u32>,
 }
@@ -210,6 +241,7 @@ impl From<Cluster> for v1::ApplyRequest {
             ports: cluster.port.into_iter().map(Into::into).collect(),
             routes: cluster.route.into_iter().map(Into::into).collect(),
             services: cluster.service.into_iter().map(Into::into).collect(),
+            endpoint_slices: cluster.endpoint_slice.into_iter().map(Into::into).collect(),
             ..Default::default()
         }
     }
@@ -225,6 +257,7 @@ impl FromIterator<v1::Resource> for Cluster {
                 Some(Kind::Port(port)) => cluster.port.push(port.into()),
                 Some(Kind::Route(route)) => cluster.route.push(route.into()),
                 Some(Kind::Service(service)) => cluster.service.push(service.into()),
+                Some(Kind::EndpointSlice(slice)) => cluster.endpoint_slice.push(slice.into()),
                 // A kind that a newer daemon knows.
                 None => {}
             }
@@ -281,8 +314,7 @@ impl From<Service> for v1::Service {
             Scheduler::LeastConnections => v1::Scheduler::LeastConnections,
             Scheduler::SourceHash => v1::Scheduler::SourceHash,
         };
-        let Service { namespace, name, cluster_ip, port, endpoint, .. } = service;
-        let ports = port.into_iter().map(|port| v1::ServicePort {
+        let ports = service.port.into_iter().map(|port| v1::ServicePort {
             name: port.name,
             protocol: match port.protocol {
                 Protocol::Tcp => v1::Protocol::Tcp.into(),
@@ -290,28 +322,15 @@ impl From<Service> for v1::Service {
             },
             port: port.port,
         });
-        let endpoints = endpoint.into_iter().map(|endpoint| v1::Endpoint {
-            address: endpoint.address,
-            ports: endpoint
-                .port
-                .into_iter()
-                .map(|port| v1::EndpointPort { name: port.name, port: port.port })
-                .collect(),
-            conditions: Some(v1::EndpointConditions {
-                ready: endpoint.ready,
-                serving: endpoint.serving,
-                terminating: endpoint.terminating,
-            }),
-            node: endpoint.node,
-            zone: endpoint.zone,
-            weight: endpoint.weight,
-        });
         v1::Service {
-            namespace,
-            name,
-            cluster_ip,
+            namespace: service.namespace,
+            name: service.name,
+            cluster_ip: service.cluster_ip,
             ports: ports.collect(),
-            endpoints: endpoints.collect(),
+            internal_traffic_policy: match service.internal_traffic_policy {
+                TrafficPolicy::Cluster => v1::TrafficPolicy::Cluster.into(),
+                TrafficPolicy::Local => v1::TrafficPolicy::Local.into(),
+            },
             client_ip_affinity,
             scheduler: scheduler.into(),
         }
@@ -329,37 +348,70 @@ impl From<v1::Service> for Service {
         let session_affinity =
             if service.client_ip_affinity.is_some() { SessionAffinity::ClientIp } else { SessionAffinity::None };
         let affinity_timeout = service.client_ip_affinity.and_then(|affinity| affinity.timeout_seconds);
+        let internal_traffic_policy = match service.internal_traffic_policy() {
+            v1::TrafficPolicy::Local => TrafficPolicy::Local,
+            v1::TrafficPolicy::Cluster | v1::TrafficPolicy::Unspecified => TrafficPolicy::Cluster,
+        };
         let port = service.ports.into_iter().map(|port| ServicePort {
             protocol: if port.protocol() == v1::Protocol::Udp { Protocol::Udp } else { Protocol::Tcp },
             name: port.name,
             port: port.port,
         });
-        let endpoint = service.endpoints.into_iter().map(|endpoint| {
-            let conditions = endpoint.conditions.unwrap_or_default();
+        Service {
+            namespace: service.namespace,
+            name: service.name,
+            cluster_ip: service.cluster_ip,
+            internal_traffic_policy,
+            session_affinity,
+            affinity_timeout,
+            scheduler,
+            port: port.collect(),
+        }
+    }
+}
+
+impl From<EndpointSlice> for v1::EndpointSlice {
+    fn from(EndpointSlice { namespace, service, name, port, endpoint }: EndpointSlice) -> Self {
+        let ports = port.into_iter().map(|port| v1::EndpointPort { name: port.name, port: port.port });
+        let endpoints = endpoint.into_iter().map(|endpoint| v1::Endpoint {
+            address: endpoint.address,
+            conditions: Some(v1::EndpointConditions {
+                ready: endpoint.ready,
+                serving: endpoint.serving,
+                terminating: endpoint.terminating,
+            }),
+            node: endpoint.node,
+            zone: endpoint.zone,
+            hints: Some(v1::EndpointHints { for_nodes: endpoint.for_nodes, for_zones: endpoint.for_zones }),
+            weight: endpoint.weight,
+        });
+        v1::EndpointSlice { namespace, service, name, ports: ports.collect(), endpoints: endpoints.collect() }
+    }
+}
+
+impl From<v1::EndpointSlice> for EndpointSlice {
+    fn from(slice: v1::EndpointSlice) -> Self {
+        let port = slice.ports.into_iter().map(|port| EndpointPort { name: port.name, port: port.port });
+        let endpoint = slice.endpoints.into_iter().map(|endpoint| {
+            let (conditions, hints) = (endpoint.conditions.unwrap_or_default(), endpoint.hints.unwrap_or_default());
             Endpoint {
                 address: endpoint.address,
-                port: endpoint
-                    .ports
-                    .into_iter()
-                    .map(|port| EndpointPort { name: port.name, port: port.port })
-                    .collect(),
                 ready: conditions.ready,
                 serving: conditions.serving,
                 terminating: conditions.terminating,
                 node: endpoint.node,
                 zone: endpoint.zone,
+                for_nodes: hints.for_nodes,
+                for_zones: hints.for_zones,
                 weight: endpoint.weight,
             }
         });
-        Service {
-            namespace: service.namespace,
-            name: service.name,
-            cluster_ip: service.cluster_ip,
+        EndpointSlice {
+            namespace: slice.namespace,
+            service: slice.service,
+            name: slice.name,
             port: port.collect(),
             endpoint: endpoint.collect(),
-            session_affinity,
-            affinity_timeout,
-            scheduler,
         }
     }
 }
@@ -386,6 +438,7 @@ mod tests {
         namespace = "default"
         name = "web"
         cluster_ip = "10.96.0.10"
+        internal_traffic_policy = "Local"
         session_affinity = "ClientIP"
         affinity_timeout = 600
         scheduler = "least-connections"
@@ -396,14 +449,19 @@ mod tests {
         name = "dns"
         protocol = "udp"
         port = 53
-        [[service.endpoint]]
+        [[endpoint_slice]]
+        namespace = "default"
+        service = "web"
+        name = "web-x7k2p"
+        [[endpoint_slice.port]]
+        name = "http"
+        port = 8080
+        [[endpoint_slice.endpoint]]
         address = "10.244.1.10"
         ready = false
         zone = "z1"
+        for_zones = ["z1", "z2"]
         weight = 5
-        [[service.endpoint.port]]
-        name = "http"
-        port = 8080
     "#;
 
     fn toml(text: &str) -> Result<Cluster, String> {
@@ -416,10 +474,13 @@ mod tests {
         assert_eq!((request.vteps.len(), request.ports.len(), request.routes.len()), (1, 1, 1));
         let service = &request.services[0];
         assert_eq!([service.ports[0].protocol(), service.ports[1].protocol()], [v1::Protocol::Tcp, v1::Protocol::Udp]);
-        assert_eq!(service.endpoints[0].conditions.unwrap().ready, Some(false));
-        assert_eq!(service.endpoints[0].weight, Some(5));
+        assert_eq!(service.internal_traffic_policy(), v1::TrafficPolicy::Local);
         assert_eq!(service.client_ip_affinity, Some(v1::ClientIpAffinity { timeout_seconds: Some(600) }));
         assert_eq!(service.scheduler(), v1::Scheduler::LeastConnections);
+        let slice = &request.endpoint_slices[0];
+        assert_eq!(slice.endpoints[0].conditions.unwrap().ready, Some(false));
+        assert_eq!(slice.endpoints[0].weight, Some(5));
+        assert_eq!(slice.endpoints[0].hints.as_ref().unwrap().for_zones, ["z1", "z2"]);
 
         use v1::resource::Kind;
         let kinds = [
@@ -427,6 +488,7 @@ mod tests {
             Kind::Port(request.ports[0].clone()),
             Kind::Route(request.routes[0].clone()),
             Kind::Service(service.clone()),
+            Kind::EndpointSlice(slice.clone()),
         ];
         let back: Cluster = kinds.into_iter().map(|kind| v1::Resource { kind: Some(kind) }).collect();
         assert_eq!(back, toml(FILE).unwrap());
@@ -441,9 +503,11 @@ mod tests {
         let missing = toml(&FILE.replace("via = \"192.168.50.7\"", "")).unwrap_err();
         assert!(missing.starts_with("route[0]: ") && missing.contains("`via`"), "{missing}");
         let mistyped = toml(&FILE.replace("port = 8080", "port = \"http\"")).unwrap_err();
-        assert!(mistyped.starts_with("service[0].endpoint[0].port[0].port: "), "{mistyped}");
+        assert!(mistyped.starts_with("endpoint_slice[0].port[0].port: "), "{mistyped}");
         let protocol = toml(&FILE.replace("\"udp\"", "\"sctp\"")).unwrap_err();
         assert!(protocol.starts_with("service[0].port[1].protocol: ") && protocol.contains("`sctp`"), "{protocol}");
+        let policy = toml(&FILE.replace("\"Local\"", "\"local\"")).unwrap_err();
+        assert!(policy.starts_with("service[0].internal_traffic_policy: ") && policy.contains("`Local`"), "{policy}");
         assert!(toml("[[vtep]").unwrap_err().starts_with("line 1: "));
 
         let json = |text: &str| Cluster::parse(&Format::Json, text).unwrap_err();

@@ -6,7 +6,7 @@ use shunt_control_api::v1::{self, switch_client::SwitchClient};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    args::{Args, Command, FlowFilter, Flows, Kind, Output, Place, Protocol, What},
+    args::{Args, Command, FlowFilter, Flows, Kind, Output, Place, Protocol, ServiceCommand, What},
     cluster::Cluster,
     failure::Failure,
     show::{self, Show},
@@ -50,6 +50,10 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
             show.resources(*kind, &cluster, &status)
         }
         Command::List { what } => list(&mut client, &mut show, what).await,
+        Command::Service { what } => {
+            let services = service_status(&mut client, what).await?;
+            show.service_status(&services, matches!(what, ServiceCommand::Get { .. }))
+        }
         Command::Flow { what: Flows::List { filter, limit } } => {
             let request = v1::ListFlowsRequest { limit: *limit, filter: Some(filter.into()) };
             show.flows(&client.list_flows(request).await?.into_inner())
@@ -103,6 +107,7 @@ async fn list(client: &mut SwitchClient<Channel>, show: &mut Show<'_>, what: &Wh
         What::Ports => Kind::Port,
         What::Routes => Kind::Route,
         What::Services => Kind::Service,
+        What::EndpointSlices => Kind::EndpointSlice,
     };
     let mut resources = Vec::new();
     let mut after = String::new();
@@ -119,13 +124,34 @@ async fn list(client: &mut SwitchClient<Channel>, show: &mut Show<'_>, what: &Wh
     show.resources(kind, &resources.into_iter().collect(), &status)
 }
 
+/// One service's status, or all.
+async fn service_status(
+    client: &mut SwitchClient<Channel>,
+    what: &ServiceCommand,
+) -> Result<Vec<v1::ServiceStatus>, Failure> {
+    let name = match what {
+        ServiceCommand::List => String::new(),
+        ServiceCommand::Get { name } => name.clone(),
+    };
+    let (mut services, mut after) = (Vec::new(), String::new());
+    loop {
+        let request = v1::ListServiceStatusRequest { name: name.clone(), limit: 0, after };
+        let page = client.list_service_status(request).await?.into_inner();
+        services.extend(page.services);
+        after = page.next;
+        if after.is_empty() {
+            return Ok(services);
+        }
+    }
+}
+
 /// The status, where a table has a column of it.
 async fn status_for(
     client: &mut SwitchClient<Channel>,
     kind: Kind,
     output: Output,
 ) -> Result<v1::GetStatusResponse, Failure> {
-    if output == Output::Json || kind == Kind::Service {
+    if output == Output::Json || matches!(kind, Kind::Service | Kind::EndpointSlice) {
         return Ok(v1::GetStatusResponse::default());
     }
     Ok(client.get_status(v1::GetStatusRequest {}).await?.into_inner())
@@ -162,6 +188,7 @@ fn api_kind(kind: Kind) -> v1::Kind {
         Kind::Port => v1::Kind::Port,
         Kind::Route => v1::Kind::Route,
         Kind::Service => v1::Kind::Service,
+        Kind::EndpointSlice => v1::Kind::EndpointSlice,
     }
 }
 

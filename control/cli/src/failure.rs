@@ -100,7 +100,7 @@ pub fn file_path(message: &str) -> String {
         Some((path, rest)) => (path.to_owned(), rest),
         None => return message.to_owned(),
     };
-    for item in ["vtep", "port", "route", "service", "endpoint"] {
+    for item in ["vtep", "port", "route", "service", "endpoint_slice", "endpoint"] {
         path = path.replace(&format!("{item}s["), &format!("{item}["));
     }
     format!("{path}: {rest}")
@@ -112,8 +112,9 @@ mod tests {
 
     #[test]
     fn paths_are_those_of_the_file() {
-        let message = "services[3].endpoints[1].ports[0].port: 0 is not a port; ports[0] is another";
-        assert_eq!(file_path(message), "service[3].endpoint[1].port[0].port: 0 is not a port; ports[0] is another");
+        let message = "endpoint_slices[3].ports[0].port: 0 is not a port; ports[0] is another";
+        assert_eq!(file_path(message), "endpoint_slice[3].port[0].port: 0 is not a port; ports[0] is another");
+        assert_eq!(file_path("endpoint_slices[3].endpoints[1].address: x"), "endpoint_slice[3].endpoint[1].address: x");
         assert_eq!(file_path("no path"), "no path");
     }
 }

@@ -34,11 +34,15 @@ cluster_ip = "10.96.0.10"
 name = "http"
 protocol = "tcp"
 port = 80
-[[service.endpoint]]
-address = "10.244.1.10"
-[[service.endpoint.port]]
+[[endpoint_slice]]
+namespace = "default"
+service = "web"
+name = "web-x7k2p"
+[[endpoint_slice.port]]
 name = "http"
 port = 8080
+[[endpoint_slice.endpoint]]
+address = "10.244.1.10"
 "#;
 
 /// Runs shuntctl with a socket, arguments and standard input.
@@ -107,21 +111,46 @@ async fn a_file_is_applied_and_listed() {
     let shell = Shell::start().await;
     let file = shell.file("cluster.toml", CLUSTER);
     let said = shell.ok(&["apply", "-f", &file]).await;
-    assert!(said.contains("4 created, 0 updated, 0 unchanged, 0 deleted"), "{said}");
+    assert!(said.contains("5 created, 0 updated, 0 unchanged, 0 deleted"), "{said}");
     let again = shell.json(&["apply", "-f", &file, "--replace"]).await;
-    assert_eq!((&again["unchanged"], &again["version"]), (&4.into(), &1.into()));
+    assert_eq!((&again["unchanged"], &again["version"]), (&5.into(), &1.into()));
 
     for (what, expected) in [
         ("vteps", ["node-b", "192.168.50.2", "02:00:00:00:05:05"]),
         ("ports", ["default/pod-a1", "va1", "attached"]),
         ("routes", ["10.245.0.0/24", "192.168.50.7", "02:00:00:00:05:05"]),
-        ("services", ["10.96.0.10", "80/tcp", "10.244.1.10:8080"]),
+        ("services", ["10.96.0.10", "80/tcp", "Cluster"]),
+        ("endpoint-slices", ["web-x7k2p", "http:8080", "10.244.1.10"]),
     ] {
         let table = shell.ok(&["list", what]).await;
         assert!(expected.iter().all(|cell| table.contains(cell)), "{table}");
     }
     let one = shell.ok(&["get", "service", "default/web"]).await;
     assert_eq!(one.lines().count(), 2, "{one}");
+    shell.daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_shows_which_endpoints_are_chosen_and_why() {
+    let shell = Shell::start().await;
+    let second = r#"
+        [[endpoint_slice.endpoint]]
+        address = "10.244.2.10"
+        node = "node-b"
+        zone = "zone-2"
+    "#;
+    let cluster = CLUSTER.replace("cluster_ip =", "internal_traffic_policy = \"Local\"\ncluster_ip =");
+    shell.ok(&["apply", "-f", &shell.file("cluster.toml", &format!("{cluster}node = \"node-a\"\n{second}"))]).await;
+    let list = shell.ok(&["service", "list"]).await;
+    assert!(["10.96.0.10:80", "Local", "1 of 2", "dropped"].iter().all(|cell| list.contains(cell)), "{list}");
+    let get = shell.ok(&["service", "get", "default/web"]).await;
+    assert!(get.contains("10.96.0.10:80/tcp (http): 1 of 2 endpoints chosen"), "{get}");
+    assert!(get.contains("It is on another node, and the policy is Local."), "{get}");
+    let json = shell.json(&["service", "get", "default/web"]).await;
+    let endpoints = &json["services"][0]["ports"][0]["endpoints"];
+    assert_eq!((&endpoints[0]["chosen"], &endpoints[1]["chosen"]), (&true.into(), &false.into()));
+    assert_eq!((&endpoints[1]["zone"], &endpoints[1]["serving"]), (&"zone-2".into(), &true.into()));
+    assert_eq!(shell.fails(&["service", "get", "default/none"]).await.0, 5);
     shell.daemon.stop().await;
 }
 
@@ -146,7 +175,7 @@ async fn errors_are_one_line_and_have_their_codes() {
     let wrong_value = shell.file("value.toml", &CLUSTER.replace("port = 8080", "port = 0"));
     let (code, message) = shell.fails(&["apply", "-f", &wrong_value]).await;
     let expected =
-        format!("shuntctl: {wrong_value}: service[0].endpoint[0].port[0].port: 0 is not a port; use 1 to 65535\n");
+        format!("shuntctl: {wrong_value}: endpoint_slice[0].port[0].port: 0 is not a port; use 1 to 65535\n");
     assert_eq!((code, message), (1, expected));
     assert_eq!(shell.json(&["status"]).await["version"], 0, "nothing was applied");
 
@@ -241,7 +270,13 @@ async fn watch_prints_each_change_until_the_daemon_stops() {
     let output = BufReader::new(watch.stdout.take().unwrap());
     std::thread::spawn(move || output.lines().map_while(Result::ok).try_for_each(|line| printed.send(line)));
 
-    let initial = ["1 = vtep node-b", "1 = port default/pod-a1", "1 = route 10.245.0.0/24", "1 = service default/web"];
+    let initial = [
+        "1 = vtep node-b",
+        "1 = port default/pod-a1",
+        "1 = route 10.245.0.0/24",
+        "1 = service default/web",
+        "1 = endpoint slice default/web/web-x7k2p",
+    ];
     for expected in initial {
         assert_eq!(lines.recv().await.as_deref(), Some(expected));
     }

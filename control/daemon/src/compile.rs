@@ -1,23 +1,21 @@
 //! Desired state and the kernel's knowledge, compiled to what the workers forward by.
 
+pub mod services;
+
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    hash::{DefaultHasher, Hash, Hasher},
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
-    sync::Arc,
 };
 
 use ipnet::Ipv4Net;
-use shunt_control_api::{Resource, Service};
 use shunt_dataplane::{
     net::MacAddr,
-    spec::{
-        Affinity, Backend, Endpoint, ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec,
-        ServiceSpec, Via, VtepSpec, VxlanSpec,
-    },
+    service_set::ServiceSet,
+    spec::{ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Via, VtepSpec, VxlanSpec},
     switch::PortInfo,
 };
 
+use self::services::selection::Place;
 use crate::{config::Config, desired::State, kernel::KernelView};
 
 /// The pods' and the host's gateway, answered by the switch itself.
@@ -34,13 +32,6 @@ pub struct AttachedPorts<'a> {
     pub host: Option<PortId>,
 }
 
-/// Compiles, and remembers what need not be compiled again.
-#[derive(Debug, Default)]
-pub struct Compiler {
-    /// Compiled services, by the address of the resource they were compiled from.
-    services: HashMap<usize, (Arc<Resource>, Vec<ServiceSpec>)>,
-}
-
 /// What does not change while the daemon runs.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -50,62 +41,53 @@ pub struct Identity {
     pub vtep_mac: MacAddr,
 }
 
+impl Identity {
+    /// Where this node is.
+    pub fn place(&self) -> Place<'_> {
+        Place { node: &self.config.node.name, zone: &self.config.node.zone }
+    }
+}
+
 /// The stations to which the kernel's way must be followed.
 pub fn stations(state: &State) -> BTreeSet<Ipv4Addr> {
     state.vteps().map(|vtep| vtep.address).chain(state.routes().map(|route| route.via)).collect()
 }
 
-impl Compiler {
-    /// What the workers should forward by.
-    pub fn compile(
-        &mut self,
-        identity: &Identity,
-        state: &State,
-        view: &KernelView,
-        ports: &AttachedPorts<'_>,
-    ) -> ForwardingSpec {
-        let node = &identity.config.node;
-        let vxlan = identity.config.vxlan.as_ref().zip(view.underlay).zip(ports.uplink);
-        let mac_of = |station| view.next_hops.get(&station).and_then(|hop| hop.mac);
-        ForwardingSpec {
-            ports: port_specs(view, ports),
-            vxlan: vxlan.map(|((vxlan, local), _)| VxlanSpec {
-                vni: vxlan.vni,
-                udp_port: vxlan.udp_port,
-                local,
-                mac: identity.vtep_mac,
-            }),
-            vteps: vxlan.map_or_else(Vec::new, |(_, uplink)| {
-                let spec = |vtep: &shunt_control_api::Vtep| VtepSpec {
-                    address: vtep.address,
-                    mac: vtep.mac,
-                    uplink,
-                    next_hop: mac_of(vtep.address),
-                };
-                state.vteps().map(spec).collect()
-            }),
-            routes: routes(identity, state, view, ports, vxlan.is_some()),
-            services: self.services(state),
-            gateway: Some(GATEWAY),
-            router: Some(node.overlay_address()),
-            masquerade: Some(masquerade(identity, view)),
-            pod_cidrs: vec![node.cluster_cidr],
-            service_cidrs: vec![node.service_cidr],
-        }
-    }
-
-    fn services(&mut self, state: &State) -> Vec<ServiceSpec> {
-        let mut kept = HashMap::with_capacity(self.services.len());
-        let mut specs = Vec::new();
-        for (resource, service) in state.services() {
-            // The resource is held beside the result, so its address is not used again while the entry exists.
-            let identity = Arc::as_ptr(resource).addr();
-            let entry = self.services.remove(&identity).unwrap_or_else(|| (resource.clone(), compile_service(service)));
-            specs.extend(entry.1.iter().cloned());
-            kept.insert(identity, entry);
-        }
-        self.services = kept;
-        specs
+/// What the workers should forward by, with `services`, which [`services::update`] compiles.
+pub fn compile(
+    identity: &Identity,
+    state: &State,
+    view: &KernelView,
+    ports: &AttachedPorts<'_>,
+    services: ServiceSet,
+) -> ForwardingSpec {
+    let node = &identity.config.node;
+    let vxlan = identity.config.vxlan.as_ref().zip(view.underlay).zip(ports.uplink);
+    let mac_of = |station| view.next_hops.get(&station).and_then(|hop| hop.mac);
+    ForwardingSpec {
+        ports: port_specs(view, ports),
+        vxlan: vxlan.map(|((vxlan, local), _)| VxlanSpec {
+            vni: vxlan.vni,
+            udp_port: vxlan.udp_port,
+            local,
+            mac: identity.vtep_mac,
+        }),
+        vteps: vxlan.map_or_else(Vec::new, |(_, uplink)| {
+            let spec = |vtep: &shunt_control_api::Vtep| VtepSpec {
+                address: vtep.address,
+                mac: vtep.mac,
+                uplink,
+                next_hop: mac_of(vtep.address),
+            };
+            state.vteps().map(spec).collect()
+        }),
+        routes: routes(identity, state, view, ports, vxlan.is_some()),
+        services,
+        gateway: Some(GATEWAY),
+        router: Some(node.overlay_address()),
+        masquerade: Some(masquerade(identity, view)),
+        pod_cidrs: vec![node.cluster_cidr],
+        service_cidrs: vec![node.service_cidr],
     }
 }
 
@@ -171,33 +153,6 @@ fn routes(
         }
     }
     routes.into_iter().map(|(prefix, via)| RouteSpec { prefix, via }).collect()
-}
-
-/// One entry for each port, for everybody: the ready endpoints that have a port of its name.
-fn compile_service(service: &Service) -> Vec<ServiceSpec> {
-    let compile = |port: &shunt_control_api::ServicePort| {
-        let ready = service.endpoints.iter().filter(|endpoint| endpoint.conditions.is_ready());
-        // A map: slices are merged, and an endpoint in two of them is still one.
-        let endpoints: BTreeMap<Backend, u16> = ready
-            .flat_map(|endpoint| {
-                let named = endpoint.ports.iter().filter(|p| p.name == port.name);
-                named.map(|p| (Backend { address: endpoint.address, port: p.port }, endpoint.weight))
-            })
-            .collect();
-        let endpoints = endpoints.into_iter().map(|(backend, weight)| Endpoint { backend, weight }).collect();
-        // Kube-proxy, too, remembers a client for each port of a service, whatever address it came by.
-        let group = || {
-            let mut hasher = DefaultHasher::new();
-            (&service.namespace, &service.name, &port.name).hash(&mut hasher);
-            hasher.finish()
-        };
-        ServiceSpec {
-            affinity: service.affinity.map(|timeout| Affinity { timeout, group: group() }),
-            scheduler: service.scheduler,
-            ..ServiceSpec::simple(service.cluster_ip, port.port, port.protocol, endpoints)
-        }
-    };
-    service.ports.iter().map(compile).collect()
 }
 
 #[cfg(test)]

@@ -64,6 +64,8 @@ pub struct Node {
     pub cluster_cidr: Ipv4Net,
     /// Out of which ClusterIPs are given.
     pub service_cidr: Ipv4Net,
+    /// Its zone (label `topology.kubernetes.io/zone`); empty: unknown.
+    pub zone: String,
 }
 
 impl Node {
@@ -200,7 +202,8 @@ fn node(node: &file::Node) -> Result<Node, FieldError> {
         let problem = format!("{service_cidr} overlaps node.cluster_cidr ({cluster_cidr}); keep them apart");
         return Err(FieldError::new("node.service_cidr", problem));
     }
-    Ok(Node { name, pod_cidr, cluster_cidr, service_cidr })
+    let zone = node.zone.as_deref().map(|zone| field::name("node.zone", zone)).transpose()?.unwrap_or_default();
+    Ok(Node { name, pod_cidr, cluster_cidr, service_cidr, zone })
 }
 
 /// Whether two prefixes share addresses: one of them holds the other.
@@ -347,6 +350,7 @@ mod tests {
     fn impossible_values_are_refused_by_their_path() {
         for (from, to, path) in [
             ("\"node-a\"", "\"\"", "node.name"),
+            ("[uplink]", "zone = \"zone 1\"\n[uplink]", "node.zone"),
             ("10.244.1.0/24", "10.244.1.1/24", "node.pod_cidr"),
             ("10.244.1.0/24", "10.245.1.0/24", "node.pod_cidr"),
             ("10.244.1.0/24", "10.244.1.0/31", "node.pod_cidr"),

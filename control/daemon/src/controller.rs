@@ -10,16 +10,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shunt_control_api::FieldError;
-use shunt_dataplane::spec::{ForwardingSpec, PortId};
+use shunt_control_api::{FieldError, Kind};
+use shunt_dataplane::{
+    service_set::ServiceSet,
+    spec::{ForwardingSpec, PortId},
+};
 use tokio::sync::oneshot;
 
 pub use handle::{ControllerHandle, Observed};
 
 use crate::{
     attachments::{Attachments, wanted},
-    compile::{Compiler, Identity, stations},
-    desired::{Counts, Feed, Rules, State, Store, StoreError, Transaction},
+    compile::{self, Identity, services, stations},
+    desired::{Change, Claims, Counts, Feed, Rules, State, Store, StoreError, Transaction},
     engine::{Engine, EngineError},
     kernel::{Kernel, KernelView},
 };
@@ -100,6 +103,11 @@ pub enum StartError {
     Engine(#[from] EngineError),
 }
 
+/// Whether the change is of services and their endpoints, and of nothing else.
+fn only_services(change: &Change) -> bool {
+    change.keys().all(|key| matches!(key.kind, Kind::Service | Kind::EndpointSlice))
+}
+
 /// Everything the controller owns.
 pub struct Controller {
     identity: Identity,
@@ -107,9 +115,9 @@ pub struct Controller {
     kernel: Box<dyn Kernel>,
     store: Store,
     state: Arc<State>,
+    claims: Claims,
     view: Arc<KernelView>,
     attachments: Attachments,
-    compiler: Compiler,
     /// What the workers forward by now.
     published: ForwardingSpec,
     generation: u64,
@@ -136,7 +144,7 @@ impl Controller {
         identity: Identity,
         engine: Arc<dyn Engine>,
         kernel: Box<dyn Kernel>,
-        store: Store,
+        mut store: Store,
     ) -> Result<Controller, StartError> {
         let state = Arc::new(store.load()?);
         let view = kernel.follow(stations(&state));
@@ -148,9 +156,9 @@ impl Controller {
             kernel,
             store,
             state: state.clone(),
+            claims: Claims::default(),
             view,
             attachments: Attachments::default(),
-            compiler: Compiler::default(),
             published: ForwardingSpec::default(),
             generation: 0,
             retry_at: None,
@@ -159,8 +167,9 @@ impl Controller {
             let dir = controller.identity.config.state_dir.display().to_string();
             StartError::Misfit { dir, source }
         };
-        state.check(&controller.rules()).map_err(misfit)?;
-        let staged = controller.stage(&state)?;
+        controller.claims = state.claims(&controller.rules()).map_err(misfit)?;
+        let services = services::compile_all(&state, controller.identity.place());
+        let staged = controller.stage(&state, services)?;
         controller.settle(staged);
         let own = [controller.identity.config.uplink.clone(), controller.identity.config.host_peer()];
         for interface in own {
@@ -200,19 +209,24 @@ impl Controller {
         if let Some(expected) = transaction.expected_version.filter(|&expected| expected != actual) {
             return Err(ApplyError::Conflict { expected, actual });
         }
-        let plan = transaction.plan(&self.state, &self.rules())?;
+        let plan = transaction.plan(&self.state, &self.claims, &self.rules())?;
         if let Some(change) = plan.change {
             let state = Arc::new(plan.state);
-            self.view = self.kernel.follow(stations(&state));
-            // On disk before the workers have it, in force on disk after: either step can still be taken back.
-            let prepared = self.store.prepare(&state)?;
-            let staged = self.stage(&state)?;
-            if let Err(e) = prepared.commit() {
-                self.revert(&staged);
-                return Err(e.into());
+            let place = self.identity.place();
+            let services = services::update(&self.published.services, &self.state, &state, &change, place);
+            if only_services(&change) {
+                self.apply_services(&state, &change, services)?;
+            } else {
+                self.view = self.kernel.follow(stations(&state));
+                let staged = self.stage(&state, services)?;
+                if let Err(e) = self.store.commit(&state, &change) {
+                    self.revert(&staged);
+                    return Err(e.into());
+                }
+                self.state = state.clone();
+                self.settle(staged);
             }
-            self.state = state.clone();
-            self.settle(staged);
+            self.claims = plan.claims;
             tracing::info!(version = state.version, generation = self.generation, counts = ?plan.counts, "applied");
             self.feed.push(state, change);
         } else if self.attachments.iter().any(|(_, attachment)| attachment.pending().is_some()) {
@@ -232,24 +246,49 @@ impl Controller {
         })
     }
 
+    /// Puts a state in force that differs from the former one in its services only. The rest is not looked at: it may
+    /// be large.
+    fn apply_services(&mut self, state: &Arc<State>, change: &Change, services: ServiceSet) -> Result<(), ApplyError> {
+        let before = std::mem::replace(&mut self.published.services, services);
+        if before != self.published.services {
+            match self.engine.publish_services(&self.published.services) {
+                Ok(generation) => self.generation = generation,
+                Err(e) => {
+                    self.published.services = before;
+                    // It may have got further than some worker.
+                    self.publish_again(&self.published.clone());
+                    return Err(e.into());
+                }
+            }
+        }
+        if let Err(e) = self.store.commit(state, change) {
+            self.published.services = before;
+            self.publish_again(&self.published.clone());
+            return Err(e.into());
+        }
+        self.state = state.clone();
+        self.observe();
+        Ok(())
+    }
+
     /// Brings the workers up to what the kernel says now.
     fn follow_kernel(&mut self) {
         let state = self.state.clone();
-        match self.stage(&state) {
+        match self.stage(&state, self.published.services.clone()) {
             Ok(staged) => self.settle(staged),
             Err(e) => tracing::error!("the switch refused to follow the kernel: {e}"),
         }
     }
 
     /// Attaches what `state` needs and makes the workers forward by it. On an error everything is as before.
-    fn stage(&mut self, state: &State) -> Result<Staged, EngineError> {
+    fn stage(&mut self, state: &State, services: ServiceSet) -> Result<Staged, EngineError> {
         let wanted = wanted(&self.identity.config, state, &self.view);
         let mut attachments = self.attachments.clone();
         let gone = attachments.retain(&wanted, &self.view);
         let mode = self.identity.config.xdp_mode;
         let fresh = attachments.attach(&*self.engine, mode, &wanted, &self.view, &gone);
         let before = self.published.clone();
-        if let Err(e) = self.publish(state, &attachments) {
+        if let Err(e) = self.publish(state, &attachments, services) {
             // It may have got further than some worker.
             self.publish_again(&before);
             self.detach(&fresh);
@@ -271,6 +310,11 @@ impl Controller {
             }
         }
         self.retry_at = self.attachments.worth_retrying(&self.view).then(|| Instant::now() + RETRY);
+        self.observe();
+    }
+
+    /// Lets others see what is in force.
+    fn observe(&self) {
         let observed =
             Observed { attachments: self.attachments.clone(), view: self.view.clone(), generation: self.generation };
         *self.observed.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(observed);
@@ -294,8 +338,8 @@ impl Controller {
         }
     }
 
-    fn publish(&mut self, state: &State, attachments: &Attachments) -> Result<(), EngineError> {
-        let spec = self.compiler.compile(&self.identity, state, &self.view, &attachments.attached());
+    fn publish(&mut self, state: &State, attachments: &Attachments, services: ServiceSet) -> Result<(), EngineError> {
+        let spec = compile::compile(&self.identity, state, &self.view, &attachments.attached(), services);
         if self.generation == 0 || spec != self.published {
             self.generation = self.engine.publish(&spec)?;
             self.published = spec;

@@ -6,6 +6,7 @@
 use std::{error::Error, fmt};
 
 use shunt_dataplane::{
+    service_set::ServiceSet,
     spec::{ForwardingSpec, PortId},
     switch::{AttachSpec, FlowRecord, PortInfo, Switch, SwitchReport},
     xsk::UplinkFilter,
@@ -49,6 +50,8 @@ pub trait Engine: Send + Sync {
     fn detach(&self, port: PortId) -> Result<(), EngineError>;
     /// Puts a forwarding state in force. Returns its generation once every worker forwards by it.
     fn publish(&self, spec: &ForwardingSpec) -> Result<u64, EngineError>;
+    /// The same, with other services and everything else as it is.
+    fn publish_services(&self, services: &ServiceSet) -> Result<u64, EngineError>;
     /// Counters.
     fn report(&self) -> SwitchReport;
     /// Up to `limit` flows that `keep` lets pass.
@@ -72,6 +75,10 @@ impl Engine for Switch {
 
     fn publish(&self, spec: &ForwardingSpec) -> Result<u64, EngineError> {
         Switch::publish(self, spec).map_err(|e| EngineError::new(&e))
+    }
+
+    fn publish_services(&self, services: &ServiceSet) -> Result<u64, EngineError> {
+        Switch::publish_services(self, services).map_err(|e| EngineError::new(&e))
     }
 
     fn report(&self) -> SwitchReport {

@@ -6,7 +6,7 @@ use std::{os::unix::fs::PermissionsExt, sync::atomic::Ordering::SeqCst};
 
 use shunt_control_api::v1::{self, ApplyRequest, switch_client::SwitchClient};
 use shunt_control_daemon::api::server::{ServeError, Socket};
-use support::{TestDaemon, config, key, port, service, vtep};
+use support::{TestDaemon, config, key, port, service, slice, vtep};
 use tonic::Code;
 
 fn whole() -> ApplyRequest {
@@ -15,6 +15,7 @@ fn whole() -> ApplyRequest {
         ports: vec![port("default/a", "va1", 10)],
         routes: vec![v1::Route { prefix: "10.245.0.0/24".into(), via: "192.168.50.7".into() }],
         services: vec![service("web", 10)],
+        endpoint_slices: vec![slice("web", "web-1", 10)],
         ..Default::default()
     }
 }
@@ -25,7 +26,7 @@ async fn apply_is_adopted_and_says_so() {
     let mut daemon = TestDaemon::start(dir.path()).await;
     let before = daemon.engine.generation();
     let answer = daemon.apply(whole()).await.unwrap();
-    assert_eq!((answer.version, answer.created, answer.warnings.len()), (1, 5, 0));
+    assert_eq!((answer.version, answer.created, answer.warnings.len()), (1, 6, 0));
     assert!(answer.generation > before);
     assert_eq!(answer.generation, daemon.engine.generation());
     let spec = daemon.engine.published();
@@ -40,7 +41,7 @@ async fn apply_is_idempotent() {
     let first = daemon.apply(whole()).await.unwrap();
     let again = daemon.apply(ApplyRequest { replace: true, ..whole() }).await.unwrap();
     assert_eq!((again.version, again.generation), (first.version, first.generation));
-    assert_eq!((again.unchanged, again.created, again.updated, again.deleted), (5, 0, 0, 0));
+    assert_eq!((again.unchanged, again.created, again.updated, again.deleted), (6, 0, 0, 0));
     daemon.stop().await;
 }
 
@@ -98,6 +99,41 @@ async fn a_state_that_cannot_be_written_is_not_applied() {
     assert_eq!(daemon.engine.interfaces().len(), 2);
     std::fs::remove_dir_all(dir.path().join("state/desired-state")).unwrap();
     assert_eq!(daemon.apply(whole()).await.unwrap().version, 1);
+    daemon.stop().await;
+}
+
+/// Changes of services alone take a way of their own through the controller.
+#[tokio::test]
+async fn services_alone_are_applied_refused_and_written_like_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = TestDaemon::start(dir.path()).await;
+    daemon.apply(whole()).await.unwrap();
+    let endpoints = |daemon: &TestDaemon| {
+        let spec = daemon.engine.published();
+        (spec.vteps.len(), spec.services.iter().map(|s| s.from_pods.endpoints.len()).collect::<Vec<_>>())
+    };
+    assert_eq!(endpoints(&daemon), (2, vec![1]));
+    let more = || ApplyRequest { endpoint_slices: vec![slice("web", "web-2", 11)], ..Default::default() };
+    daemon.engine.refuse.store(1, SeqCst);
+    assert_eq!(daemon.apply(more()).await.unwrap_err().code(), Code::Internal);
+    assert_eq!((endpoints(&daemon), daemon.controller.feed().state().version), ((2, vec![1]), 1));
+
+    let answer = daemon.apply(more()).await.unwrap();
+    assert_eq!((answer.version, answer.generation), (2, daemon.engine.generation()));
+    assert_eq!(endpoints(&daemon), (2, vec![2]));
+    assert_eq!(daemon.controller.observed().generation, answer.generation);
+
+    // A slice of a service that is not there: kept, and nothing to publish.
+    let early = ApplyRequest { endpoint_slices: vec![slice("later", "later-1", 12)], ..Default::default() };
+    let answer = daemon.apply(early).await.unwrap();
+    assert_eq!((answer.version, answer.generation), (3, daemon.engine.generation()));
+    daemon.apply(ApplyRequest { services: vec![service("later", 11)], ..Default::default() }).await.unwrap();
+    assert_eq!(endpoints(&daemon).1.iter().sum::<usize>(), 3);
+    let published = daemon.engine.published().services;
+    daemon.stop().await;
+
+    let daemon = TestDaemon::start(dir.path()).await;
+    assert_eq!((daemon.controller.feed().state().version, daemon.engine.published().services), (4, published));
     daemon.stop().await;
 }
 

@@ -7,19 +7,15 @@ use serde::{Serialize, Serializer};
 use shunt_dataplane::net::{MacAddr, Protocol};
 
 /// The whole file.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default)]
 pub struct Cluster {
     /// Remote nodes on the overlay.
-    #[serde(rename = "vtep", skip_serializing_if = "Vec::is_empty")]
     pub vteps: Vec<Vtep>,
     /// Local pods.
-    #[serde(rename = "port", skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
     /// Native routes beside the overlay.
-    #[serde(rename = "route", skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
     /// Services.
-    #[serde(rename = "service", skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<Service>,
 }
 
@@ -62,7 +58,7 @@ pub struct Route {
     pub via: Ipv4Addr,
 }
 
-/// A Kubernetes Service with its endpoints.
+/// A Kubernetes Service, and the one EndpointSlice that says who serves it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Service {
     /// Kubernetes namespace.
@@ -71,6 +67,8 @@ pub struct Service {
     pub name: String,
     /// `spec.clusterIP`.
     pub cluster_ip: Ipv4Addr,
+    /// `spec.internalTrafficPolicy`: `Cluster` or `Local`.
+    pub internal_traffic_policy: &'static str,
     /// `spec.sessionAffinity`, if it is not the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_affinity: Option<&'static str>,
@@ -80,8 +78,11 @@ pub struct Service {
     /// `spec.ports`.
     #[serde(rename = "port")]
     pub ports: Vec<ServicePort>,
+    /// Ports of all endpoints.
+    #[serde(skip)]
+    pub targets: Vec<EndpointPort>,
     /// Who serves it.
-    #[serde(rename = "endpoint", skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip)]
     pub endpoints: Vec<Endpoint>,
 }
 
@@ -97,23 +98,49 @@ pub struct ServicePort {
     pub port: u16,
 }
 
+/// A port of all endpoints of a slice.
+#[derive(Clone, Debug, Serialize)]
+pub struct EndpointPort {
+    /// The service port's name.
+    pub name: String,
+    /// The port the endpoints listen on.
+    pub port: u16,
+}
+
 /// One that serves.
 #[derive(Clone, Debug, Serialize)]
 pub struct Endpoint {
     /// Its address.
     pub address: Ipv4Addr,
-    /// Its ports.
-    #[serde(rename = "port")]
-    pub ports: Vec<EndpointPort>,
+    /// Condition; unset: true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
+    /// Condition; unset: as `ready`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serving: Option<bool>,
+    /// Condition; unset: false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminating: Option<bool>,
+    /// Its node's name.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    /// Hints: nodes that it is meant for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub for_nodes: Vec<String>,
 }
 
-/// A port of an endpoint.
-#[derive(Clone, Debug, Serialize)]
-pub struct EndpointPort {
-    /// The service port's name.
-    pub name: String,
-    /// The port the endpoint listens on.
-    pub port: u16,
+impl Endpoint {
+    /// A ready one on the lab's node that has the address.
+    pub fn ready(address: Ipv4Addr) -> Endpoint {
+        let node = format!("node-{}", char::from(b'a' + address.octets()[2].saturating_sub(1)));
+        Endpoint { address, ready: None, serving: None, terminating: None, node, for_nodes: Vec::new() }
+    }
+
+    /// One that still serves and is on its way out.
+    pub fn terminating(address: Ipv4Addr) -> Endpoint {
+        let (ready, serving, terminating) = (Some(false), Some(true), Some(true));
+        Endpoint { ready, serving, terminating, ..Endpoint::ready(address) }
+    }
 }
 
 impl Service {
@@ -126,25 +153,105 @@ impl Service {
         target: u16,
         backends: impl IntoIterator<Item = Ipv4Addr>,
     ) -> Service {
-        let endpoint = |address| Endpoint { address, ports: vec![EndpointPort { name: "main".into(), port: target }] };
         Service {
             namespace: "default".into(),
             name: name.into(),
             cluster_ip,
+            internal_traffic_policy: "Cluster",
             session_affinity: None,
             scheduler: None,
             ports: vec![ServicePort { name: "main".into(), protocol, port }],
-            endpoints: backends.into_iter().map(endpoint).collect(),
+            targets: vec![EndpointPort { name: "main".into(), port: target }],
+            endpoints: backends.into_iter().map(Endpoint::ready).collect(),
         }
     }
 
-    /// The addresses and ports that serve the service port `name`.
-    pub fn backends(&self, name: &str) -> Vec<(Ipv4Addr, u16)> {
-        let of = |endpoint: &Endpoint| {
-            let port = endpoint.ports.iter().find(|port| port.name == name)?;
-            Some((endpoint.address, port.port))
+    /// What becomes of a new flow to the service port `name` on a node: said anew, for the kernel's rules, and not by
+    /// the code that is tested.
+    pub fn outcome(&self, name: &str, node: &str) -> Outcome {
+        let Some(target) = self.targets.iter().find(|target| target.name == name) else { return Outcome::Refuse };
+        let is = |condition: Option<bool>, unset| condition.unwrap_or(unset);
+        let ready: Vec<_> = self.endpoints.iter().filter(|e| is(e.ready, true)).collect();
+        let leaving: Vec<_> = self
+            .endpoints
+            .iter()
+            .filter(|e| !is(e.ready, true) && is(e.serving, false) && is(e.terminating, false))
+            .collect();
+        let first_of = |local: bool| {
+            let keep = |list: &[&Endpoint]| -> Vec<_> {
+                let kept = list.iter().filter(|e| !local || e.node == node);
+                kept.map(|e| ((e.address, target.port), e.for_nodes.clone())).collect()
+            };
+            let ready = keep(&ready);
+            if ready.is_empty() { keep(&leaving) } else { ready }
         };
-        self.endpoints.iter().filter_map(of).collect()
+        let mut chosen = first_of(self.internal_traffic_policy == "Local");
+        let hinted = |hints: &[String]| hints.iter().any(|hint| hint == node);
+        let all_hint = chosen.iter().all(|(_, hints)| !hints.is_empty());
+        if self.internal_traffic_policy == "Cluster" && all_hint && chosen.iter().any(|(_, hints)| hinted(hints)) {
+            chosen.retain(|(_, hints)| hinted(hints));
+        }
+        match chosen.is_empty() {
+            false => Outcome::Endpoints(chosen.into_iter().map(|(backend, _)| backend).collect()),
+            true if ready.is_empty() && leaving.is_empty() => Outcome::Refuse,
+            true => Outcome::Drop,
+        }
+    }
+}
+
+/// What becomes of a new flow to a service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// It goes to one of these.
+    Endpoints(Vec<(Ipv4Addr, u16)>),
+    /// It vanishes.
+    Drop,
+    /// The client is told.
+    Refuse,
+}
+
+/// The file as it is written: services and their slices are tables of their own.
+#[derive(Serialize)]
+struct File<'a> {
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    vtep: &'a [Vtep],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    port: &'a [Port],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    route: &'a [Route],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    service: &'a [Service],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    endpoint_slice: Vec<EndpointSlice<'a>>,
+}
+
+#[derive(Serialize)]
+struct EndpointSlice<'a> {
+    namespace: &'a str,
+    service: &'a str,
+    name: &'a str,
+    port: &'a [EndpointPort],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    endpoint: &'a [Endpoint],
+}
+
+impl EndpointSlice<'_> {
+    fn of(service: &Service) -> EndpointSlice<'_> {
+        let Service { namespace, name, targets, endpoints, .. } = service;
+        EndpointSlice { namespace, service: name, name: "all", port: targets, endpoint: endpoints }
+    }
+}
+
+impl Serialize for Cluster {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let file = File {
+            vtep: &self.vteps,
+            port: &self.ports,
+            route: &self.routes,
+            service: &self.services,
+            endpoint_slice: self.services.iter().map(EndpointSlice::of).collect(),
+        };
+        file.serialize(serializer)
     }
 }
 
@@ -185,18 +292,25 @@ pod_cidr = "10.244.2.0/24"
 namespace = "default"
 name = "web"
 cluster_ip = "10.96.0.10"
+internal_traffic_policy = "Cluster"
 
 [[service.port]]
 name = "main"
 protocol = "tcp"
 port = 80
 
-[[service.endpoint]]
-address = "10.244.1.10"
+[[endpoint_slice]]
+namespace = "default"
+service = "web"
+name = "all"
 
-[[service.endpoint.port]]
+[[endpoint_slice.port]]
 name = "main"
 port = 8080
+
+[[endpoint_slice.endpoint]]
+address = "10.244.1.10"
+node = "node-a"
 "#;
         assert_eq!(toml::to_string(&cluster).unwrap(), expected);
     }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crate::{
-    cluster::Service,
+    cluster::{Outcome, Service},
     error::Result,
     netns::Namespace,
     plan::{GATEWAY, NodePlan, POD_MTU, Plan, PodPlan, Routing, SERVICE_CIDR, VNI, VXLAN_PORT},
@@ -50,10 +50,7 @@ fn overlay(namespace: &Namespace, node: &NodePlan, plan: &Plan) -> Result<()> {
     }
     // Without any route to a ClusterIP the node's own packets to it would not get as far as their translation.
     namespace.ip(&format!("route add {SERVICE_CIDR} dev flannel.1 src {}", node.overlay()))?;
-    for service in &plan.services {
-        add_service(namespace, service)?;
-    }
-    Ok(())
+    translate(namespace, node, &plan.services)
 }
 
 /// Leads the pod's address to its veth, and answers for the pods' gateway on it.
@@ -64,17 +61,27 @@ pub fn add_pod(namespace: &Namespace, pod: &PodPlan) -> Result<()> {
     Ok(())
 }
 
-/// Translates the service for the node's pods and for the node itself, each backend as likely as the others.
-fn add_service(namespace: &Namespace, service: &Service) -> Result<()> {
+/// Translates services for the node's pods and for the node itself, each backend as likely as the others. What is left
+/// of the service range is treated as by kube-proxy's nftables mode: refused where the address is a service's.
+fn translate(namespace: &Namespace, node: &NodePlan, services: &[Service]) -> Result<()> {
     namespace.run("nft add table ip lab")?;
     for (chain, hook, priority) in [("pods", "prerouting", "dstnat"), ("node", "output", "-100")] {
         nft(namespace, &format!("add chain ip lab {chain} {{ type nat hook {hook} priority {priority} ; }}"))?;
-        for port in &service.ports {
-            let backends = service.backends(&port.name);
-            let vip = format!("ip daddr {} {} dport {}", service.cluster_ip, port.protocol, port.port);
-            let rule = if backends.is_empty() { "reject".to_owned() } else { spread(&backends) };
-            nft(namespace, &format!("add rule ip lab {chain} {vip} {rule}"))?;
+        for service in services {
+            for port in &service.ports {
+                let vip = format!("ip daddr {} {} dport {}", service.cluster_ip, port.protocol, port.port);
+                let fate = match service.outcome(&port.name, &node.name()) {
+                    Outcome::Endpoints(backends) => spread(&backends),
+                    Outcome::Drop => "drop".to_owned(),
+                    Outcome::Refuse => "reject".to_owned(),
+                };
+                nft(namespace, &format!("add rule ip lab {chain} {vip} {fate}"))?;
+            }
         }
+        for service in services {
+            nft(namespace, &format!("add rule ip lab {chain} ip daddr {} reject", service.cluster_ip))?;
+        }
+        nft(namespace, &format!("add rule ip lab {chain} ip daddr {SERVICE_CIDR} drop"))?;
     }
     Ok(())
 }

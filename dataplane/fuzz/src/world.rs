@@ -115,7 +115,7 @@ fn spec(which: usize) -> ForwardingSpec {
             route("8.0.0.0/6", native(Some(ROUTER))),
         ],
         // The second snapshot has lost a backend of each service, and masquerade.
-        services: vec![
+        services: [
             service([10, 96, 0, 10], 80, Protocol::Tcp, &web[which..]),
             service([10, 96, 0, 10], 81, Protocol::Tcp, &web[which..]),
             service([10, 96, 0, 10], 53, Protocol::Udp, &web[which..]),
@@ -130,7 +130,8 @@ fn spec(which: usize) -> ForwardingSpec {
                 sources: [[10, 244, 1, 10], [10, 244, 1, 11]].map(|address| Ipv4Addr::from(address).into()).into(),
                 ..remote
             },
-        ],
+        ]
+        .into(),
         gateway: Some([169, 254, 1, 1].into()),
         router: Some([10, 244, 1, 1].into()),
         masquerade: (which == 0).then_some(masquerade),

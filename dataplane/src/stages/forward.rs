@@ -37,7 +37,7 @@ pub fn run(batch: &mut Batch, ip_id: &mut u16, env: &Env) {
 #[inline(always)]
 fn forward(frame: &mut Frame, meta: &Meta, next_hop: &NextHop, ip_id: &mut u16, env: &Env) -> PackedVerdict {
     if !matches!(next_hop.kind, Kind::Plain | Kind::Overlay) {
-        return not_forwarded(frame, meta, next_hop.kind).into();
+        return not_forwarded(frame, meta, next_hop.kind, env).into();
     }
     let Some((head, rest)) = frame.bytes_mut().split_first_chunk_mut::<{ IP + ipv4::HEADER_LEN }>() else {
         return Verdict::Drop(DropReason::Truncated).into();
@@ -97,12 +97,14 @@ fn encapsulate(frame: &mut Frame, next_hop: &NextHop, hash: u64, id: u16) -> boo
 }
 
 #[cold]
-fn not_forwarded(frame: &mut Frame, meta: &Meta, kind: Kind) -> Verdict {
+fn not_forwarded(frame: &mut Frame, meta: &Meta, kind: Kind, env: &Env) -> Verdict {
     match kind {
         Kind::Local if local::echo(frame, meta) => Verdict::Owed(Answer::Echo),
         Kind::Local => Verdict::Drop(DropReason::SwitchAddress),
         Kind::Unreachable if meta.dst() >= 0xe000_0000 => Verdict::Drop(DropReason::ForwardedBroadcast),
         Kind::Unreachable => Verdict::Owed(Answer::NetUnreachable),
+        // As kube-proxy has it: refused if the address is a service's, or the sender would wait in vain.
+        Kind::ServiceRange if env.snapshot.services.has_vip(meta.dst()) => Verdict::Owed(Answer::PortUnreachable),
         Kind::ServiceRange => Verdict::Drop(DropReason::NoService),
         Kind::Unresolved => Verdict::Drop(DropReason::Unresolved),
         Kind::Plain | Kind::Overlay => unreachable!("forwarded"),

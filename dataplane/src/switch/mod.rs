@@ -24,6 +24,7 @@ use crate::{
     counters::WorkerCounters,
     flow::FlowSeed,
     publish::{Lagging, Publisher},
+    service_set::ServiceSet,
     snapshot::{CompileError, Snapshot},
     spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole},
     stages::{fragments::DATAGRAMS, select::CLIENTS},
@@ -98,6 +99,12 @@ struct State {
     node_traffic: NodeTraffic,
 }
 
+impl State {
+    fn next_generation(&self) -> u32 {
+        self.current.generation.wrapping_add(1)
+    }
+}
+
 impl Switch {
     /// Starts the workers. They forward nothing until ports are attached and a spec is published.
     pub fn start(config: SwitchConfig) -> Result<Switch, SwitchError> {
@@ -167,10 +174,23 @@ impl Switch {
     /// Compiles a spec and makes every worker forward by it. Returns its generation once all do.
     pub fn publish(&self, spec: &ForwardingSpec) -> Result<u64, SwitchError> {
         let mut state = self.state();
-        let generation = state.current.generation.wrapping_add(1);
-        let snapshot = Arc::new(Snapshot::compile(spec, Some(&state.current), generation, self.seed)?);
-        state.current = snapshot.clone();
+        let next = Snapshot::compile(spec, Some(&state.current), state.next_generation(), self.seed)?;
         state.node_traffic = NodeTraffic::of(spec);
+        self.adopt(state, next)
+    }
+
+    /// The same with everything but the services as it is. Costs in proportion to the shards of the set that changed.
+    pub fn publish_services(&self, services: &ServiceSet) -> Result<u64, SwitchError> {
+        let mut state = self.state();
+        let next = state.current.with_services(services, state.next_generation())?;
+        let State { current, node_traffic, .. } = &mut *state;
+        node_traffic.follow(current.services.set(), services);
+        self.adopt(state, next)
+    }
+
+    fn adopt(&self, mut state: MutexGuard<'_, State>, next: Snapshot) -> Result<u64, SwitchError> {
+        let snapshot = Arc::new(next);
+        state.current = snapshot.clone();
         let sequence = self.publisher.publish(snapshot);
         drop(state);
         self.shared.inboxes.iter().for_each(|inbox| inbox.alarm().ring());

@@ -6,12 +6,18 @@
 //! WEA 2007); a million endpoints take 2 to 4 MiB.
 //!
 //! Connections to an endpoint outlive its removal. So it is not forgotten when it goes, but when as many others have come
-//! since as the filter has room for.
+//! since as the filter has room for. Until then snapshots share the words: a bit that is set too early is no harm.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use super::hash::Hasher;
-use crate::spec::{Backend, ServiceSpec};
+use crate::{
+    service_set::ServiceSet,
+    spec::{Backend, ServiceSpec},
+};
 
 /// Sets the hash apart from those of other tables with the same seed.
 const PURPOSE: u64 = 4;
@@ -26,40 +32,53 @@ const LEAST_WORDS: usize = 64;
 pub struct Endpoints {
     seed: u64,
     hasher: Hasher,
-    words: Box<[u64]>,
+    words: Arc<[AtomicU64]>,
     /// Endpoints that it was told of, each once.
     known: usize,
 }
 
 impl Endpoints {
-    /// The endpoints of `services`, whoever may use them, and those that `previous` knows, if they have room.
-    pub fn of(services: &[ServiceSpec], previous: Option<&Endpoints>, seed: u64) -> Endpoints {
-        let count = services.iter().flat_map(lists).map(|(list, _)| list.len()).sum::<usize>();
-        let words = (count / PER_WORD + 1).next_power_of_two().max(LEAST_WORDS);
+    /// The endpoints of `set`, whoever may use them, and those that `previous` knows, if they have room. `changed` are the
+    /// shards of the set that `previous` has not seen.
+    pub fn of(set: &ServiceSet, changed: &[&[ServiceSpec]], previous: Option<&Endpoints>, seed: u64) -> Endpoints {
+        let count = |services: &mut dyn Iterator<Item = &ServiceSpec>| {
+            services.flat_map(lists).map(|(list, _)| list.len()).sum::<usize>()
+        };
+        let new = || changed.iter().copied().flatten();
         let has_room = |known: &&Endpoints| {
-            known.seed == seed && known.words.len() >= words && known.known <= known.words.len() * PER_WORD
+            let room = known.words.len() * PER_WORD;
+            known.seed == seed && known.known <= room && count(&mut new()) <= room
         };
-        let mut filter = match previous.filter(has_room) {
-            Some(previous) => Endpoints { words: previous.words.clone(), ..*previous },
-            None => Endpoints { seed, hasher: Hasher::new(seed, PURPOSE), words: vec![0; words].into(), known: 0 },
-        };
-        for (list, protocol) in services.iter().flat_map(lists) {
-            list.iter().for_each(|endpoint| filter.insert(endpoint.backend, protocol));
+        if let Some(previous) = previous.filter(has_room) {
+            let mut filter = Endpoints { words: previous.words.clone(), ..*previous };
+            filter.insert_all(new());
+            return filter;
         }
+        let words = (count(&mut set.iter()) / PER_WORD + 1).next_power_of_two().max(LEAST_WORDS);
+        let words = (0..words).map(|_| AtomicU64::new(0)).collect();
+        let mut filter = Endpoints { seed, hasher: Hasher::new(seed, PURPOSE), words, known: 0 };
+        filter.insert_all(set.iter());
         filter
+    }
+
+    fn insert_all<'a>(&mut self, services: impl Iterator<Item = &'a ServiceSpec>) {
+        for (list, protocol) in services.flat_map(lists) {
+            list.iter().for_each(|endpoint| self.insert(endpoint.backend, protocol));
+        }
     }
 
     fn insert(&mut self, Backend { address, port }: Backend, protocol: u8) {
         let (at, bits) = self.place(address.into(), port, protocol);
-        self.known += usize::from(self.words[at] & bits != bits);
-        self.words[at] |= bits;
+        // Relaxed: workers have to see it once they have the snapshot, and its publication orders that.
+        let before = self.words[at].fetch_or(bits, Ordering::Relaxed);
+        self.known += usize::from(before & bits != bits);
     }
 
     /// False if no service has an endpoint at `address` (host order) and `port` for this protocol.
     #[inline]
     pub fn may_contain(&self, address: u32, port: u16, protocol: u8) -> bool {
         let (at, bits) = self.place(address, port, protocol);
-        self.words.get(at).is_some_and(|word| word & bits == bits)
+        self.words.get(at).is_some_and(|word| word.load(Ordering::Relaxed) & bits == bits)
     }
 
     /// A word, and three bits in it.
@@ -83,6 +102,10 @@ mod tests {
     use super::*;
     use crate::{net::Protocol, spec::Rule};
 
+    fn of(services: &[ServiceSpec], previous: Option<&Endpoints>, seed: u64) -> Endpoints {
+        Endpoints::of(&services.iter().cloned().collect(), &[services], previous, seed)
+    }
+
     fn backend(n: u32) -> Backend {
         Backend { address: (0x0af4_0000 + n).into(), port: 8080 }
     }
@@ -93,7 +116,7 @@ mod tests {
             let endpoints = (0..10).map(|i| backend(n * 10 + i).into()).collect();
             ServiceSpec::simple((0x0a60_0000 + n).into(), 80, Protocol::Tcp, endpoints)
         };
-        let filter = Endpoints::of(&(0..1000).map(service).collect::<Vec<_>>(), None, 1);
+        let filter = of(&(0..1000).map(service).collect::<Vec<_>>(), None, 1);
         let knows = |n: u32, port, protocol| filter.may_contain(0x0af4_0000 + n, port, protocol);
         assert!((0..10_000).all(|n| knows(n, 8080, 6)));
         for (port, protocol) in [(8081, 6), (8080, 17), (80, 6)] {
@@ -106,19 +129,19 @@ mod tests {
     fn the_endpoints_of_every_rule_count() {
         let mut service = ServiceSpec::simple([10, 96, 0, 1].into(), 80, Protocol::Udp, [backend(1).into()].into());
         service.from_outside = Rule { endpoints: [backend(2).into()].into(), ..Rule::default() };
-        let filter = Endpoints::of(&[service], None, 1);
+        let filter = of(&[service], None, 1);
         assert!(filter.may_contain(0x0af4_0001, 8080, 17) && filter.may_contain(0x0af4_0002, 8080, 17));
-        assert!(!Endpoints::of(&[], None, 1).may_contain(0x0af4_0001, 8080, 17));
+        assert!(!of(&[], None, 1).may_contain(0x0af4_0001, 8080, 17));
     }
 
     #[test]
     fn those_that_went_are_known_until_their_room_is_needed() {
         let service =
             |n: u32| ServiceSpec::simple([10, 96, 0, 1].into(), 80, Protocol::Tcp, [backend(n).into()].into());
-        let mut filter = Endpoints::of(&[service(0)], None, 1);
+        let mut filter = of(&[service(0)], None, 1);
         let mut forgotten_after = None;
         for n in 1..1000 {
-            filter = Endpoints::of(&[service(n)], Some(&filter), 1);
+            filter = of(&[service(n)], Some(&filter), 1);
             assert!(filter.may_contain(0x0af4_0000 + n, 8080, 6), "{n}");
             if !filter.may_contain(0x0af4_0000, 8080, 6) {
                 forgotten_after.get_or_insert(n);
@@ -126,7 +149,7 @@ mod tests {
         }
         let room = (LEAST_WORDS * PER_WORD) as u32;
         assert!(forgotten_after.is_some_and(|n| (room..room * 2).contains(&n)), "{forgotten_after:?}");
-        let other_seed = Endpoints::of(&[service(0)], Some(&filter), 2);
+        let other_seed = of(&[service(0)], Some(&filter), 2);
         assert!(!other_seed.may_contain(0x0af4_0000 + 999, 8080, 6));
     }
 }

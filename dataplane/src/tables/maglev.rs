@@ -3,10 +3,12 @@
 //! Each backend has its own order of preference over the slots of a table, a permutation made from its hash. Backends
 //! take turns, each claiming the slot it prefers among those left, so their shares differ by at most one slot. When
 //! one leaves, the others' preferences stand, and few slots but its own change hands.
+//!
+//! For few backends there is something as good that needs no table: [`rendezvous`](super::rendezvous).
 
 use std::sync::Arc;
 
-use super::hash::Hasher;
+use super::{hash::Hasher, rendezvous};
 use crate::spec::{Backend, Endpoint};
 
 /// Backends one table can choose from.
@@ -17,7 +19,7 @@ const FREE: u16 = u16::MAX;
 
 /// Table sizes: primes, each about twice the one before. A table takes the first with at least [`SLOTS_PER_BACKEND`]
 /// slots for each backend, or the last. Sizes are few because going from one to the next moves most flows' choice.
-const SIZES: [u32; 13] = [251, 503, 1009, 2003, 4001, 8009, 16001, 32003, 64007, 128_021, 256_019, 512_009, 1_024_021];
+const SIZES: [u32; 10] = [2003, 4001, 8009, 16001, 32003, 64007, 128_021, 256_019, 512_009, 1_024_021];
 
 /// The ratio from which on the paper finds shares within one percent of each other.
 const SLOTS_PER_BACKEND: usize = 100;
@@ -27,7 +29,8 @@ const PURPOSE: u64 = 1;
 
 /// A set of backends and its lookup table. Cheap to clone: clones share both.
 ///
-/// Memory: about 100 to 200 bytes for each of up to 254 backends, twice that beyond; nothing but the list for one.
+/// Memory: nothing but the list for up to 16 backends of the same weight; about 100 to 200 bytes for each of up to 254,
+/// twice that beyond.
 #[derive(Clone)]
 pub struct Maglev {
     slots: Slots,
@@ -42,6 +45,8 @@ enum Slots {
     Nobody,
     /// One endpoint has a weight.
     Only(u16),
+    /// Few endpoints, all of the same weight.
+    Few,
     Narrow(Arc<[u8]>),
     Wide(Arc<[u16]>),
 }
@@ -61,6 +66,9 @@ impl Maglev {
             (Some((only, _)), None) => return Maglev { slots: Slots::Only(only), endpoints },
             _ => {}
         }
+        if endpoints.len() <= rendezvous::MOST && endpoints.iter().all(|e| e.weight == endpoints[0].weight) {
+            return Maglev { slots: Slots::Few, endpoints };
+        }
         let owners = populate(&mut turns(&endpoints, seed), table_size(endpoints.len()));
         let slots = if endpoints.len() < u8::MAX as usize {
             Slots::Narrow(owners.iter().map(|&owner| owner as u8).collect())
@@ -76,6 +84,7 @@ impl Maglev {
         let index = match &self.slots {
             Slots::Nobody => return None,
             Slots::Only(index) => usize::from(*index),
+            Slots::Few => rendezvous::select(&self.endpoints, flow_hash)?,
             Slots::Narrow(slots) => usize::from(*slots.get(reduce(flow_hash, slots.len()))?),
             Slots::Wide(slots) => usize::from(*slots.get(reduce(flow_hash, slots.len()))?),
         };
@@ -207,7 +216,7 @@ mod tests {
     /// The backend of every slot.
     fn owners(maglev: &Maglev) -> Vec<Backend> {
         let indices: Vec<usize> = match &maglev.slots {
-            Slots::Nobody | Slots::Only(_) => vec![],
+            Slots::Nobody | Slots::Only(_) | Slots::Few => vec![],
             Slots::Narrow(slots) => slots.iter().map(|&i| i.into()).collect(),
             Slots::Wide(slots) => slots.iter().map(|&i| i.into()).collect(),
         };
@@ -224,7 +233,7 @@ mod tests {
 
     #[test]
     fn every_backend_has_its_share_to_one_slot() {
-        for n in [2, 3, 10, 11, 100, 254, 255, 300, 1000] {
+        for n in [17, 20, 21, 100, 254, 255, 300, 1000] {
             let mut shares = HashMap::new();
             let owners = owners(&build(&backends(n), 1));
             assert!(owners.len() >= n * SLOTS_PER_BACKEND);
@@ -236,19 +245,21 @@ mod tests {
 
     #[test]
     fn flows_spread_evenly_whichever_bits_of_their_hash_vary() {
-        let maglev = build(&backends(10), 1);
-        for shift in [0, 16, 32, 44] {
-            let mut flows = HashMap::new();
-            (0..100_000u64).for_each(|i| *flows.entry(maglev.select(i << shift)).or_insert(0) += 1);
-            assert_eq!(flows.len(), 10);
-            assert!(flows.values().all(|share| (9_500..=10_500).contains(share)), "shift {shift}: {flows:?}");
+        for n in [10, 20] {
+            let maglev = build(&backends(n), 1);
+            for shift in [0, 16, 32, 44] {
+                let mut flows = HashMap::new();
+                (0..10_000 * n as u64).for_each(|i| *flows.entry(maglev.select(i << shift)).or_insert(0) += 1);
+                assert_eq!(flows.len(), n);
+                assert!(flows.values().all(|share| (9_500..=10_500).contains(share)), "shift {shift}: {flows:?}");
+            }
         }
     }
 
     #[test]
     fn when_one_leaves_little_but_its_own_changes_hands() {
-        // In percent of all slots. The one's own are 20, 10, 2.5, 0.31 and 0.1.
-        for (n, most) in [(5, 24.0), (10, 14.0), (40, 5.0), (320, 1.8), (1000, 0.8)] {
+        // In percent of all slots. The one's own are 5, 2.5, 0.31 and 0.1.
+        for (n, most) in [(20, 8.0), (40, 5.0), (320, 1.8), (1000, 0.8)] {
             let all = backends(n);
             let before = owners(&build(&all, 3));
             for gone in [all[0], all[n / 2], all[n - 1]] {

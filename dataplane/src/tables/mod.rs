@@ -12,6 +12,7 @@ pub(crate) mod hash;
 pub mod maglev;
 pub mod prefixes;
 pub mod recent;
+mod rendezvous;
 pub mod service;
 pub mod vtep;
 

@@ -2,11 +2,20 @@
 //!
 //! An open-addressing hash of cache lines: each line holds up to five keys and the services they belong to, and a
 //! lookup reads one, rarely two. What a service's new flows need (its Maglev table) is kept apart, by index.
+//!
+//! The table is in shards, one for each of the [`ServiceSet`] it is built from. A shard that did not change is shared
+//! with the table before, so a change costs one shard, however many services there are.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
 
 use super::{Prefixes, hash::Hasher, maglev::Maglev};
-use crate::spec::{Affinity, Backend, Endpoint, Otherwise, Rule, Scheduler, ServiceSpec};
+use crate::{
+    service_set::{SHARDS, ServiceSet, shard_of},
+    spec::{Affinity, Backend, Endpoint, Otherwise, Rule, Scheduler, ServiceSpec},
+};
 
 /// Keys in one line: five of 8 bytes and five indices of 4 bytes are 60 bytes.
 const WAYS: usize = 5;
@@ -14,17 +23,29 @@ const WAYS: usize = 5;
 /// Sets the hash apart from those of other tables with the same seed.
 const PURPOSE: u64 = 2;
 
-/// A service's number in one [`ServiceTable`]; another build may give it another.
+/// A service's place in one [`ServiceTable`]; another build may give it another.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ServiceIndex(u32);
+pub struct ServiceIndex {
+    shard: u32,
+    at: u32,
+}
 
 /// The services of a snapshot.
 pub struct ServiceTable {
     seed: u64,
     hasher: Hasher,
-    /// A power of two of them, more than half as many as services: lines are seldom full, never all.
-    lines: Box<[Line]>,
-    services: Vec<Service>,
+    shards: Box<[Shard; SHARDS]>,
+    /// What it was built from.
+    set: ServiceSet,
+}
+
+/// The services whose VIPs are in one shard of the set.
+#[derive(Clone)]
+struct Shard {
+    /// A power of two of them, more than half as many as keys: lines are seldom full, never all.
+    lines: Arc<[Line]>,
+    /// Ascending by key.
+    services: Arc<[Service]>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -110,50 +131,53 @@ impl Choice {
 }
 
 impl ServiceTable {
-    /// The table of `specs`. A service that `previous` has with the same endpoints, built with the same seed, shares
-    /// its Maglev tables; that is found fastest where the list is the same `Arc` and ascending. Of specs with one
-    /// (VIP, port, protocol) the first counts.
+    /// The table of `set`. Shards that `previous` was built from too are shared with it, if it has the same seed; in
+    /// the others, services with the same endpoints as before share their Maglev tables.
     ///
     /// # Panics
     /// If a service has more than [`MAX_BACKENDS`](super::maglev::MAX_BACKENDS).
-    pub fn build(specs: &[ServiceSpec], previous: Option<&ServiceTable>, seed: u64) -> ServiceTable {
-        let mut table = ServiceTable {
-            seed,
-            hasher: Hasher::new(seed, PURPOSE),
-            lines: vec![Line::default(); (specs.len() / 2 + 1).next_power_of_two()].into(),
-            services: Vec::with_capacity(specs.len()),
-        };
-        let mut reuse = Reuse { previous: previous.filter(|previous| previous.seed == seed), cursor: 0 };
-        for spec in specs {
-            let key = key(spec.vip.into(), spec.port, spec.protocol as u8);
-            if table.insert(key) {
-                let known = reuse.find(key);
-                let choices = choices(spec.rules(), known.map_or(&[], |service| &service.choices), seed);
-                // Else every update would make the first endpoints' turn come first.
-                let turn = AtomicU32::new(known.map_or(0, |service| service.turn.load(Ordering::Relaxed)));
-                let (affinity, scheduler) = (spec.affinity, spec.scheduler);
-                let sources = Prefixes::new(&spec.sources);
-                table.services.push(Service { key, affinity, scheduler, turn, choices, sources });
+    pub fn build(set: &ServiceSet, previous: Option<&ServiceTable>, seed: u64) -> ServiceTable {
+        let hasher = Hasher::new(seed, PURPOSE);
+        let previous = previous.filter(|previous| previous.seed == seed);
+        let none = Shard::build(&[], &[], hasher, seed);
+        let shard = |at: usize| {
+            let specs = &set.shards()[at];
+            match previous {
+                Some(previous) if Arc::ptr_eq(specs, &previous.set.shards()[at]) => previous.shards[at].clone(),
+                _ if specs.is_empty() => none.clone(),
+                _ => Shard::build(specs, previous.map_or(&[], |previous| &previous.shards[at].services), hasher, seed),
             }
-        }
-        table
+        };
+        ServiceTable { seed, hasher, shards: Box::new(std::array::from_fn(shard)), set: set.clone() }
+    }
+
+    /// What it was built from.
+    pub fn set(&self) -> &ServiceSet {
+        &self.set
     }
 
     /// Whether there are no services at all.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.services.is_empty()
+        self.set.is_empty()
     }
 
     /// How many services there are.
     pub fn len(&self) -> usize {
-        self.services.len()
+        self.set.len()
     }
 
     /// The service at `vip` (host order) and `port`; `protocol` is the number in the IP header.
     #[inline]
     pub fn lookup(&self, vip: u32, port: u16, protocol: u8) -> Option<ServiceIndex> {
-        self.find(key(vip, port, protocol))
+        let shard = shard_of(vip);
+        let at = self.shards[shard].find(key(vip, port, protocol), self.hasher)?;
+        Some(ServiceIndex { shard: shard as u32, at })
+    }
+
+    /// Whether any service has this VIP (host order).
+    pub fn has_vip(&self, vip: u32) -> bool {
+        self.shards[shard_of(vip)].find(vip_key(vip), self.hasher).is_some()
     }
 
     /// A service of this table.
@@ -162,23 +186,45 @@ impl ServiceTable {
     /// If the index is another table's and beyond this one's.
     #[inline]
     pub fn get(&self, service: ServiceIndex) -> &Service {
-        &self.services[service.0 as usize]
+        &self.shards[service.shard as usize].services[service.at as usize]
     }
 
     /// Whether `backend` still serves a service of this table, whomever.
     #[inline]
     pub fn has_backend(&self, service: ServiceIndex, backend: Backend) -> bool {
-        let service = self.services.get(service.0 as usize);
+        let service = self.shards.get(service.shard as usize).and_then(|shard| shard.services.get(service.at as usize));
         service.is_some_and(|service| service.choices.iter().any(|choice| choice.maglev.contains(backend)))
+    }
+}
+
+impl Shard {
+    /// A shard of `specs`, ascending by key; `previous` are the services that were in its place.
+    fn build(specs: &[ServiceSpec], previous: &[Service], hasher: Hasher, seed: u64) -> Shard {
+        let mut vips: Vec<u32> = specs.iter().map(|spec| spec.vip.into()).collect();
+        vips.dedup();
+        let mut lines = vec![Line::default(); ((specs.len() + vips.len()) / 2 + 1).next_power_of_two()];
+        let service = |(at, spec): (usize, &ServiceSpec)| {
+            let key = key(spec.vip.into(), spec.port, spec.protocol as u8);
+            insert(&mut lines, hasher, key, at as u32);
+            let known = previous.binary_search_by_key(&key, |service| service.key).ok().map(|at| &previous[at]);
+            let choices = choices(spec.rules(), known.map_or(&[], |service| &service.choices), seed);
+            // Else every update would make the first endpoints' turn come first.
+            let turn = AtomicU32::new(known.map_or(0, |service| service.turn.load(Ordering::Relaxed)));
+            let (affinity, scheduler) = (spec.affinity, spec.scheduler);
+            Service { key, affinity, scheduler, turn, choices, sources: Prefixes::new(&spec.sources) }
+        };
+        let services = specs.iter().enumerate().map(service).collect();
+        vips.into_iter().for_each(|vip| insert(&mut lines, hasher, vip_key(vip), 0));
+        Shard { lines: lines.into(), services }
     }
 
     #[inline(always)]
-    fn find(&self, key: u64) -> Option<ServiceIndex> {
-        let mut at = self.hasher.hash(key) as usize;
+    fn find(&self, key: u64, hasher: Hasher) -> Option<u32> {
+        let mut at = hasher.hash(key) as usize;
         loop {
             let line = self.lines.get(at & (self.lines.len() - 1))?;
             if let Some(way) = line.keys.iter().position(|&k| k == key) {
-                return Some(ServiceIndex(line.services[way]));
+                return Some(line.services[way]);
             }
             if !line.is_full() {
                 return None;
@@ -186,23 +232,20 @@ impl ServiceTable {
             at = at.wrapping_add(1);
         }
     }
+}
 
-    /// Gives `key` the next service's index; false if it has one.
-    fn insert(&mut self, key: u64) -> bool {
-        let mut at = self.hasher.hash(key) as usize;
-        let mask = self.lines.len() - 1;
-        loop {
-            let line = &mut self.lines[at & mask];
-            if line.keys.contains(&key) {
-                return false;
-            }
-            if let Some(way) = line.keys.iter().position(|&k| k == 0) {
-                line.keys[way] = key;
-                line.services[way] = self.services.len() as u32;
-                return true;
-            }
-            at = at.wrapping_add(1);
+/// Gives `key`, which is not there yet, to a service.
+fn insert(lines: &mut [Line], hasher: Hasher, key: u64, service: u32) {
+    let mut at = hasher.hash(key) as usize;
+    let mask = lines.len() - 1;
+    loop {
+        let line = &mut lines[at & mask];
+        if let Some(way) = line.keys.iter().position(|&k| k == 0) {
+            line.keys[way] = key;
+            line.services[way] = service;
+            return;
         }
+        at = at.wrapping_add(1);
     }
 }
 
@@ -219,6 +262,12 @@ fn key(vip: u32, port: u16, protocol: u8) -> u64 {
     u64::from(vip) << 32 | u64::from(port) << 16 | u64::from(protocol) << 8 | 1
 }
 
+/// Stands for a VIP itself; no service's key.
+#[inline(always)]
+fn vip_key(vip: u32) -> u64 {
+    u64::from(vip) << 32 | 2
+}
+
 /// The choices of a service's rules. A Maglev table is taken over from `previous` or shared with an earlier rule.
 fn choices(rules: [&Rule; 3], previous: &[Choice], seed: u64) -> [Choice; 3] {
     let mut made = [const { None::<Choice> }; 3];
@@ -233,27 +282,9 @@ fn choices(rules: [&Rule; 3], previous: &[Choice], seed: u64) -> [Choice; 3] {
     made.map(|choice| choice.expect("there is one for each rule"))
 }
 
-/// Finds services again in the previous table.
-struct Reuse<'a> {
-    previous: Option<&'a ServiceTable>,
-    /// Behind the service found last: specs mostly come in the order they came in before, and a walk through memory
-    /// is cheaper than a hash lookup each.
-    cursor: usize,
-}
-
-impl<'a> Reuse<'a> {
-    fn find(&mut self, key: u64) -> Option<&'a Service> {
-        let previous = self.previous?;
-        let is_next = previous.services.get(self.cursor).is_some_and(|service| service.key == key);
-        let index = if is_next { self.cursor } else { previous.find(key)?.0 as usize };
-        self.cursor = index + 1;
-        Some(&previous.services[index])
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
+    use std::{collections::HashMap, net::Ipv4Addr};
 
     use proptest::prelude::*;
 
@@ -272,8 +303,12 @@ mod tests {
         ServiceSpec::simple(Ipv4Addr::from(vip), port, protocol, endpoints(backends))
     }
 
-    fn many(n: u32) -> Vec<ServiceSpec> {
+    fn many(n: u32) -> ServiceSet {
         (0..n).map(|i| spec(0x0a60_0000 + i, 80, Protocol::Tcp, &[i, i + 1, i + 2])).collect()
+    }
+
+    fn build<const N: usize>(specs: &[ServiceSpec; N], previous: Option<&ServiceTable>, seed: u64) -> ServiceTable {
+        ServiceTable::build(&specs.clone().into(), previous, seed)
     }
 
     fn find(table: &ServiceTable, spec: &ServiceSpec) -> Option<ServiceIndex> {
@@ -291,7 +326,7 @@ mod tests {
 
     #[test]
     fn an_empty_table_finds_nothing() {
-        let table = ServiceTable::build(&[], None, 1);
+        let table = build(&[], None, 1);
         assert!(table.is_empty());
         assert_eq!(table.lookup(0, 0, 0), None);
         assert_eq!(table.lookup(0x0a60_0001, 80, 6), None);
@@ -305,7 +340,7 @@ mod tests {
             spec(0x0a60_000a, 54, Protocol::Tcp, &[3]),
             spec(0x0a60_000b, 53, Protocol::Tcp, &[]),
         ];
-        let table = ServiceTable::build(&specs, None, 1);
+        let table = build(&specs, None, 1);
         assert_eq!(table.len(), 4);
         for spec in &specs {
             let service = find(&table, spec).unwrap();
@@ -319,49 +354,54 @@ mod tests {
         assert_eq!(table.lookup(0x0a60_000a, 53, 1), None);
         assert_eq!(table.lookup(0x0a60_000b, 54, 6), None);
         assert_eq!(table.lookup(0, 0, 0), None);
-    }
-
-    #[test]
-    fn of_two_specs_for_one_service_the_first_counts() {
-        let specs = [spec(1, 80, Protocol::Tcp, &[1]), spec(1, 80, Protocol::Tcp, &[2])];
-        let table = ServiceTable::build(&specs, None, 1);
-        assert_eq!(table.len(), 1);
-        assert_eq!(maglev(&table, &specs[0]).select(5), Some(backend(1)));
+        assert!(table.has_vip(0x0a60_000a) && table.has_vip(0x0a60_000b) && !table.has_vip(0x0a60_000c));
     }
 
     #[test]
     fn full_lines_overflow_into_the_next() {
-        // 20k keys in 16k lines: by the Poisson distribution, some two dozen are wanted by more than five.
-        let specs = many(20_000);
-        let table = ServiceTable::build(&specs, None, 1);
-        assert!(table.lines.iter().any(Line::is_full));
-        for (i, spec) in specs.iter().enumerate() {
-            assert_eq!(find(&table, spec), Some(ServiceIndex(i as u32)));
+        // Of 80k keys in 32k lines (two for each service: its own and its VIP's), by the Poisson distribution some
+        // thousand lines are wanted by more than five.
+        let set = many(40_000);
+        let table = ServiceTable::build(&set, None, 1);
+        assert!(table.shards.iter().flat_map(|shard| shard.lines.iter()).any(Line::is_full));
+        for spec in set.iter() {
+            assert_eq!(maglev(&table, spec).endpoints(), &*spec.from_pods.endpoints);
+            assert!(table.has_vip(spec.vip.into()));
         }
     }
 
     #[test]
-    fn unchanged_services_share_their_table_with_the_previous_build() {
-        let mut specs = many(1000);
-        let before = ServiceTable::build(&specs, None, 1);
-        specs[500] = spec(specs[500].vip.into(), 80, Protocol::Tcp, &[7, 8]);
-        specs.remove(100);
-        specs.insert(300, spec(77, 80, Protocol::Tcp, &[9]));
+    fn what_did_not_change_is_shared_with_the_previous_build() {
+        let set = many(2000);
+        let before = ServiceTable::build(&set, None, 1);
+        let mut changed = set.clone();
+        let key = |n: u32| (Ipv4Addr::from(0x0a60_0000 + n), 80, Protocol::Tcp);
+        changed.remove(key(100));
+        changed.insert(spec(0x0a60_0000 + 500, 80, Protocol::Tcp, &[7, 8]));
         // A list of its own with the same content, in another order.
-        let reversed: Arc<[Endpoint]> = specs[600].from_pods.endpoints.iter().rev().copied().collect();
-        specs[600] = ServiceSpec::simple(specs[600].vip, 80, Protocol::Tcp, reversed);
-        let after = ServiceTable::build(&specs, Some(&before), 1);
-        for (i, spec) in specs.iter().enumerate().filter(|(i, _)| *i != 300) {
-            assert_eq!(share(maglev(&before, spec), maglev(&after, spec)), i != 500, "{i}");
+        let reversed: Arc<[Endpoint]> = set.get(key(600)).unwrap().from_pods.endpoints.iter().rev().copied().collect();
+        changed.insert(ServiceSpec::simple(key(600).0, 80, Protocol::Tcp, reversed));
+        changed.insert(spec(77, 80, Protocol::Tcp, &[9]));
+        let after = ServiceTable::build(&changed, Some(&before), 1);
+        let touched: Vec<_> =
+            [100, 500, 600].map(|n| shard_of(0x0a60_0000 + n)).into_iter().chain([shard_of(77)]).collect();
+        assert_eq!(changed.changed(&set).count(), 4);
+        for (at, (old, new)) in before.shards.iter().zip(&*after.shards).enumerate() {
+            assert_eq!(Arc::ptr_eq(&old.services, &new.services), !touched.contains(&at), "shard {at}");
         }
-        assert_eq!(maglev(&after, &specs[500]).endpoints(), &*endpoints(&[7, 8]));
+        for spec in changed.iter().filter(|spec| spec.vip != Ipv4Addr::from(77)) {
+            let same = spec.vip != key(500).0;
+            assert_eq!(share(maglev(&before, spec), maglev(&after, spec)), same, "{}", spec.vip);
+        }
+        assert_eq!(maglev(&after, changed.get(key(500)).unwrap()).endpoints(), &*endpoints(&[7, 8]));
+        assert_eq!((after.len(), after.has_vip(key(100).0.into())), (2000, false));
     }
 
     #[test]
     fn another_seed_shares_nothing() {
         let specs = [spec(1, 80, Protocol::Tcp, &[2, 1])];
-        let before = ServiceTable::build(&specs, None, 1);
-        let after = ServiceTable::build(&specs, Some(&before), 2);
+        let before = build(&specs, None, 1);
+        let after = build(&specs, Some(&before), 2);
         assert!(!share(maglev(&before, &specs[0]), maglev(&after, &specs[0])));
     }
 
@@ -370,7 +410,7 @@ mod tests {
         let mut spec = spec(1, 80, Protocol::Tcp, &[1, 2]);
         spec.from_node.endpoints = endpoints(&[3]);
         spec.from_outside = Rule { endpoints: endpoints(&[1, 2]), otherwise: Otherwise::Drop, ..Rule::default() };
-        let table = ServiceTable::build(&[spec.clone()], None, 1);
+        let table = build(&[spec.clone()], None, 1);
         let service = find(&table, &spec).unwrap();
         let [pods, node, outside] =
             [Origin::Pod, Origin::Node, Origin::Outside].map(|origin| table.get(service).choice(origin));
@@ -381,7 +421,7 @@ mod tests {
 
         // Another rule may take a table over.
         std::mem::swap(&mut spec.from_pods, &mut spec.from_node);
-        let after = ServiceTable::build(&[spec.clone()], Some(&table), 1);
+        let after = build(&[spec.clone()], Some(&table), 1);
         assert!(share(&after.get(service).choice(Origin::Node).maglev, &pods.maglev));
     }
 
@@ -398,14 +438,16 @@ mod tests {
         fn agrees_with_a_hash_map_through_updates(updates in prop::collection::vec(specs(), 1..5), seed: u64) {
             let mut previous: Option<ServiceTable> = None;
             for specs in updates {
-                let table = ServiceTable::build(&specs, previous.as_ref(), seed);
                 let mut model = Model::new();
                 for spec in &specs {
-                    model.entry((spec.vip.into(), spec.port, spec.protocol)).or_insert_with(|| {
-                        spec.from_pods.endpoints.iter().map(|endpoint| endpoint.backend).collect()
-                    });
+                    let backends = spec.from_pods.endpoints.iter().map(|endpoint| endpoint.backend).collect();
+                    model.insert((spec.vip.into(), spec.port, spec.protocol), backends);
                 }
+                let table = ServiceTable::build(&specs.into_iter().collect(), previous.as_ref(), seed);
                 prop_assert_eq!(table.len(), model.len());
+                for vip in 0..41 {
+                    prop_assert_eq!(table.has_vip(vip), model.keys().any(|key| key.0 == vip));
+                }
                 for (vip, port, protocol) in (0..41).flat_map(|vip| {
                     (0..4).flat_map(move |port| [(vip, port, Protocol::Tcp), (vip, port, Protocol::Udp)])
                 }) {

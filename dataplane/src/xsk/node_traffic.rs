@@ -4,8 +4,12 @@
 use std::{collections::HashSet, net::Ipv4Addr, ops::RangeInclusive};
 
 use aya::maps::{Array, HashMap, MapData, MapError};
+use ipnet::Ipv4Net;
 
-use crate::spec::ForwardingSpec;
+use crate::{
+    service_set::ServiceSet,
+    spec::{ForwardingSpec, ServiceSpec},
+};
 
 /// `struct frontend` of the classifier, as it lies in memory.
 type Key = u64;
@@ -15,20 +19,30 @@ type Key = u64;
 pub struct NodeTraffic {
     frontends: HashSet<Key>,
     masquerade: Option<(Ipv4Addr, RangeInclusive<u16>)>,
+    /// Addresses that nobody outside knows the way to.
+    cluster_ips: Vec<Ipv4Net>,
 }
 
 impl NodeTraffic {
     /// What `spec` asks for: all services but those at ClusterIPs, which nobody outside knows the way to.
     pub fn of(spec: &ForwardingSpec) -> NodeTraffic {
-        let is_cluster_ip = |vip: Ipv4Addr| spec.service_cidrs.iter().any(|range| range.contains(&vip));
-        let frontends = spec.services.iter().filter(|service| !is_cluster_ip(service.vip));
-        let key = |vip: Ipv4Addr, port: u16, protocol: u8| {
-            let ([a, b, c, d], [high, low]) = (vip.octets(), port.to_be_bytes());
-            Key::from_ne_bytes([a, b, c, d, high, low, protocol, 0])
-        };
-        NodeTraffic {
-            frontends: frontends.map(|service| key(service.vip, service.port, service.protocol as u8)).collect(),
+        let mut traffic = NodeTraffic {
+            frontends: HashSet::new(),
             masquerade: spec.masquerade.as_ref().map(|wanted| (wanted.underlay, wanted.ports.clone())),
+            cluster_ips: spec.service_cidrs.clone(),
+        };
+        traffic.follow(&ServiceSet::default(), &spec.services);
+        traffic
+    }
+
+    /// Goes over from one set of services to another. Costs in proportion to the shards that differ.
+    pub fn follow(&mut self, before: &ServiceSet, now: &ServiceSet) {
+        for (old, new) in now.changed(before) {
+            for service in old {
+                self.frontends.remove(&key(service));
+            }
+            let is_cluster_ip = |vip| self.cluster_ips.iter().any(|range| range.contains(&vip));
+            self.frontends.extend(new.iter().filter(|service| !is_cluster_ip(service.vip)).map(key));
         }
     }
 
@@ -41,6 +55,11 @@ impl NodeTraffic {
         let ([a, b, c, d], [e, f], [g, h]) = (address.octets(), first.to_ne_bytes(), last.to_ne_bytes());
         u64::from_ne_bytes([a, b, c, d, e, f, g, h])
     }
+}
+
+fn key(service: &ServiceSpec) -> Key {
+    let ([a, b, c, d], [high, low]) = (service.vip.octets(), service.port.to_be_bytes());
+    Key::from_ne_bytes([a, b, c, d, high, low, service.protocol as u8, 0])
 }
 
 /// The classifier's maps of it, and what is in them.

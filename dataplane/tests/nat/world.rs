@@ -88,7 +88,7 @@ pub fn spec(services: Vec<ServiceSpec>) -> ForwardingSpec {
                 via: Via::Gateway { port: UPLINK, mac: Some(STATION) },
             },
         ],
-        services,
+        services: services.into_iter().collect(),
         gateway: Some(GATEWAY),
         router: Some(OVERLAY),
         masquerade: Some(MasqueradeSpec { overlay: OVERLAY, underlay: NODE, ports: MASQUERADE, egress: None }),

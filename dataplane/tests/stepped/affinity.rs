@@ -7,15 +7,15 @@ use shunt_dataplane::spec::{Affinity, Backend, ForwardingSpec, Scheduler};
 use crate::world::*;
 
 const SECOND: u64 = 1_000_000_000;
-/// Both are the service `GROUP` and `GROUP + 1`: UDP and TCP port 80.
+/// Both are the service `GROUP` and `GROUP + 1`: TCP and UDP port 80.
 const GROUP: u64 = 7;
 
 fn sticky(backends: &[Backend], seconds: u64) -> ForwardingSpec {
-    let mut spec = spec(backends);
-    for (service, group) in spec.services.iter_mut().zip(GROUP..) {
-        service.affinity = Some(Affinity { timeout: Duration::from_secs(seconds), group });
-    }
-    spec
+    let mut groups = GROUP..;
+    with_services(spec(backends), |service| {
+        let timeout = Duration::from_secs(seconds);
+        service.affinity = groups.next().map(|group| Affinity { timeout, group });
+    })
 }
 
 fn all() -> Vec<Backend> {
@@ -35,8 +35,7 @@ fn chosen(world: &mut World, client: u8, port: u16) -> Ipv4Addr {
 fn session_affinity_keeps_a_client_at_its_endpoint() {
     for scheduler in [Scheduler::Maglev, Scheduler::RoundRobin, Scheduler::LeastConnections, Scheduler::SourceHash] {
         let mut world = World::new(&all());
-        let mut spec = sticky(&all(), 10_800);
-        spec.services.iter_mut().for_each(|service| service.scheduler = scheduler);
+        let spec = with_services(sticky(&all(), 10_800), |service| service.scheduler = scheduler);
         world.switch.publish(&spec).unwrap();
         let clients: Vec<_> = (100..130).map(|client| (client, chosen(&mut world, client, 1000))).collect();
         let endpoints: std::collections::HashSet<_> = clients.iter().map(|(_, endpoint)| *endpoint).collect();
@@ -52,8 +51,7 @@ fn session_affinity_keeps_a_client_at_its_endpoint() {
 #[test]
 fn session_affinity_ends_with_its_timeout_since_the_last_new_flow() {
     let mut world = World::new(&all());
-    let mut spec = sticky(&all(), 60);
-    spec.services.iter_mut().for_each(|service| service.scheduler = Scheduler::RoundRobin);
+    let spec = with_services(sticky(&all(), 60), |service| service.scheduler = Scheduler::RoundRobin);
     world.switch.publish(&spec).unwrap();
     let first = chosen(&mut world, 100, 1000);
     for port in 1001..1005 {
@@ -67,10 +65,7 @@ fn session_affinity_ends_with_its_timeout_since_the_last_new_flow() {
 #[test]
 fn session_affinity_is_switched_live_and_its_timeout_changed() {
     let mut world = World::new(&all());
-    let in_turns = |mut spec: ForwardingSpec| {
-        spec.services.iter_mut().for_each(|service| service.scheduler = Scheduler::RoundRobin);
-        spec
-    };
+    let in_turns = |spec: ForwardingSpec| with_services(spec, |service| service.scheduler = Scheduler::RoundRobin);
     world.switch.publish(&in_turns(sticky(&all(), 1000))).unwrap();
     let first = chosen(&mut world, 100, 1000);
     world.switch.publish(&in_turns(spec(&all()))).unwrap();
@@ -102,12 +97,12 @@ fn session_affinity_is_dropped_when_the_endpoint_serves_no_longer() {
 fn session_affinity_is_of_a_group_of_frontends() {
     let mut world = World::new(&all());
     let in_turns = |groups: [u64; 2]| {
-        let mut spec = sticky(&all(), 10_800);
-        for (service, group) in spec.services.iter_mut().zip(groups) {
+        let mut groups = groups.into_iter();
+        with_services(sticky(&all(), 10_800), |service| {
             service.scheduler = Scheduler::RoundRobin;
+            let group = groups.next().expect("one for each");
             service.affinity = service.affinity.map(|affinity| Affinity { group, ..affinity });
-        }
-        spec
+        })
     };
     world.switch.publish(&in_turns([1, 1])).unwrap();
     let over_udp = world.ask(udp(CLIENT, from(100, 1000))).unwrap().1.0;

@@ -8,14 +8,10 @@ use crate::world::*;
 
 fn scheduled(scheduler: Scheduler, weights: &[u16]) -> ForwardingSpec {
     let endpoints = (10..).zip(weights).map(|(n, &weight)| Endpoint { backend: backend(n), weight }).collect();
-    let mut spec = spec(&[]);
-    for service in &mut spec.services {
-        *service = ServiceSpec {
-            scheduler,
-            ..ServiceSpec::simple(VIP, 80, service.protocol, std::sync::Arc::clone(&endpoints))
-        };
-    }
-    spec
+    with_services(spec(&[]), |service| {
+        let simple = ServiceSpec::simple(VIP, 80, service.protocol, std::sync::Arc::clone(&endpoints));
+        *service = ServiceSpec { scheduler, ..simple };
+    })
 }
 
 fn world(scheduler: Scheduler, weights: &[u16]) -> World {

@@ -50,13 +50,16 @@ fn an_update_elsewhere_moves_no_flow_and_a_removed_endpoint_frees_its_udp_flows_
 }
 
 #[test]
-fn a_service_without_endpoints_refuses_and_an_unknown_address_of_the_range_is_dropped() {
+fn without_endpoints_and_on_a_wrong_port_refused_and_at_an_unallocated_address_dropped() {
     let mut world = World::new(&[]);
-    assert_eq!(world.ask(udp(CLIENT, to_vip(1000))), None);
-    let refusal = world.client.recv().expect("an ICMP error");
-    let sliced = SlicedPacket::from_ethernet(&refusal).unwrap();
-    let Some(TransportSlice::Icmpv4(icmp)) = sliced.transport else { panic!("no ICMP: {refusal:?}") };
-    assert_eq!((icmp.type_u8(), icmp.code_u8()), (3, 3), "port unreachable");
+    let wrong_port = ((CLIENT_IP, 1001), (VIP, 81));
+    for packet in [to_vip(1000), wrong_port] {
+        assert_eq!(world.ask(udp(CLIENT, packet)), None);
+        let refusal = world.client.recv().expect("an ICMP error");
+        let sliced = SlicedPacket::from_ethernet(&refusal).unwrap();
+        let Some(TransportSlice::Icmpv4(icmp)) = sliced.transport else { panic!("no ICMP: {refusal:?}") };
+        assert_eq!((icmp.type_u8(), icmp.code_u8()), (3, 3), "port unreachable");
+    }
 
     let nobody = ((CLIENT_IP, 1000), (Ipv4Addr::new(10, 96, 0, 9), 80));
     assert_eq!(world.ask(udp(CLIENT, nobody)), None);

@@ -42,13 +42,22 @@ pub fn spec(backends: &[Backend]) -> ForwardingSpec {
             RouteSpec { prefix: CLIENT_IP.into(), via: Via::Port { port: CLIENT, mac: station } },
             RouteSpec { prefix: "10.244.1.0/24".parse().unwrap(), via: Via::Port { port: SERVER, mac: station } },
         ],
-        services: vec![service(Protocol::Udp), service(Protocol::Tcp)],
+        services: [service(Protocol::Udp), service(Protocol::Tcp)].into(),
         gateway: Some(Ipv4Addr::new(169, 254, 1, 1)),
         router: Some(Ipv4Addr::new(10, 244, 1, 0)),
         pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
         service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
         ..ForwardingSpec::default()
     }
+}
+
+/// The spec with every service changed, in the order TCP, UDP.
+pub fn with_services(spec: ForwardingSpec, mut change: impl FnMut(&mut ServiceSpec)) -> ForwardingSpec {
+    let services = spec.services.iter().cloned().map(|mut service| {
+        change(&mut service);
+        service
+    });
+    ForwardingSpec { services: services.collect(), ..spec }
 }
 
 /// Addresses and ports, as a packet carries them.

@@ -197,11 +197,12 @@ fn a_queue_without_a_socket_passes_on_an_uplink_and_drops_on_other_ports() {
 fn node_traffic() -> NodeTraffic {
     let service = |vip: Ipv4Addr, port, protocol| ServiceSpec::simple(vip, port, protocol, Default::default());
     NodeTraffic::of(&ForwardingSpec {
-        services: vec![
+        services: [
             service(VTEP, 30_080, Protocol::Tcp),
             service(EXTERNAL, 53, Protocol::Udp),
             service(CLUSTER_IP, 80, Protocol::Tcp),
-        ],
+        ]
+        .into(),
         service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
         masquerade: Some(MasqueradeSpec { overlay: POD, underlay: VTEP, ports: 61_000..=61_009, egress: None }),
         ..ForwardingSpec::default()

@@ -111,7 +111,7 @@ fn spec(profile: &Profile) -> ForwardingSpec {
         vxlan: (!peers.is_empty()).then_some(vxlan),
         vteps: vteps.collect(),
         routes,
-        services: memory.services.clone(),
+        services: memory.services.iter().cloned().collect(),
         ..ForwardingSpec::default()
     }
 }

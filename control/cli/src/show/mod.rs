@@ -1,6 +1,7 @@
 //! Answers as tables for people, or as JSON for machines.
 
 mod json;
+mod service;
 mod tables;
 
 use std::io::Write;
@@ -27,6 +28,7 @@ pub fn kind_name(kind: v1::Kind) -> &'static str {
         v1::Kind::Port => "port",
         v1::Kind::Route => "route",
         v1::Kind::Service => "service",
+        v1::Kind::EndpointSlice => "endpoint slice",
         v1::Kind::Unspecified => "unknown",
     }
 }
@@ -68,6 +70,15 @@ impl Show<'_> {
                 }
                 Ok(())
             }
+        }
+    }
+
+    /// Services as the node sees them; `endpoints`: with their endpoints.
+    pub fn service_status(&mut self, services: &[v1::ServiceStatus], endpoints: bool) -> Result<(), Failure> {
+        match self.output {
+            Output::Json => self.json(&service::Services::from(services)),
+            Output::Table if endpoints => self.text(service::details(services)),
+            Output::Table => self.text(service::list(services)),
         }
     }
 

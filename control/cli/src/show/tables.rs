@@ -9,14 +9,14 @@ use super::{
 };
 use crate::{
     args::Kind,
-    cluster::{Cluster, Endpoint, Protocol, Service},
+    cluster::{Cluster, EndpointSlice, Protocol, Service, TrafficPolicy},
     failure::file_path,
 };
 
 /// What is shown where there is nothing.
 const NONE: &str = "-";
 
-fn table<const N: usize>(header: [&str; N]) -> Table {
+pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header);
     for column in table.column_iter_mut() {
@@ -36,11 +36,11 @@ fn numbers(mut table: Table, columns: impl IntoIterator<Item = usize>) -> Table 
 }
 
 /// Lines without the padding behind the last column.
-fn render(table: &Table) -> String {
+pub(super) fn render(table: &Table) -> String {
     table.trim_fmt()
 }
 
-fn or_none(text: &str) -> &str {
+pub(super) fn or_none(text: &str) -> &str {
     if text.is_empty() { NONE } else { text }
 }
 
@@ -62,6 +62,7 @@ pub fn resources(kind: Kind, cluster: &Cluster, status: &v1::GetStatusResponse) 
         Kind::Port => ports(cluster, status),
         Kind::Route => routes(cluster, status),
         Kind::Service => services(&cluster.service),
+        Kind::EndpointSlice => endpoint_slices(&cluster.endpoint_slice),
     }
 }
 
@@ -110,36 +111,44 @@ fn routes(cluster: &Cluster, status: &v1::GetStatusResponse) -> String {
 }
 
 fn services(services: &[Service]) -> String {
-    let mut table = table(["NAMESPACE", "NAME", "CLUSTER IP", "PORTS", "READY", "ENDPOINTS"]);
+    let mut table = table(["NAMESPACE", "NAME", "CLUSTER IP", "PORTS", "INTERNAL POLICY"]);
     for service in services {
-        let ports: Vec<_> = service
-            .port
-            .iter()
-            .map(|port| format!("{}/{}", port.port, if port.protocol == Protocol::Tcp { "tcp" } else { "udp" }))
-            .collect();
-        let ready = service.endpoint.iter().filter(|endpoint| endpoint.ready.unwrap_or(true)).count();
+        let protocol = |protocol| if protocol == Protocol::Tcp { "tcp" } else { "udp" };
+        let ports: Vec<_> =
+            service.port.iter().map(|port| format!("{}/{}", port.port, protocol(port.protocol))).collect();
+        let policy = if service.internal_traffic_policy == TrafficPolicy::Local { "Local" } else { "Cluster" };
+        table.add_row([&service.namespace, &service.name, &service.cluster_ip, &ports.join(","), policy]);
+    }
+    render(&table)
+}
+
+fn endpoint_slices(slices: &[EndpointSlice]) -> String {
+    let mut table = table(["NAMESPACE", "SERVICE", "NAME", "PORTS", "READY", "ENDPOINTS"]);
+    for slice in slices {
+        let port = |port: &crate::cluster::EndpointPort| match port.name.as_str() {
+            "" => port.port.to_string(),
+            name => format!("{name}:{}", port.port),
+        };
+        let ready = slice.endpoint.iter().filter(|endpoint| endpoint.ready.unwrap_or(true)).count();
+        let addresses: Vec<_> = slice.endpoint.iter().map(|endpoint| endpoint.address.as_str()).collect();
         table.add_row([
-            service.namespace.clone(),
-            service.name.clone(),
-            service.cluster_ip.clone(),
-            ports.join(","),
-            format!("{ready}/{}", service.endpoint.len()),
-            endpoints(&service.endpoint),
+            slice.namespace.clone(),
+            slice.service.clone(),
+            slice.name.clone(),
+            some(&slice.port.iter().map(port).collect::<Vec<_>>()),
+            format!("{ready}/{}", slice.endpoint.len()),
+            some(&addresses),
         ]);
     }
     render(&table)
 }
 
 /// The first few, and how many more.
-fn endpoints(endpoints: &[Endpoint]) -> String {
+fn some(list: &[impl AsRef<str>]) -> String {
     const SHOWN: usize = 3;
-    let address = |endpoint: &Endpoint| match endpoint.port.as_slice() {
-        [port] => format!("{}:{}", endpoint.address, port.port),
-        _ => endpoint.address.clone(),
-    };
-    let mut text: Vec<_> = endpoints.iter().take(SHOWN).map(address).collect();
-    if endpoints.len() > SHOWN {
-        text.push(format!("and {} more", endpoints.len() - SHOWN));
+    let mut text: Vec<_> = list.iter().take(SHOWN).map(|item| item.as_ref().to_owned()).collect();
+    if list.len() > SHOWN {
+        text.push(format!("and {} more", list.len() - SHOWN));
     }
     if text.is_empty() { NONE.into() } else { text.join(",") }
 }
@@ -341,6 +350,9 @@ pub fn change(message: v1::WatchResponse) -> Vec<String> {
             Some(Kind::Port(port)) => format!("port {}", port.name),
             Some(Kind::Route(route)) => format!("route {}", route.prefix),
             Some(Kind::Service(service)) => format!("service {}/{}", service.namespace, service.name),
+            Some(Kind::EndpointSlice(slice)) => {
+                format!("endpoint slice {}/{}/{}", slice.namespace, slice.service, slice.name)
+            }
             None => "a resource of a kind unknown to this shuntctl".into(),
         };
         lines.push(format!("{version} {} {what}", if message.initial { "=" } else { "+" }));
@@ -360,21 +372,9 @@ mod tests {
     }
 
     #[test]
-    fn long_lists_of_endpoints_are_cut() {
-        let list: Vec<_> = (1..=5)
-            .map(|n| Endpoint {
-                address: format!("10.0.0.{n}"),
-                port: vec![crate::cluster::EndpointPort { name: String::new(), port: 80 }],
-                ready: None,
-                serving: None,
-                terminating: None,
-                node: String::new(),
-                zone: String::new(),
-                weight: None,
-            })
-            .collect();
-        assert_eq!(endpoints(&list), "10.0.0.1:80,10.0.0.2:80,10.0.0.3:80,and 2 more");
-        assert_eq!(endpoints(&[]), "-");
+    fn long_lists_are_cut() {
+        assert_eq!(some(&["a", "b", "c", "d", "e"]), "a,b,c,and 2 more");
+        assert_eq!(some(&[] as &[&str]), "-");
     }
 
     #[test]

@@ -2,16 +2,18 @@
 
 mod flows;
 pub mod server;
+mod services;
 mod status;
 mod watch;
 
 use std::{sync::Arc, time::Instant};
 
-use shunt_control_api::{FieldError, Key, Kind, v1};
+use shunt_control_api::{FieldError, Key, Kind, Resource, v1};
 use shunt_dataplane::switch::SwitchReport;
 use tonic::{Request, Response, Status};
 
 use crate::{
+    compile::services::selection::Place,
     controller::{ApplyError, ControllerHandle},
     desired::{State, Transaction},
 };
@@ -117,6 +119,25 @@ impl v1::switch_server::Switch for SwitchApi {
         Ok(Response::new(status::counters(&self.controller, &report)))
     }
 
+    async fn list_service_status(
+        &self,
+        request: Request<v1::ListServiceStatusRequest>,
+    ) -> Result<Response<v1::ListServiceStatusResponse>, Status> {
+        let v1::ListServiceStatusRequest { name, limit, after } = request.into_inner();
+        let (state, place) = (self.controller.feed().state(), self.controller.identity().place());
+        if name.is_empty() {
+            return Ok(Response::new(list_service_status(&state, place, &after, page(limit))));
+        }
+        let service = state.service(&name).ok_or_else(|| {
+            Status::not_found(format!("there is no service {name}; list the services to see what there is"))
+        })?;
+        Ok(Response::new(v1::ListServiceStatusResponse {
+            services: vec![services::status(&state, service, place, true)],
+            version: state.version,
+            next: String::new(),
+        }))
+    }
+
     async fn list_flows(
         &self,
         request: Request<v1::ListFlowsRequest>,
@@ -142,15 +163,29 @@ impl v1::switch_server::Switch for SwitchApi {
 }
 
 fn list(state: &State, kind: Kind, after: &str, limit: usize) -> v1::ListResponse {
+    let (page, next) = listed(state, kind, after, limit);
+    v1::ListResponse { resources: page.into_iter().map(v1::Resource::from).collect(), version: state.version, next }
+}
+
+fn list_service_status(state: &State, place: Place<'_>, after: &str, limit: usize) -> v1::ListServiceStatusResponse {
+    let (page, next) = listed(state, Kind::Service, after, limit);
+    let services = page.into_iter().filter_map(|resource| match resource {
+        Resource::Service(service) => Some(services::status(state, service, place, false)),
+        _ => None,
+    });
+    v1::ListServiceStatusResponse { services: services.collect(), version: state.version, next }
+}
+
+/// Up to `limit` resources of a kind after the one called `after`, and where to go on; empty at the end.
+fn listed<'a>(state: &'a State, kind: Kind, after: &str, limit: usize) -> (Vec<&'a Resource>, String) {
     let from = Key::new(kind, after);
-    let mut page = state
+    let mut rest = state
         .resources
-        .range(&from..)
+        .range(from.clone()..)
         .skip_while(|(key, _)| !after.is_empty() && **key == from)
         .take_while(|(key, _)| key.kind == kind);
-    let resources: Vec<(&Key, v1::Resource)> =
-        page.by_ref().take(limit).map(|(key, resource)| (key, (&**resource).into())).collect();
-    let last = resources.last().map(|(key, _)| key.name.clone());
-    let next = last.filter(|_| page.next().is_some()).unwrap_or_default();
-    v1::ListResponse { resources: resources.into_iter().map(|(_, r)| r).collect(), version: state.version, next }
+    let page: Vec<_> = rest.by_ref().take(limit).collect();
+    let last = page.last().map(|(key, _)| key.name.clone());
+    let next = last.filter(|_| rest.next().is_some()).unwrap_or_default();
+    (page.into_iter().map(|(_, resource)| &**resource).collect(), next)
 }

@@ -1,14 +1,12 @@
-use shunt_control_api::v1;
-use shunt_dataplane::{
-    net::Protocol,
-    spec::Scheduler,
-    xsk::{MemoryChoice, XdpMode},
-};
+use std::sync::Arc;
+
+use shunt_control_api::{Resource, v1};
+use shunt_dataplane::xsk::{MemoryChoice, XdpMode};
 
 use super::*;
 use crate::{
     config::{Masquerade, Node, Vxlan},
-    desired::{Rules, Transaction},
+    desired::{Claims, Rules, Transaction},
     kernel::{Link, NextHop},
 };
 
@@ -33,6 +31,7 @@ fn identity() -> Identity {
             pod_cidr: net("10.244.1.0/24"),
             cluster_cidr: net("10.244.0.0/16"),
             service_cidr: net("10.96.0.0/16"),
+            zone: "zone-1".into(),
         },
         uplink: "eth0".into(),
         uplink_memory: MemoryChoice::ZeroCopy,
@@ -52,12 +51,6 @@ fn identity() -> Identity {
 }
 
 fn state() -> State {
-    let endpoint = |address: &str, ready, ports: &[(&str, u32)]| v1::Endpoint {
-        address: address.into(),
-        ports: ports.iter().map(|&(name, port)| v1::EndpointPort { name: name.into(), port }).collect(),
-        conditions: Some(v1::EndpointConditions { ready, ..Default::default() }),
-        ..Default::default()
-    };
     let request = v1::ApplyRequest {
         vteps: vec![v1::Vtep {
             node: "node-b".into(),
@@ -76,23 +69,6 @@ fn state() -> State {
             })
             .collect(),
         routes: vec![v1::Route { prefix: "10.245.0.0/24".into(), via: "192.168.50.7".into() }],
-        services: vec![v1::Service {
-            namespace: "default".into(),
-            name: "web".into(),
-            cluster_ip: "10.96.0.10".into(),
-            ports: vec![
-                v1::ServicePort { name: "http".into(), protocol: v1::Protocol::Tcp.into(), port: 80 },
-                v1::ServicePort { name: "dns".into(), protocol: v1::Protocol::Udp.into(), port: 53 },
-            ],
-            endpoints: vec![
-                endpoint("10.244.1.10", None, &[("http", 8080), ("dns", 5353)]),
-                endpoint("10.244.2.10", Some(true), &[("http", 9090)]),
-                endpoint("10.244.2.10", Some(true), &[("http", 9090)]),
-                endpoint("10.244.2.11", Some(false), &[("http", 8080), ("dns", 5353)]),
-            ],
-            client_ip_affinity: Some(v1::ClientIpAffinity { timeout_seconds: Some(600) }),
-            scheduler: v1::Scheduler::RoundRobin.into(),
-        }],
         ..Default::default()
     };
     let rules = Rules {
@@ -101,7 +77,7 @@ fn state() -> State {
         underlay: None,
         own_interfaces: Default::default(),
     };
-    Transaction::try_from(request).unwrap().plan(&State::default(), &rules).unwrap().state
+    Transaction::try_from(request).unwrap().plan(&State::default(), &Claims::default(), &rules).unwrap().state
 }
 
 fn view() -> KernelView {
@@ -141,7 +117,7 @@ fn compile(identity: &Identity, view: &KernelView) -> ForwardingSpec {
         uplink: Some(UPLINK),
         host: Some(HOST),
     };
-    Compiler::default().compile(identity, &state(), view, &ports)
+    super::compile(identity, &state(), view, &ports, ServiceSet::default())
 }
 
 fn via<'a>(spec: &'a ForwardingSpec, prefix: &str) -> &'a Via {
@@ -218,39 +194,6 @@ fn a_route_for_everything_takes_the_place_of_the_kernel() {
     let info = info(UPLINK, "eth0");
     let ports =
         AttachedPorts { by_interface: [("eth0", (PortRole::Uplink, &info))].into(), uplink: Some(UPLINK), host: None };
-    let spec = Compiler::default().compile(&identity(), &state, &view(), &ports);
+    let spec = super::compile(&identity(), &state, &view(), &ports, ServiceSet::default());
     assert_eq!(via(&spec, "0.0.0.0/0"), &Via::Gateway { port: UPLINK, mac: None });
-}
-
-#[test]
-fn services_have_their_ready_endpoints_once() {
-    let spec = compile(&identity(), &view());
-    let backend = |address: &str, port| Backend { address: ip(address), port };
-    let endpoints = |s: &ServiceSpec| s.from_pods.endpoints.iter().map(|endpoint| endpoint.backend).collect::<Vec<_>>();
-    let services: Vec<_> = spec.services.iter().map(|s| (s.vip, s.port, s.protocol, endpoints(s))).collect();
-    let http = vec![backend("10.244.1.10", 8080), backend("10.244.2.10", 9090)];
-    let dns = vec![backend("10.244.1.10", 5353)];
-    let vip = ip("10.96.0.10");
-    assert_eq!(services, [(vip, 80, Protocol::Tcp, http), (vip, 53, Protocol::Udp, dns)]);
-}
-
-#[test]
-fn every_port_of_a_service_remembers_its_own_clients() {
-    let services = compile(&identity(), &view()).services;
-    let [http, dns] = [0, 1].map(|at| services[at].affinity.unwrap());
-    assert_eq!((http.timeout.as_secs(), dns.timeout.as_secs()), (600, 600));
-    assert_ne!(http.group, dns.group);
-    assert!(services.iter().all(|service| service.scheduler == Scheduler::RoundRobin));
-    assert_eq!(compile(&identity(), &view()).services[0].affinity, Some(http), "the same after an update");
-}
-
-#[test]
-fn unchanged_services_are_compiled_once() {
-    let (state, ports) = (state(), AttachedPorts::default());
-    let mut compiler = Compiler::default();
-    let one = compiler.compile(&identity(), &state, &view(), &ports);
-    let two = compiler.compile(&identity(), &state.clone(), &view(), &ports);
-    assert!(Arc::ptr_eq(&one.services[0].from_pods.endpoints, &two.services[0].from_pods.endpoints));
-    let empty = compiler.compile(&identity(), &State::default(), &view(), &ports);
-    assert_eq!((empty.services.len(), compiler.services.len()), (0, 0));
 }

@@ -44,6 +44,7 @@ pub(super) struct Node {
     pub pod_cidr: String,
     pub cluster_cidr: String,
     pub service_cidr: String,
+    pub zone: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -1,34 +1,42 @@
 //! Desired state: what callers of the API want of this node, versioned.
 
+mod claims;
 mod feed;
+mod journal;
 mod overlap;
 mod rules;
 mod store;
 mod transaction;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use shunt_control_api::{FieldError, Key, Kind, Port, Resource, Route, Service, Vtep};
+use imbl::OrdMap;
+use shunt_control_api::{EndpointSlice, FieldError, Key, Kind, Port, Resource, Route, Service, Vtep};
 
+pub use claims::Claims;
 pub use feed::{Feed, Tick};
 pub use rules::Rules;
-pub use store::{Prepared, Store, StoreError};
+pub use store::{Store, StoreError};
 pub use transaction::{Counts, Plan, Transaction};
 
-/// All resources, at one version. Cheap to clone: resources are shared.
+/// All resources, at one version. Cheap to clone, and to change a clone: what stays as it was is shared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct State {
     /// Grows by one with each change; 0 is the empty state of a fresh daemon.
     pub version: u64,
     /// Every resource by its key, and so kind by kind.
-    pub resources: BTreeMap<Key, Arc<Resource>>,
+    pub resources: OrdMap<Key, Arc<Resource>>,
 }
 
 impl State {
-    /// Checks all of it, as when it comes from disk and the configuration may have changed since. An error names the
-    /// resource.
-    pub fn check(&self, rules: &Rules) -> Result<(), FieldError> {
-        rules.check(self.resources.iter().map(|(key, resource)| (key, &**resource)))
+    /// Checks all of it, as when it comes from disk and the configuration may have changed since. Returns what its
+    /// resources have taken; an error names the resource.
+    pub fn claims(&self, rules: &Rules) -> Result<Claims, FieldError> {
+        let mut claims = Claims::default();
+        for (key, resource) in &self.resources {
+            rules.admit(resource, &mut claims).map_err(|e| e.within(key))?;
+        }
+        Ok(claims)
     }
 
     /// The resources of one kind, in the order of their names.
@@ -51,9 +59,26 @@ impl State {
         self.of_kind(Kind::Route).filter_map(|r| if let Resource::Route(route) = &**r { Some(route) } else { None })
     }
 
-    /// All services, shared.
-    pub fn services(&self) -> impl Iterator<Item = (&Arc<Resource>, &Service)> {
-        self.of_kind(Kind::Service).filter_map(|r| if let Resource::Service(s) = &**r { Some((r, s)) } else { None })
+    /// All services.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.of_kind(Kind::Service).filter_map(|r| if let Resource::Service(s) = &**r { Some(s) } else { None })
+    }
+
+    /// The service called `name` (`namespace/name`).
+    pub fn service(&self, name: &str) -> Option<&Service> {
+        match &**self.resources.get(&Key::new(Kind::Service, name))? {
+            Resource::Service(service) => Some(service),
+            _ => None,
+        }
+    }
+
+    /// The endpoint slices of the service called `name` (`namespace/name`).
+    pub fn slices(&self, name: &str) -> impl Iterator<Item = &EndpointSlice> {
+        let prefix = format!("{name}/");
+        self.resources
+            .range(Key::new(Kind::EndpointSlice, prefix.as_str())..)
+            .take_while(move |(key, _)| key.kind == Kind::EndpointSlice && key.name.starts_with(&prefix))
+            .filter_map(|(_, r)| if let Resource::EndpointSlice(slice) = &**r { Some(slice) } else { None })
     }
 }
 
@@ -66,4 +91,11 @@ pub struct Change {
     pub upserts: Vec<Arc<Resource>>,
     /// What went.
     pub deletes: Vec<Key>,
+}
+
+impl Change {
+    /// The resources that it brought, took away or changed.
+    pub fn keys(&self) -> impl Iterator<Item = Key> {
+        self.upserts.iter().map(|resource| resource.key()).chain(self.deletes.iter().cloned())
+    }
 }

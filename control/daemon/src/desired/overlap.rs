@@ -1,22 +1,23 @@
 //! A set of prefixes of which no two share an address.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::net::Ipv4Addr;
 
+use imbl::OrdMap;
 use ipnet::Ipv4Net;
 
-/// Disjoint prefixes, each with a tag.
-#[derive(Debug)]
-pub(super) struct DisjointPrefixes<T> {
-    by_first: BTreeMap<Ipv4Addr, (Ipv4Net, T)>,
+/// Disjoint prefixes, each with a tag. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct DisjointPrefixes<T: Clone> {
+    by_first: OrdMap<Ipv4Addr, (Ipv4Net, T)>,
 }
 
-impl<T> Default for DisjointPrefixes<T> {
+impl<T: Clone> Default for DisjointPrefixes<T> {
     fn default() -> Self {
-        DisjointPrefixes { by_first: BTreeMap::new() }
+        DisjointPrefixes { by_first: OrdMap::new() }
     }
 }
 
-impl<T> DisjointPrefixes<T> {
+impl<T: Clone> DisjointPrefixes<T> {
     /// Adds `prefix`, unless it overlaps one that is there: then that one is the error.
     pub fn insert(&mut self, prefix: Ipv4Net, tag: T) -> Result<(), &(Ipv4Net, T)> {
         // Members are disjoint, so the last one that begins at or before the end of `prefix` is the only candidate.
@@ -27,6 +28,11 @@ impl<T> DisjointPrefixes<T> {
         }
         self.by_first.insert(prefix.network(), (prefix, tag));
         Ok(())
+    }
+
+    /// Removes `prefix`, which is there.
+    pub fn remove(&mut self, prefix: Ipv4Net) {
+        self.by_first.remove(&prefix.network());
     }
 }
 
@@ -48,5 +54,7 @@ mod tests {
         assert_eq!(set.insert(net("10.244.3.128/25"), 'd'), Err(&(net("10.244.3.0/24"), 'b')), "inside");
         assert!(set.insert(net("10.244.0.0/16"), 'd').is_err(), "around");
         set.insert(net("10.244.4.0/22"), 'e').unwrap();
+        set.remove(net("10.244.2.0/24"));
+        set.insert(net("10.244.2.128/25"), 'f').unwrap();
     }
 }

@@ -1,15 +1,12 @@
 //! Rules between resources, and between them and this node's configuration.
 
-use std::{collections::HashMap, fmt::Display, net::Ipv4Addr};
+use std::{net::Ipv4Addr, sync::Arc};
 
 use ipnet::Ipv4Net;
 use shunt_control_api::{FieldError, Port, Resource, Route, Service, Vtep};
-use shunt_dataplane::{
-    net::{MacAddr, Protocol},
-    spec::MAX_PORTS,
-};
+use shunt_dataplane::{net::MacAddr, spec::MAX_PORTS};
 
-use super::overlap::DisjointPrefixes;
+use super::Claims;
 use crate::config::{Node, overlap};
 
 /// What this node is, as far as resources must agree with it.
@@ -29,24 +26,21 @@ pub struct Rules {
 const OWN_PORTS: usize = 2;
 
 impl Rules {
-    /// Checks resources one after the other, each against the rules and those before it. What is beside a resource
-    /// is its path for messages.
-    pub fn check<'a, P: Display>(&self, resources: impl Iterator<Item = (P, &'a Resource)>) -> Result<(), FieldError> {
-        let mut taken = Taken::default();
-        for (path, resource) in resources {
-            match resource {
-                Resource::Vtep(vtep) => self.check_vtep(vtep, &mut taken),
-                Resource::Port(port) => self.check_port(port, &mut taken),
-                Resource::Route(route) => self.check_route(route, &mut taken),
-                Resource::Service(service) => self.check_service(service, &mut taken),
-            }
-            .map_err(|e| e.within(path))?;
+    /// Checks `resource` against the rules and what others have taken, and notes what it takes. After an error `claims`
+    /// may hold a part of it and is of no more use.
+    pub fn admit(&self, resource: &Resource, claims: &mut Claims) -> Result<(), FieldError> {
+        match resource {
+            Resource::Vtep(vtep) => self.admit_vtep(vtep, claims),
+            Resource::Port(port) => self.admit_port(port, claims),
+            Resource::Route(route) => self.admit_route(route, claims),
+            Resource::Service(service) => self.admit_service(service, claims),
+            // A service may come after its slices, and its endpoints may be anywhere.
+            Resource::EndpointSlice(_) => Ok(()),
         }
-        Ok(())
     }
 
-    fn check_vtep<'a>(&self, vtep: &'a Vtep, taken: &mut Taken<'a>) -> Result<(), FieldError> {
-        let node = vtep.node.as_str();
+    fn admit_vtep(&self, vtep: &Vtep, claims: &mut Claims) -> Result<(), FieldError> {
+        let node: Arc<str> = vtep.node.as_str().into();
         let refuse = |field: &str, problem: String| Err(FieldError::new(field, problem));
         let Some(our_mac) = self.vtep_mac else {
             return refuse(
@@ -63,10 +57,10 @@ impl Rules {
         if vtep.mac == our_mac {
             return refuse("mac", format!("{} is this node's own; give {node}'s", vtep.mac));
         }
-        if let Some(other) = taken.vtep_addresses.insert(vtep.address, node) {
+        if let Some(other) = claims.vtep_addresses.insert(vtep.address, node.clone()) {
             return refuse("address", format!("{} is node {other}'s; nodes have different addresses", vtep.address));
         }
-        if let Some(other) = taken.vtep_macs.insert(vtep.mac, node) {
+        if let Some(other) = claims.vtep_macs.insert(vtep.mac, node.clone()) {
             return refuse("mac", format!("{} is node {other}'s; nodes have different addresses", vtep.mac));
         }
         let (prefix, cluster) = (vtep.pod_cidr, self.node.cluster_cidr);
@@ -79,13 +73,13 @@ impl Rules {
                 format!("{prefix} overlaps this node's {}; keep them apart", self.node.pod_cidr),
             );
         }
-        if let Err((other, owner)) = taken.pod_prefixes.insert(prefix, node) {
+        if let Err((other, owner)) = claims.pod_prefixes.insert(prefix, node.clone()) {
             return refuse("pod_cidr", format!("{prefix} overlaps node {owner}'s {other}; keep them apart"));
         }
-        taken.route(prefix, format!("node {node}"), "pod_cidr")
+        claim_route(claims, prefix, &format!("node {node}"), "pod_cidr")
     }
 
-    fn check_port<'a>(&self, port: &'a Port, taken: &mut Taken<'a>) -> Result<(), FieldError> {
+    fn admit_port(&self, port: &Port, claims: &mut Claims) -> Result<(), FieldError> {
         let refuse = |field: &str, problem: String| Err(FieldError::new(field, problem));
         if self.own_interfaces.contains(&port.interface) {
             return refuse(
@@ -101,20 +95,21 @@ impl Rules {
         if port.address == self.node.overlay_address() {
             return refuse("address", format!("{} is the node's own; pods have those after it", port.address));
         }
-        if let Some(other) = taken.interfaces.insert(&port.interface, &port.name) {
+        let name: Arc<str> = port.name.as_str().into();
+        if let Some(other) = claims.interfaces.insert(port.interface.as_str().into(), name.clone()) {
             return refuse("interface", format!("{} is {other}'s; each pod has its own", port.interface));
         }
-        if let Some(other) = taken.pod_addresses.insert(port.address, &port.name) {
+        if let Some(other) = claims.pod_addresses.insert(port.address, name) {
             return refuse("address", format!("{} is {other}'s; each pod has its own", port.address));
         }
         let most = MAX_PORTS - OWN_PORTS;
-        if taken.interfaces.len() > most {
+        if claims.interfaces.len() > most {
             return refuse("name", format!("there are {most} ports already; a switch takes no more"));
         }
         Ok(())
     }
 
-    fn check_route<'a>(&self, route: &'a Route, taken: &mut Taken<'a>) -> Result<(), FieldError> {
+    fn admit_route(&self, route: &Route, claims: &mut Claims) -> Result<(), FieldError> {
         let refuse = |field: &str, problem: String| Err(FieldError::new(field, problem));
         let prefix = route.prefix;
         if self.node.pod_cidr.contains(&prefix) {
@@ -132,20 +127,20 @@ impl Rules {
         if Some(route.via) == self.underlay {
             return refuse("via", format!("{} is this node's own; give another station", route.via));
         }
-        taken.route(prefix, format!("a route by {}", route.via), "prefix")
+        claim_route(claims, prefix, &format!("a route by {}", route.via), "prefix")
     }
 
-    fn check_service<'a>(&self, service: &'a Service, taken: &mut Taken<'a>) -> Result<(), FieldError> {
+    fn admit_service(&self, service: &Service, claims: &mut Claims) -> Result<(), FieldError> {
         let vip = service.cluster_ip;
         if !self.node.service_cidr.contains(&vip) {
             let problem = format!("{vip} is outside the services' {}; use an address of it", self.node.service_cidr);
             return Err(FieldError::new("cluster_ip", problem));
         }
+        let name: Arc<str> = service.full_name().into();
         for (i, port) in service.ports.iter().enumerate() {
-            if let Some(other) = taken.frontends.insert((vip, port.port, port.protocol), service) {
-                let (namespace, name) = (&other.namespace, &other.name);
+            if let Some(other) = claims.frontends.insert((vip, port.port, port.protocol), name.clone()) {
                 let problem = format!(
-                    "{vip}:{}/{} is service {namespace}/{name}'s; give one of them another address or port",
+                    "{vip}:{}/{} is service {other}'s; give one of them another address or port",
                     port.port, port.protocol
                 );
                 return Err(FieldError::new(format!("ports[{i}].port"), problem));
@@ -155,26 +150,11 @@ impl Rules {
     }
 }
 
-/// What earlier resources have, by whom.
-#[derive(Default)]
-struct Taken<'a> {
-    vtep_addresses: HashMap<Ipv4Addr, &'a str>,
-    vtep_macs: HashMap<MacAddr, &'a str>,
-    pod_prefixes: DisjointPrefixes<&'a str>,
-    fib: HashMap<Ipv4Net, String>,
-    interfaces: HashMap<&'a str, &'a str>,
-    pod_addresses: HashMap<Ipv4Addr, &'a str>,
-    frontends: HashMap<(Ipv4Addr, u16, Protocol), &'a Service>,
-}
-
-impl Taken<'_> {
-    /// Claims a prefix of the FIB: each leads to one place.
-    fn route(&mut self, prefix: Ipv4Net, owner: String, field: &str) -> Result<(), FieldError> {
-        if let Some(other) = self.fib.get(&prefix) {
-            return Err(FieldError::new(field, format!("{prefix} leads to {other} already; use each prefix once")));
-        }
-        self.fib.insert(prefix, owner);
-        Ok(())
+/// Claims a prefix of the FIB.
+fn claim_route(claims: &mut Claims, prefix: Ipv4Net, owner: &str, field: &str) -> Result<(), FieldError> {
+    match claims.fib.insert(prefix, owner.into()) {
+        None => Ok(()),
+        Some(other) => Err(FieldError::new(field, format!("{prefix} leads to {other} already; use each prefix once"))),
     }
 }
 
@@ -192,6 +172,7 @@ pub(super) mod tests {
                 pod_cidr: net("10.244.1.0/24"),
                 cluster_cidr: net("10.244.0.0/16"),
                 service_cidr: net("10.96.0.0/16"),
+                zone: String::new(),
             },
             vtep_mac: Some(MacAddr([0x0a, 0x58, 0, 0, 0, 1])),
             underlay: Some(Ipv4Addr::new(192, 168, 50, 1)),
@@ -229,9 +210,17 @@ pub(super) mod tests {
         Resource::Service(service.try_into().unwrap())
     }
 
+    /// Admits one after the other.
+    fn admit(rules: &Rules, resources: &[Resource]) -> Result<(), String> {
+        let mut claims = Claims::default();
+        let admit = |(i, resource)| {
+            rules.admit(resource, &mut claims).map_err(|e: FieldError| e.within(format!("r[{i}]")).to_string())
+        };
+        resources.iter().enumerate().try_for_each(admit)
+    }
+
     fn check(resources: &[Resource]) -> Result<(), String> {
-        let named = resources.iter().enumerate().map(|(i, r)| (format!("r[{i}]"), r));
-        rules().check(named).map_err(|e| e.to_string())
+        admit(&rules(), resources)
     }
 
     fn refused(resources: &[Resource], start: &str) {
@@ -283,8 +272,8 @@ pub(super) mod tests {
     #[test]
     fn vteps_need_an_overlay() {
         let native = Rules { vtep_mac: None, ..rules() };
-        let error = native.check([("vteps[0]".to_owned(), &node_b())].into_iter()).unwrap_err();
-        assert!(error.to_string().starts_with("vteps[0].node: this node has no overlay"), "{error}");
+        let error = admit(&native, &[node_b()]).unwrap_err();
+        assert!(error.starts_with("r[0].node: this node has no overlay"), "{error}");
     }
 
     #[test]
@@ -306,9 +295,8 @@ pub(super) mod tests {
         let ports: Vec<_> = (1..=MAX_PORTS - OWN_PORTS + 1)
             .map(|n| port(&format!("p{n}"), &format!("v{n}"), &format!("10.244.{}.{}", n / 256, n % 256)))
             .collect();
-        let check = |ports: &[Resource]| wide.check(ports.iter().map(|p| ("p", p)));
-        assert_eq!(check(&ports[..MAX_PORTS - OWN_PORTS]), Ok(()));
-        assert!(check(&ports).unwrap_err().to_string().contains("270 ports already"));
+        assert_eq!(admit(&wide, &ports[..MAX_PORTS - OWN_PORTS]), Ok(()));
+        assert!(admit(&wide, &ports).unwrap_err().contains("270 ports already"));
     }
 
     #[test]
@@ -331,5 +319,22 @@ pub(super) mod tests {
         let web = service("web", "10.96.0.10", &[("", tcp, 80)]);
         let other = service("other", "10.96.0.10", &[("a", tcp, 81), ("b", tcp, 80)]);
         refused(&[web, other], "r[1].ports[1].port: 10.96.0.10:80/tcp is service default/web's");
+    }
+
+    #[test]
+    fn what_is_released_can_be_taken_again() {
+        let all = [
+            node_b(),
+            port("default/a", "va", "10.244.1.10"),
+            route("10.245.0.0/24", "192.168.50.7"),
+            service("web", "10.96.0.10", &[("http", v1::Protocol::Tcp, 80), ("https", v1::Protocol::Tcp, 443)]),
+        ];
+        for resource in &all {
+            let mut claims = Claims::default();
+            rules().admit(resource, &mut claims).unwrap();
+            rules().admit(resource, &mut claims.clone()).unwrap_err();
+            claims.release(resource);
+            rules().admit(resource, &mut claims).unwrap();
+        }
     }
 }

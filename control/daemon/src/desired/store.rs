@@ -1,48 +1,24 @@
-//! Desired state on disk.
-//!
-//! One file, `desired-state`, is replaced as a whole: written beside, synced, renamed, directory synced; so a crash leaves
-//! the former or the new state, never a mixture. A length and a checksum tell a damaged file; it is then refused, not
-//! guessed at. The directory is locked while a daemon uses it.
+//! The state directory: the desired state's journal, and the MAC address of our VTEP. It is locked while a daemon uses it.
 
 use std::{
-    collections::HashMap,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
-    io::{self, Read, Write},
+    io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use prost::Message;
-use shunt_control_api::{FieldError, Resource, v1};
 use shunt_dataplane::net::MacAddr;
 
-use super::State;
-
-/// Begins the file; the last byte is the format's number.
-const MAGIC: [u8; 8] = *b"SHUNTDS\x01";
-/// Magic, payload length (u64, little endian), CRC-32 of the payload (u32, little endian).
-const HEADER: usize = 8 + 8 + 4;
+use super::{Change, State, journal::Journal};
 
 /// How long a former daemon may take to die: one that was killed still closes its sockets.
 const LOCK_PATIENCE: Duration = Duration::from_secs(3);
 const LOCK_POLL: Duration = Duration::from_millis(20);
 
-const STATE_FILE: &str = "desired-state";
-const TEMP_FILE: &str = "desired-state.new";
 const LOCK_FILE: &str = "lock";
 const VTEP_MAC_FILE: &str = "vtep-mac";
-
-/// The payload.
-#[derive(Clone, PartialEq, Message)]
-struct StoredState {
-    #[prost(uint64, tag = "1")]
-    version: u64,
-    #[prost(message, repeated, tag = "2")]
-    resources: Vec<v1::Resource>,
-}
 
 /// The state cannot be kept, or what was kept cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -68,9 +44,20 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The file is of another version of the daemon.
+    #[error(
+        "{} has format {format}, which this version of shuntd does not read; move it away and apply the cluster again",
+        path.display()
+    )]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// The number of its format.
+        format: u8,
+    },
 }
 
-fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
+pub(super) fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> StoreError + 'a {
     move |source| StoreError::Io { what, path: path.to_owned(), source }
 }
 
@@ -78,7 +65,7 @@ fn failed<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> S
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
-    encoder: Encoder,
+    journal: Option<Journal>,
     /// Keeps the lock; the kernel lets go of it when the process ends, however it ends.
     _lock: File,
 }
@@ -100,27 +87,23 @@ impl Store {
                 Err(TryLockError::WouldBlock) => return Err(StoreError::Locked(dir.to_owned())),
             }
         }
-        Ok(Store { dir: dir.to_owned(), encoder: Encoder::default(), _lock: lock })
+        Ok(Store { dir: dir.to_owned(), journal: None, _lock: lock })
     }
 
     /// The state that was kept; that of a fresh daemon if there is none.
-    pub fn load(&self) -> Result<State, StoreError> {
-        let path = self.dir.join(STATE_FILE);
-        let mut bytes = Vec::new();
-        match File::open(&path) {
-            Ok(mut file) => file.read_to_end(&mut bytes).map_err(failed("read", &path))?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
-            Err(e) => return Err(failed("read", &path)(e)),
-        };
-        decode(&bytes).map_err(|problem| StoreError::Damaged { path, problem })
+    pub fn load(&mut self) -> Result<State, StoreError> {
+        let (journal, state) = Journal::open(&self.dir)?;
+        self.journal = Some(journal);
+        Ok(state)
     }
 
-    /// Writes `state` to disk beside the one in force. [`Prepared::commit`] puts it in force.
-    pub fn prepare(&mut self, state: &State) -> Result<Prepared, StoreError> {
-        let path = self.dir.join(TEMP_FILE);
-        let prepared = Prepared { dir: self.dir.clone(), temp: Some(path) };
-        write_synced(prepared.temp(), &self.encoder.encode(state))?;
-        Ok(prepared)
+    /// Writes down `change`, which made `state` of the state before it; that is the one loaded or committed last. On an
+    /// error the one before is still what is written down.
+    ///
+    /// # Panics
+    /// If nothing was loaded.
+    pub fn commit(&mut self, state: &State, change: &Change) -> Result<(), StoreError> {
+        self.journal.as_mut().expect("a state was loaded").commit(state, change)
     }
 
     /// Our VTEP's MAC address: kept from the first call on, so that it outlives any change in how it is made.
@@ -135,39 +118,10 @@ impl Store {
                 let mac = mac_of_node(node);
                 let temp = self.dir.join("vtep-mac.new");
                 write_synced(&temp, format!("{mac}\n").as_bytes())?;
-                rename_synced(&temp, &path, &self.dir)?;
+                super::journal::rename_synced(&temp, &path, &self.dir)?;
                 Ok(mac)
             }
             Err(e) => Err(failed("read", &path)(e)),
-        }
-    }
-}
-
-/// A state that is on disk but not in force; dropped, it is forgotten.
-#[derive(Debug)]
-pub struct Prepared {
-    dir: PathBuf,
-    temp: Option<PathBuf>,
-}
-
-impl Prepared {
-    fn temp(&self) -> &Path {
-        self.temp.as_deref().expect("there until committed")
-    }
-
-    /// Puts it in force. On an error the former state is, unless the machine stops before the next commit.
-    pub fn commit(mut self) -> Result<(), StoreError> {
-        rename_synced(self.temp(), &self.dir.join(STATE_FILE), &self.dir)?;
-        self.temp = None;
-        Ok(())
-    }
-}
-
-impl Drop for Prepared {
-    fn drop(&mut self) {
-        if let Some(temp) = &self.temp {
-            // A file that stays is overwritten by the next one.
-            let _ = fs::remove_file(temp);
         }
     }
 }
@@ -177,71 +131,6 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let mut file =
         options.write(true).create(true).truncate(true).mode(0o600).open(path).map_err(failed("create", path))?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed("write", path))
-}
-
-fn rename_synced(from: &Path, to: &Path, dir: &Path) -> Result<(), StoreError> {
-    fs::rename(from, to).map_err(failed("replace", to))?;
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))
-}
-
-/// Encodes states, and remembers what need not be encoded again.
-#[derive(Debug, Default)]
-struct Encoder {
-    /// Encoded resources, by the address of what they were encoded from.
-    parts: HashMap<usize, (Arc<Resource>, Box<[u8]>)>,
-}
-
-impl Encoder {
-    fn encode(&mut self, state: &State) -> Vec<u8> {
-        let mut bytes = vec![0; HEADER];
-        let mut kept = HashMap::with_capacity(state.resources.len());
-        bytes.extend(StoredState { version: state.version, resources: Vec::new() }.encode_to_vec());
-        for resource in state.resources.values() {
-            // The resource is held beside its bytes, so its address is not used again while the entry exists.
-            let address = Arc::as_ptr(resource).addr();
-            let encode = || {
-                // Encoded messages in a row are one message: its repeated fields add up (Protocol Buffers, "merge").
-                let part = StoredState { version: 0, resources: vec![(&**resource).into()] };
-                (resource.clone(), part.encode_to_vec().into())
-            };
-            let part = self.parts.remove(&address).unwrap_or_else(encode);
-            bytes.extend(&part.1);
-            kept.insert(address, part);
-        }
-        self.parts = kept;
-        let (header, payload) = bytes.split_at_mut(HEADER);
-        header[..8].copy_from_slice(&MAGIC);
-        header[8..16].copy_from_slice(&(payload.len() as u64).to_le_bytes());
-        header[16..].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
-        bytes
-    }
-}
-
-fn decode(bytes: &[u8]) -> Result<State, String> {
-    let (magic, rest) = bytes.split_first_chunk::<8>().ok_or("it is too short")?;
-    if magic[..7] != MAGIC[..7] {
-        return Err("it does not begin like a desired state".into());
-    }
-    if magic != &MAGIC {
-        return Err(format!("its format {} is not known to this version", magic[7]));
-    }
-    let (length, rest) = rest.split_first_chunk::<8>().ok_or("it is too short")?;
-    let (checksum, payload) = rest.split_first_chunk::<4>().ok_or("it is too short")?;
-    let length = u64::from_le_bytes(*length);
-    if payload.len() as u64 != length {
-        return Err(format!("{length} bytes should follow its header, and {} do", payload.len()));
-    }
-    if crc32fast::hash(payload) != u32::from_le_bytes(*checksum) {
-        return Err("its checksum is wrong".into());
-    }
-    let stored = StoredState::decode(payload).map_err(|e| e.to_string())?;
-    let mut state = State { version: stored.version, ..State::default() };
-    for (i, resource) in stored.resources.into_iter().enumerate() {
-        let resource = Resource::try_from(resource)
-            .map_err(|e: FieldError| e.within(format_args!("resources[{i}]")).to_string())?;
-        state.resources.insert(resource.key(), Arc::new(resource));
-    }
-    Ok(state)
 }
 
 /// A locally administered unicast address from the node's name (FNV-1a, folded to 32 bits, behind Kubernetes' `0a:58`).
@@ -256,84 +145,6 @@ fn mac_of_node(node: &str) -> MacAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn state(version: u64) -> State {
-        let route = v1::Route { prefix: "10.245.0.0/24".into(), via: "192.168.50.7".into() };
-        let resource = Resource::Route(route.try_into().unwrap());
-        State { version, resources: [(resource.key(), Arc::new(resource))].into() }
-    }
-
-    #[test]
-    fn a_state_survives_the_daemon() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut store = Store::open(dir.path()).unwrap();
-        assert_eq!(store.load().unwrap(), State::default());
-        store.prepare(&state(3)).unwrap().commit().unwrap();
-        drop(store);
-        assert_eq!(Store::open(dir.path()).unwrap().load().unwrap(), state(3));
-    }
-
-    #[test]
-    fn what_is_remembered_is_what_would_be_encoded() {
-        let mut encoder = Encoder::default();
-        let mut state = state(3);
-        for prefix in ["10.246.0.0/24", "10.245.0.0/24"] {
-            let route = v1::Route { prefix: prefix.into(), via: "192.168.50.8".into() };
-            let resource = Resource::Route(route.try_into().unwrap());
-            state.resources.insert(resource.key(), Arc::new(resource));
-            state.version += 1;
-            assert_eq!(encoder.encode(&state), Encoder::default().encode(&state));
-            assert_eq!(decode(&encoder.encode(&state)).unwrap(), state);
-        }
-        state.resources.pop_first();
-        assert_eq!(decode(&encoder.encode(&state)).unwrap(), state);
-        assert_eq!(encoder.parts.len(), 1, "what went is forgotten");
-    }
-
-    #[test]
-    fn a_state_that_is_not_committed_is_not_in_force() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut store = Store::open(dir.path()).unwrap();
-        store.prepare(&state(3)).unwrap().commit().unwrap();
-        drop(store.prepare(&state(4)).unwrap());
-        assert!(!dir.path().join(TEMP_FILE).exists());
-        assert_eq!(store.load().unwrap(), state(3));
-    }
-
-    #[test]
-    fn a_crash_while_writing_leaves_the_former_state() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut store = Store::open(dir.path()).unwrap();
-        store.prepare(&state(3)).unwrap().commit().unwrap();
-        // As if the machine had stopped in the middle of writing the next one.
-        let next = Encoder::default().encode(&state(4));
-        fs::write(dir.path().join(TEMP_FILE), &next[..next.len() / 2]).unwrap();
-        assert_eq!(store.load().unwrap(), state(3));
-        store.prepare(&state(4)).unwrap().commit().unwrap();
-        assert_eq!(store.load().unwrap(), state(4));
-    }
-
-    #[test]
-    fn a_damaged_file_is_refused_by_name_wherever_it_was_hit() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let file = dir.path().join(STATE_FILE);
-        let whole = Encoder::default().encode(&state(3));
-        let refused = |bytes: &[u8]| {
-            fs::write(&file, bytes).unwrap();
-            let message = store.load().expect_err("damaged").to_string();
-            assert!(message.contains(file.to_str().unwrap()) && message.contains("damaged"), "{message}");
-        };
-        for length in 0..whole.len() {
-            refused(&whole[..length]);
-        }
-        for position in 0..whole.len() {
-            let mut bytes = whole.clone();
-            bytes[position] ^= 0x10;
-            refused(&bytes);
-        }
-        refused(&[&whole[..], b"more"].concat());
-    }
 
     #[test]
     fn a_directory_has_one_daemon() {

@@ -1,14 +1,10 @@
 //! One `Apply`: from the request to the state it would make.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    fmt::Display,
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
 use shunt_control_api::{FieldError, Key, Resource, v1};
 
-use super::{Change, Rules, State};
+use super::{Change, Claims, Rules, State};
 
 /// A request whose fields are valid one by one.
 #[derive(Debug, Default)]
@@ -46,6 +42,8 @@ pub struct Counts {
 pub struct Plan {
     /// The state after it.
     pub state: State,
+    /// What its resources have taken.
+    pub claims: Claims,
     /// The way there; `None` if there is nothing to do.
     pub change: Option<Change>,
     /// The same in numbers.
@@ -89,6 +87,9 @@ impl TryFrom<v1::ApplyRequest> for Transaction {
         for (i, service) in request.services.into_iter().enumerate() {
             upsert("services", i, service.try_into().map(Resource::Service))?;
         }
+        for (i, slice) in request.endpoint_slices.into_iter().enumerate() {
+            upsert("endpoint_slices", i, slice.try_into().map(Resource::EndpointSlice))?;
+        }
         for (i, key) in request.deletes.into_iter().enumerate() {
             let key = Key::try_from(key).map_err(|e| e.within(format_args!("deletes[{i}]")))?;
             if !seen.insert(key.clone()) {
@@ -105,52 +106,61 @@ impl TryFrom<v1::ApplyRequest> for Transaction {
 fn key_field(resource: &Resource) -> &'static str {
     match resource {
         Resource::Vtep(_) => "node",
-        Resource::Port(_) | Resource::Service(_) => "name",
+        Resource::Port(_) | Resource::Service(_) | Resource::EndpointSlice(_) => "name",
         Resource::Route(_) => "prefix",
     }
 }
 
 impl Transaction {
-    /// What it would make of `current`. An error names the field that breaks a rule.
-    pub fn plan(&self, current: &State, rules: &Rules) -> Result<Plan, FieldError> {
-        let mut state = current.clone();
+    /// What it would make of `current`, whose resources have taken `claims`. Costs in proportion to the request, not to
+    /// the state, unless it replaces the state. An error names the field that breaks a rule.
+    pub fn plan(&self, current: &State, claims: &Claims, rules: &Rules) -> Result<Plan, FieldError> {
+        let (mut state, mut claims) = (current.clone(), claims.clone());
         let mut change = Change { version: current.version + 1, ..Change::default() };
         let mut counts = Counts::default();
-        if self.replace {
-            let keep: HashSet<&Key> = self.upserts.iter().map(|upsert| &upsert.key).collect();
-            state.resources.retain(|key, _| keep.contains(key));
-            change.deletes = current.resources.keys().filter(|key| !keep.contains(key)).cloned().collect();
-        }
-        for key in &self.deletes {
+        let others = if self.replace { self.unnamed(current) } else { Vec::new() };
+        for key in self.deletes.iter().chain(others) {
             match state.resources.remove(key) {
-                Some(_) => change.deletes.push(key.clone()),
+                Some(resource) => {
+                    claims.release(&resource);
+                    change.deletes.push(key.clone());
+                }
                 None => counts.unchanged += 1,
             }
         }
-        for Upsert { key, resource, .. } in &self.upserts {
-            let counter = match state.resources.get(key) {
-                Some(present) if present == resource => {
+        let mut fresh = Vec::new();
+        for upsert in &self.upserts {
+            match state.resources.get(&upsert.key) {
+                Some(present) if *present == upsert.resource => {
                     counts.unchanged += 1;
                     continue;
                 }
-                Some(_) => &mut counts.updated,
-                None => &mut counts.created,
-            };
-            *counter += 1;
+                Some(present) => {
+                    claims.release(present);
+                    counts.updated += 1;
+                }
+                None => counts.created += 1,
+            }
+            fresh.push(upsert);
+        }
+        // All have let go before the first one takes: addresses may move within a request.
+        for Upsert { key, resource, path } in fresh {
+            rules.admit(resource, &mut claims).map_err(|e| e.within(path))?;
             state.resources.insert(key.clone(), resource.clone());
             change.upserts.push(resource.clone());
         }
         counts.deleted = change.deletes.len().try_into().unwrap_or(u32::MAX);
         if change.upserts.is_empty() && change.deletes.is_empty() {
-            return Ok(Plan { state, change: None, counts });
+            return Ok(Plan { state, claims, change: None, counts });
         }
-        let paths: BTreeMap<&Key, &str> = self.upserts.iter().map(|u| (&u.key, u.path.as_str())).collect();
-        let untouched = state.resources.iter().filter(|(key, _)| !paths.contains_key(key));
-        let untouched = untouched.map(|(key, resource)| (key as &dyn Display, &**resource));
-        let upserted = self.upserts.iter().map(|u| (&u.path as &dyn Display, &*u.resource));
-        rules.check(untouched.chain(upserted))?;
         state.version = change.version;
-        Ok(Plan { state, change: Some(change), counts })
+        Ok(Plan { state, claims, change: Some(change), counts })
+    }
+
+    /// The keys of `current` that it does not name.
+    fn unnamed<'a>(&self, current: &'a State) -> Vec<&'a Key> {
+        let named: HashSet<&Key> = self.upserts.iter().map(|upsert| &upsert.key).collect();
+        current.resources.keys().filter(|key| !named.contains(key)).collect()
     }
 
     /// The ports it upserts: path and interface.
@@ -184,7 +194,8 @@ mod tests {
     }
 
     fn plan(state: &State, request: v1::ApplyRequest) -> Plan {
-        Transaction::try_from(request).unwrap().plan(state, &rules()).unwrap()
+        let claims = state.claims(&rules()).unwrap();
+        Transaction::try_from(request).unwrap().plan(state, &claims, &rules()).unwrap()
     }
 
     #[test]

@@ -28,6 +28,7 @@ use shunt_control_daemon::{
 };
 use shunt_dataplane::{
     net::MacAddr,
+    service_set::ServiceSet,
     spec::{ForwardingSpec, PortId},
     switch::{AttachSpec, FlowRecord, PortInfo, PortReport, SwitchReport, WorkerReport},
     worker::MemoryCensus,
@@ -139,6 +140,10 @@ impl Engine for MemoryEngine {
         state.published = spec.clone();
         state.generation += 1;
         Ok(state.generation)
+    }
+
+    fn publish_services(&self, services: &ServiceSet) -> Result<u64, EngineError> {
+        self.publish(&ForwardingSpec { services: services.clone(), ..self.published() })
     }
 
     fn report(&self) -> SwitchReport {
@@ -337,12 +342,19 @@ pub fn service(name: &str, n: u8) -> v1::Service {
         name: name.into(),
         cluster_ip: format!("10.96.0.{n}"),
         ports: vec![v1::ServicePort { name: "http".into(), protocol: v1::Protocol::Tcp.into(), port: 80 }],
-        endpoints: vec![v1::Endpoint {
-            address: "10.244.1.10".into(),
-            ports: vec![v1::EndpointPort { name: "http".into(), port: 8080 }],
-            ..Default::default()
-        }],
+        internal_traffic_policy: v1::TrafficPolicy::Cluster.into(),
         ..Default::default()
+    }
+}
+
+/// A slice of `service` with one endpoint.
+pub fn slice(service: &str, name: &str, n: u8) -> v1::EndpointSlice {
+    v1::EndpointSlice {
+        namespace: "default".into(),
+        service: service.into(),
+        name: name.into(),
+        ports: vec![v1::EndpointPort { name: "http".into(), port: 8080 }],
+        endpoints: vec![v1::Endpoint { address: format!("10.244.1.{n}"), ..Default::default() }],
     }
 }
 

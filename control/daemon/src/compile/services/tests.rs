@@ -1,0 +1,181 @@
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
+
+use proptest::prelude::*;
+use shunt_control_api::{Endpoint, EndpointConditions, EndpointPort, Resource, ServicePort, TrafficPolicy};
+use shunt_dataplane::{
+    net::Protocol,
+    spec::{Otherwise, Scheduler},
+};
+
+use super::*;
+
+const HERE: Place = Place { node: "node-a", zone: "" };
+
+fn service(name: u8, vip: u8, ports: &[(&str, u16)], policy: TrafficPolicy) -> Service {
+    let port = |&(name, port): &(&str, u16)| ServicePort { name: name.into(), protocol: Protocol::Tcp, port };
+    Service {
+        namespace: "default".into(),
+        name: format!("s{name}"),
+        cluster_ip: Ipv4Addr::new(10, 96, 0, vip),
+        ports: ports.iter().map(port).collect(),
+        internal_traffic_policy: policy,
+        affinity: None,
+        scheduler: Scheduler::default(),
+    }
+}
+
+fn slice(service: u8, name: u8, ports: &[(&str, u16)], endpoints: &[(u8, &str)]) -> EndpointSlice {
+    let endpoint = |&(n, node): &(u8, &str)| Endpoint {
+        address: Ipv4Addr::new(10, 244, 0, n),
+        conditions: EndpointConditions::default(),
+        node: node.into(),
+        zone: "".into(),
+        hints: None,
+        weight: 1,
+    };
+    EndpointSlice {
+        namespace: "default".into(),
+        service: format!("s{service}"),
+        name: format!("e{name}"),
+        ports: ports.iter().map(|&(name, port)| EndpointPort { name: name.into(), port }).collect(),
+        endpoints: endpoints.iter().map(endpoint).collect(),
+    }
+}
+
+/// The next version, with and without some resources, and the way there.
+fn next(state: &State, upserts: Vec<Resource>, deletes: Vec<Key>) -> (State, Change) {
+    let mut state = state.clone();
+    state.version += 1;
+    let mut change = Change { version: state.version, ..Change::default() };
+    for key in deletes {
+        if state.resources.remove(&key).is_some() {
+            change.deletes.push(key);
+        }
+    }
+    for resource in upserts.into_iter().map(Arc::new) {
+        state.resources.insert(resource.key(), resource.clone());
+        change.upserts.push(resource);
+    }
+    (state, change)
+}
+
+fn whole(state: &State) -> ServiceSet {
+    compile_all(state, HERE)
+}
+
+/// Address, port and the last bytes of the endpoints.
+fn listed(services: &ServiceSet) -> BTreeMap<(Ipv4Addr, u16), Vec<u8>> {
+    let endpoints = |s: &ServiceSpec| s.from_pods.endpoints.iter().map(|e| e.backend.address.octets()[3]).collect();
+    services.iter().map(|service| ((service.vip, service.port), endpoints(service))).collect()
+}
+
+#[test]
+fn each_port_has_the_endpoints_of_its_name() {
+    let (state, _) = next(
+        &State::default(),
+        vec![
+            Resource::Service(service(1, 10, &[("http", 80), ("dns", 53)], TrafficPolicy::Cluster)),
+            Resource::EndpointSlice(slice(1, 1, &[("http", 8080), ("dns", 5353)], &[(1, "node-a")])),
+            Resource::EndpointSlice(slice(1, 2, &[("http", 9090)], &[(2, "node-b")])),
+            // Another service whose name begins alike.
+            Resource::EndpointSlice(slice(11, 1, &[("http", 80)], &[(3, "node-b")])),
+        ],
+        vec![],
+    );
+    let vip = Ipv4Addr::new(10, 96, 0, 10);
+    assert_eq!(listed(&whole(&state)), [((vip, 80), vec![1, 2]), ((vip, 53), vec![1])].into());
+}
+
+#[test]
+fn the_internal_traffic_policy_holds_for_everybody() {
+    let (state, _) = next(
+        &State::default(),
+        vec![
+            Resource::Service(service(1, 10, &[("", 80)], TrafficPolicy::Local)),
+            Resource::EndpointSlice(slice(1, 1, &[("", 80)], &[(2, "node-b")])),
+        ],
+        vec![],
+    );
+    let services = whole(&state);
+    let rules = services.iter().next().unwrap().rules();
+    assert!(rules.iter().all(|rule| rule.endpoints.is_empty() && rule.otherwise == Otherwise::Drop));
+    assert!(Arc::ptr_eq(&rules[0].endpoints, &rules[2].endpoints), "one list, and so one table, for all");
+}
+
+#[test]
+fn every_port_of_a_service_remembers_its_own_clients() {
+    let timeout = Duration::from_secs(600);
+    let sticky = Service {
+        affinity: Some(timeout),
+        scheduler: Scheduler::RoundRobin,
+        ..service(1, 10, &[("http", 80), ("dns", 53)], TrafficPolicy::Cluster)
+    };
+    let (state, _) = next(&State::default(), vec![Resource::Service(sticky)], vec![]);
+    let services = whole(&state);
+    let affinities: Vec<_> = services.iter().map(|service| service.affinity.unwrap()).collect();
+    assert!(affinities.iter().all(|affinity| affinity.timeout == timeout));
+    assert_ne!(affinities[0].group, affinities[1].group);
+    assert!(services.iter().all(|service| service.scheduler == Scheduler::RoundRobin));
+}
+
+#[test]
+fn slices_may_come_before_their_service_and_go_before_it() {
+    let slice = Resource::EndpointSlice(slice(1, 1, &[("", 80)], &[(1, "")]));
+    let key = slice.key();
+    let service = Resource::Service(service(1, 10, &[("", 80)], TrafficPolicy::Cluster));
+    let (one, change) = next(&State::default(), vec![slice], vec![]);
+    let services = update(&ServiceSet::default(), &State::default(), &one, &change, HERE);
+    assert!(services.is_empty());
+    let (two, change) = next(&one, vec![service], vec![]);
+    let services = update(&services, &one, &two, &change, HERE);
+    let vip = Ipv4Addr::new(10, 96, 0, 10);
+    assert_eq!(listed(&services), [((vip, 80), vec![1])].into());
+    let (three, change) = next(&two, vec![], vec![key]);
+    assert_eq!(listed(&update(&services, &two, &three, &change, HERE)), [((vip, 80), vec![])].into());
+}
+
+#[test]
+fn an_address_moves_from_service_to_service() {
+    let vip = |n| Resource::Service(service(n, 10 + n, &[("", 80)], TrafficPolicy::Cluster));
+    let (one, _) = next(&State::default(), vec![vip(1), vip(2)], vec![]);
+    let swapped = [(1, 12), (2, 11)]
+        .map(|(name, address)| Resource::Service(service(name, address, &[("", 80)], TrafficPolicy::Cluster)));
+    let (two, change) = next(&one, swapped.into(), vec![]);
+    assert_eq!(update(&whole(&one), &one, &two, &change, HERE), whole(&two));
+}
+
+fn any_resource() -> impl Strategy<Value = Resource> {
+    let ports = prop::sample::subsequence(vec![("a", 80), ("b", 81), ("c", 82)], 1..3);
+    let node = prop_oneof![Just("node-a"), Just("node-b")];
+    let policy = prop_oneof![Just(TrafficPolicy::Cluster), Just(TrafficPolicy::Local)];
+    let endpoints = prop::collection::vec((0..9u8, node), 0..4);
+    prop_oneof![
+        // Every service has an address of its own: that two do not share one is checked before.
+        (0..4u8, 0..2u8, ports.clone(), policy).prop_map(|(name, vip, ports, policy)| Resource::Service(service(
+            name,
+            10 * name + vip,
+            &ports,
+            policy
+        ))),
+        (0..4u8, 0..3u8, ports, endpoints)
+            .prop_map(|(s, name, ports, endpoints)| Resource::EndpointSlice(slice(s, name, &ports, &endpoints))),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn step_by_step_is_the_same_as_all_at_once(
+        steps in prop::collection::vec(
+            (prop::collection::vec(any_resource(), 0..4), prop::collection::vec(any_resource(), 0..3)),
+            1..8,
+        ),
+    ) {
+        let (mut state, mut services) = (State::default(), ServiceSet::default());
+        for (upserts, deletes) in steps {
+            let (to, change) = next(&state, upserts, deletes.iter().map(Resource::key).collect());
+            services = update(&services, &state, &to, &change, HERE);
+            state = to;
+            prop_assert_eq!(&services, &whole(&state));
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The services of a [`ForwardingSpec`](crate::spec::ForwardingSpec): a set that is cheap to clone and to change.
+//!
+//! It is made of shards, each shared until it is changed. Who compares two versions of a set sees which shards differ,
+//! and so finds the change without looking at every service. All services of one VIP are in one shard.
+
+use std::{net::Ipv4Addr, sync::Arc};
+
+use crate::{net::Protocol, spec::ServiceSpec};
+
+/// Shards of a set. A change copies a list of this many references and the services of one shard: with 100,000
+/// services both are some hundreds.
+pub const SHARDS: usize = 512;
+
+/// What a service is found by: VIP, port and protocol.
+pub type ServiceKey = (Ipv4Addr, u16, Protocol);
+
+/// Services, each key at most once.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServiceSet {
+    /// In each, ascending by key.
+    shards: Arc<[Shard]>,
+    len: usize,
+}
+
+/// The services of one shard, ascending by key.
+pub type Shard = Arc<Vec<ServiceSpec>>;
+
+impl Default for ServiceSet {
+    fn default() -> Self {
+        ServiceSet { shards: vec![Shard::default(); SHARDS].into(), len: 0 }
+    }
+}
+
+/// The shard that services of `vip` (host order) are in.
+#[inline(always)]
+pub fn shard_of(vip: u32) -> usize {
+    // Fibonacci hashing (Knuth, volume 3, 6.4): neighbouring addresses spread evenly. Nothing is gained by addresses
+    // that meet in a shard: within it, services are found by a seeded hash.
+    (vip.wrapping_mul(0x9e37_79b9) >> (32 - SHARDS.trailing_zeros())) as usize
+}
+
+impl ServiceSet {
+    /// The shards, by [`shard_of`]. Those of a clone are the same until they are changed.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// The services, before and now, of each shard that is not that of `before`.
+    pub fn changed<'a>(
+        &'a self,
+        before: &'a ServiceSet,
+    ) -> impl Iterator<Item = (&'a [ServiceSpec], &'a [ServiceSpec])> {
+        let both = before.shards.iter().zip(&*self.shards);
+        both.filter(|(old, new)| !Arc::ptr_eq(old, new)).map(|(old, new)| (old.as_slice(), new.as_slice()))
+    }
+
+    /// How many services there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All services; those of one VIP in a row.
+    pub fn iter(&self) -> impl Iterator<Item = &ServiceSpec> {
+        self.shards.iter().flat_map(|shard| shard.iter())
+    }
+
+    /// The service with this key.
+    pub fn get(&self, key: ServiceKey) -> Option<&ServiceSpec> {
+        let shard = &self.shards[shard_of(key.0.into())];
+        shard.binary_search_by_key(&key, ServiceSpec::key).ok().map(|at| &shard[at])
+    }
+
+    /// Adds a service. One with the same key goes, and is returned.
+    pub fn insert(&mut self, service: ServiceSpec) -> Option<ServiceSpec> {
+        let shard = self.shard_mut(service.vip);
+        match shard.binary_search_by_key(&service.key(), ServiceSpec::key) {
+            Ok(at) => Some(std::mem::replace(&mut shard[at], service)),
+            Err(at) => {
+                shard.insert(at, service);
+                self.len += 1;
+                None
+            }
+        }
+    }
+
+    /// Removes the service with this key, if there is one.
+    pub fn remove(&mut self, key: ServiceKey) -> Option<ServiceSpec> {
+        // Looked for first: what changes nothing should copy nothing.
+        self.get(key)?;
+        let shard = self.shard_mut(key.0);
+        let at = shard.binary_search_by_key(&key, ServiceSpec::key).ok()?;
+        let service = shard.remove(at);
+        self.len -= 1;
+        Some(service)
+    }
+
+    fn shard_mut(&mut self, vip: Ipv4Addr) -> &mut Vec<ServiceSpec> {
+        Arc::make_mut(&mut Arc::make_mut(&mut self.shards)[shard_of(vip.into())])
+    }
+}
+
+impl FromIterator<ServiceSpec> for ServiceSet {
+    /// Of services with one key, the last counts.
+    fn from_iter<I: IntoIterator<Item = ServiceSpec>>(services: I) -> Self {
+        let mut set = ServiceSet::default();
+        set.extend(services);
+        set
+    }
+}
+
+impl Extend<ServiceSpec> for ServiceSet {
+    fn extend<I: IntoIterator<Item = ServiceSpec>>(&mut self, services: I) {
+        services.into_iter().for_each(|service| drop(self.insert(service)));
+    }
+}
+
+impl<const N: usize> From<[ServiceSpec; N]> for ServiceSet {
+    fn from(services: [ServiceSpec; N]) -> Self {
+        services.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::spec::Backend;
+
+    fn service(vip: u32, port: u16, backend: u32) -> ServiceSpec {
+        let backend = Backend { address: backend.into(), port: 80 };
+        ServiceSpec::simple(vip.into(), port, Protocol::Tcp, [backend.into()].into())
+    }
+
+    #[test]
+    fn neighbouring_addresses_spread_evenly() {
+        let mut filled = [0; SHARDS];
+        (0..100_000u32).for_each(|n| filled[shard_of(0x0a60_0000 + n)] += 1);
+        let (least, most) = (filled.iter().min().unwrap(), filled.iter().max().unwrap());
+        assert!(*least > 150 && *most < 250, "{least} to {most} of 195");
+    }
+
+    #[test]
+    fn a_change_leaves_all_shards_but_one_shared() {
+        let before: ServiceSet = (0..10_000).map(|n| service(0x0a60_0000 + n, 80, n)).collect();
+        let mut after = before.clone();
+        after.insert(service(0x0a60_0007, 80, 99_999));
+        let differ = |(a, b): &(&Shard, &Shard)| !Arc::ptr_eq(a, b);
+        let differing: Vec<_> = before.shards().iter().zip(after.shards()).filter(differ).collect();
+        assert_eq!(differing.len(), 1);
+        assert_ne!(before, after);
+        after.insert(service(0x0a60_0007, 80, 7));
+        assert_eq!(before, after);
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_map(steps in prop::collection::vec((0u32..60, 0u16..3, prop::option::of(0u32..9)), 0..200)) {
+            let (mut set, mut model) = (ServiceSet::default(), BTreeMap::new());
+            for (vip, port, backend) in steps {
+                let key = (Ipv4Addr::from(vip), port, Protocol::Tcp);
+                match backend {
+                    Some(backend) => {
+                        let service = service(vip, port, backend);
+                        prop_assert_eq!(set.insert(service.clone()), model.insert(key, service));
+                    }
+                    None => prop_assert_eq!(set.remove(key), model.remove(&key)),
+                }
+                prop_assert_eq!(set.get(key), model.get(&key));
+                prop_assert_eq!(set.len(), model.len());
+            }
+            let mut listed: Vec<_> = set.iter().cloned().collect();
+            listed.sort_by_key(ServiceSpec::key);
+            prop_assert_eq!(&listed, &model.values().cloned().collect::<Vec<_>>());
+            prop_assert_eq!(listed.into_iter().collect::<ServiceSet>(), set);
+        }
+    }
+}
