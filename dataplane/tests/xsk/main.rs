@@ -3,6 +3,7 @@
 mod attach;
 mod frames;
 mod net;
+mod nodeport;
 mod removal;
 mod rig;
 mod uplink;
