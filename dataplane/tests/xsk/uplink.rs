@@ -180,7 +180,7 @@ fn a_queue_without_a_socket_passes_on_an_uplink_and_drops_on_other_ports() {
         assert_eq!(kernel.recv(Duration::from_millis(100)).is_some(), passes, "{role:?}, never registered");
 
         let mut worker = Worker::new(128);
-        let mut device = worker.memory.open("uplink", 0).unwrap();
+        let mut device = worker.open("uplink", 0).unwrap();
         device.reclaim(&mut worker.pool);
         classifier.register(0, &device).unwrap();
         wire.send(&packet);

@@ -1,5 +1,9 @@
 use shunt_control_api::v1;
-use shunt_dataplane::{net::Protocol, xsk::XdpMode};
+use shunt_dataplane::{
+    net::Protocol,
+    spec::Scheduler,
+    xsk::{MemoryChoice, XdpMode},
+};
 
 use super::*;
 use crate::{
@@ -31,6 +35,7 @@ fn identity() -> Identity {
             service_cidr: net("10.96.0.0/16"),
         },
         uplink: "eth0".into(),
+        uplink_memory: MemoryChoice::ZeroCopy,
         vxlan: Some(Vxlan { vni: 1, udp_port: 8472, mac: None }),
         masquerade: Masquerade { ports: 61_000..=65_535, egress: Some(vec![net("10.0.0.0/8")]) },
         host: "shunt0".into(),
@@ -85,6 +90,8 @@ fn state() -> State {
                 endpoint("10.244.2.10", Some(true), &[("http", 9090)]),
                 endpoint("10.244.2.11", Some(false), &[("http", 8080), ("dns", 5353)]),
             ],
+            client_ip_affinity: Some(v1::ClientIpAffinity { timeout_seconds: Some(600) }),
+            scheduler: v1::Scheduler::RoundRobin.into(),
         }],
         ..Default::default()
     };
@@ -121,6 +128,7 @@ fn info(id: PortId, interface: &str) -> PortInfo {
         queues: 1,
         xdp_mode: XdpMode::Native,
         zero_copy: false,
+        why_copy: None,
     }
 }
 
@@ -224,6 +232,16 @@ fn services_have_their_ready_endpoints_once() {
     let dns = vec![backend("10.244.1.10", 5353)];
     let vip = ip("10.96.0.10");
     assert_eq!(services, [(vip, 80, Protocol::Tcp, http), (vip, 53, Protocol::Udp, dns)]);
+}
+
+#[test]
+fn every_port_of_a_service_remembers_its_own_clients() {
+    let services = compile(&identity(), &view()).services;
+    let [http, dns] = [0, 1].map(|at| services[at].affinity.unwrap());
+    assert_eq!((http.timeout.as_secs(), dns.timeout.as_secs()), (600, 600));
+    assert_ne!(http.group, dns.group);
+    assert!(services.iter().all(|service| service.scheduler == Scheduler::RoundRobin));
+    assert_eq!(compile(&identity(), &view()).services[0].affinity, Some(http), "the same after an update");
 }
 
 #[test]

@@ -50,6 +50,12 @@ pub(super) struct Node {
 #[serde(deny_unknown_fields)]
 pub(super) struct Uplink {
     pub interface: String,
+    #[serde(default = "auto")]
+    pub zero_copy: String,
+}
+
+fn auto() -> String {
+    "auto".into()
 }
 
 #[derive(Deserialize)]
@@ -105,7 +111,7 @@ pub(super) struct Workers {
 
 impl Default for Workers {
     fn default() -> Self {
-        Workers { cores: None, frames: 8192 }
+        Workers { cores: None, frames: 32768 }
     }
 }
 
@@ -169,6 +175,6 @@ pub(super) struct Xdp {
 
 impl Default for Xdp {
     fn default() -> Self {
-        Xdp { mode: "auto".into() }
+        Xdp { mode: auto() }
     }
 }
