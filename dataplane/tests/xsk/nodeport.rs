@@ -13,7 +13,7 @@ use shunt_dataplane::{
     net::{MacAddr, Protocol},
     spec::{Backend, ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Rule, ServiceSpec, Via},
     switch::{AttachSpec, Switch, SwitchConfig},
-    xsk::{UplinkFilter, XdpMode},
+    xsk::{MemoryChoice, UplinkFilter, XdpMode},
 };
 
 use crate::net::{new_namespace, run};
@@ -75,7 +75,7 @@ fn ask(port: u16) -> (SocketAddr, SocketAddr) {
         stream.read_exact(&mut byte).expect("the server speaks first");
         seen.push(byte[0]);
     }
-    let sent: Vec<u8> = (0..BYTES).map(|n| (n * 31 >> 3) as u8).collect();
+    let sent: Vec<u8> = (0..BYTES).map(|n| ((n * 31) >> 3) as u8).collect();
     let (mut writer, bytes) = (stream.try_clone().expect("a descriptor"), sent.clone());
     let writing = thread::spawn(move || writer.write_all(&bytes));
     let mut echoed = vec![0; BYTES];
@@ -139,7 +139,8 @@ fn nodeports_and_the_nodes_own_sockets_side_by_side() {
     let switch = Switch::start(SwitchConfig { cores: vec![0], frames_per_worker: 4096, flow_capacity: 1024 }).unwrap();
     let macs = [(UPLINK, "up0", PortRole::Uplink), (POD_PORT, "pod0", PortRole::Pod)].map(|(id, interface, role)| {
         let (interface, classify) = (interface.to_owned(), UplinkFilter::default());
-        switch.attach(AttachSpec { id, interface, role, xdp_mode: XdpMode::Auto, classify }).unwrap().mac
+        let memory = MemoryChoice::Shared;
+        switch.attach(AttachSpec { id, interface, role, memory, xdp_mode: XdpMode::Auto, classify }).unwrap().mac
     });
     switch.publish(&spec(macs)).unwrap();
     start.send(()).unwrap();
