@@ -102,6 +102,8 @@ fn two_nodes(forwarder: Forwarder) -> LabPlan {
         namespace: "default".into(),
         name: "tools".into(),
         cluster_ip: VIP,
+        session_affinity: None,
+        scheduler: None,
         ports: ports.map(|(name, protocol, (port, _))| ServicePort { name: name.into(), protocol, port }).into(),
         endpoints: vec![Endpoint {
             address: plan.nodes[1].pod(1).address,

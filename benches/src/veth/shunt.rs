@@ -82,5 +82,6 @@ fn message(service: &cluster::Service) -> v1::Service {
             port: cluster::VIP_PORT.into(),
         }],
         endpoints: service.endpoints.iter().map(endpoint).collect(),
+        ..v1::Service::default()
     }
 }
