@@ -81,7 +81,7 @@ impl Rolling {
     /// `step` with each packet; within it flows take turns.
     #[inline]
     pub fn flow(&self, number: u32, (lane, lanes): (u64, u64)) -> Flow {
-        let window = (u64::from(number) * self.step >> 32) + u64::from(number % self.open);
+        let window = ((u64::from(number) * self.step) >> 32) + u64::from(number % self.open);
         let [src, src_port, dst, dst_port] = self.ranges.map(|(_, count)| count);
         let [src, src_port, dst, dst_port] = digits(window * lanes + lane, [src, src_port, dst, dst_port]);
         let [from, from_port, to, to_port] = self.ranges.map(|(first, _)| first);
