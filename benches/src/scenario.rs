@@ -198,6 +198,7 @@ fn spec(path: Path) -> ForwardingSpec {
         services: services.collect(),
         gateway: Some(Ipv4Addr::new(169, 254, 1, 1)),
         router: Some(Ipv4Addr::new(10, 244, 1, 0)),
+        masquerade: None,
         pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],
         service_cidrs: vec!["10.96.0.0/16".parse().expect("a prefix")],
     }

@@ -1,6 +1,6 @@
 //! What happened, counted: one block per worker, written by it alone and read by anyone.
 //!
-//! At a quiet point, for every port: received = forwarded + to the host + answers + drops.
+//! At a quiet point, for every port: received = forwarded + to the host + answers + drops + held.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -18,6 +18,12 @@ impl Counter {
     #[inline(always)]
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Takes off again what was added: for a level that rises and falls.
+    #[inline(always)]
+    pub fn subtract(&self, n: u64) {
+        self.add(n.wrapping_neg());
     }
 
     /// Reads, from any thread.
@@ -41,6 +47,8 @@ pub struct PortCounters {
     pub answers: [Counter; Answer::ALL.len()],
     /// Of those received here: packets dropped, by reason.
     pub drops: [Counter; DropReason::ALL.len()],
+    /// Of those received here: fragments that wait now for the first one of their datagram.
+    pub held: Counter,
     /// Packets handed to this port's device.
     pub tx_packets: Counter,
     /// Bytes handed to this port's device.
@@ -58,6 +66,7 @@ impl Default for PortCounters {
             to_host: Counter::default(),
             answers: std::array::from_fn(|_| Counter::default()),
             drops: std::array::from_fn(|_| Counter::default()),
+            held: Counter::default(),
             tx_packets: Counter::default(),
             tx_bytes: Counter::default(),
             tx_dropped: Counter::default(),
@@ -79,6 +88,8 @@ pub struct WorkerCounters {
     pub flows_opened: Counter,
     /// Flows that expired by this worker's sweep.
     pub flows_expired: Counter,
+    /// Half open flows that this worker removed from a full table to make room.
+    pub flows_gave_way: Counter,
 }
 
 impl Default for WorkerCounters {
@@ -90,6 +101,7 @@ impl Default for WorkerCounters {
             sleeps: Counter::default(),
             flows_opened: Counter::default(),
             flows_expired: Counter::default(),
+            flows_gave_way: Counter::default(),
         }
     }
 }

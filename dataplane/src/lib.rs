@@ -7,7 +7,8 @@
 //!
 //! 1. [`stages::parse`] checks the headers, strips VXLAN ([`stages::decap`]), and notes the five-tuple.
 //! 2. [`stages::track`] looks the flow up in the connection table; a hit carries the whole decision.
-//! 3. [`stages::service`] chooses a backend for the first packet of a flow to a service and tracks the flow.
+//! 3. [`stages::service`] chooses a backend for the first packet of a flow to a service and tracks the flow; if answers
+//!    would not come back here, [`stages::masquerade`] replaces its source.
 //! 4. [`stages::route`] asks the FIB where everything else goes.
 //! 5. [`stages::forward`] checks TTL and MTU, translates ([`stages::nat`]), and puts the next hop's header on: a plain
 //!    one, or the outer headers of VXLAN.

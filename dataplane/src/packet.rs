@@ -48,6 +48,10 @@ impl Meta {
     pub const ROUTED: u8 = 8;
     /// Came out of a VXLAN packet.
     pub const DECAPSULATED: u8 = 16;
+    /// An ICMP error, which follows the flow of the packet it quotes.
+    pub const ICMP_ERROR: u8 = 32;
+    /// Begins a connection anew that the backend in `other` did not answer.
+    pub const UNANSWERED: u8 = 64;
 
     /// True if a flag is set.
     #[inline(always)]

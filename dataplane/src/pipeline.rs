@@ -9,11 +9,13 @@ use crate::{
     snapshot::Snapshot,
     spec::PortRole,
     stages::{
-        forward, local, parse, route,
+        forward,
+        fragments::{self, Held},
+        local, parse, related, route,
         service::{self, Errors, Opening},
         track::{self, Slots},
     },
-    tables::Conntrack,
+    tables::{Conntrack, Recent},
     time::{Now, TokenBucket},
     verdict::{Answer, Verdict},
 };
@@ -25,6 +27,8 @@ pub struct Env<'a> {
     pub snapshot: &'a Snapshot,
     /// The connection table, shared with other workers.
     pub conntrack: &'a Conntrack,
+    /// What is known of fragmented datagrams, shared with other workers.
+    pub fragments: &'a Recent,
     /// This worker's counters.
     pub counters: &'a WorkerCounters,
     /// The time of the burst.
@@ -41,6 +45,9 @@ pub struct Pipeline {
     slots: Box<Slots>,
     opening: Opening,
     errors: Errors,
+    /// The fragments that wait for the first one of their datagram. While there are any, [`Pipeline::run`] must be
+    /// called from time to time, with an empty batch if there is no other.
+    pub held: Held,
     ip_id: u16,
     error_budget: TokenBucket,
 }
@@ -52,15 +59,21 @@ impl Pipeline {
             slots: Box::new([None; BATCH]),
             opening: Vec::with_capacity(BATCH),
             errors: Vec::with_capacity(BATCH),
+            held: Held::new(),
             ip_id: seed,
             error_budget: TokenBucket::new(ERRORS_PER_SECOND, ERROR_BURST),
         }
     }
 
-    /// Takes a batch from received frames to verdicts: afterwards no packet is pending.
+    /// Takes a batch from received frames to verdicts: afterwards no packet is pending. Fragments that have to wait are
+    /// taken out of the batch, and those that waited long enough are added to it.
     #[inline]
     pub fn run(&mut self, batch: &mut Batch, env: &Env) {
-        parse::run(batch, env.snapshot);
+        let flags = parse::run(batch, env.snapshot);
+        if flags & (Meta::ICMP_ERROR | Meta::FRAGMENT) != 0 || !self.held.is_empty() {
+            related::run(batch, env);
+            fragments::run(batch, &mut self.held, env);
+        }
         track::run(batch, &mut self.slots, env);
         service::run(batch, &mut self.opening, &mut self.errors, env);
         route::run(batch, env.snapshot);

@@ -1,5 +1,9 @@
 //! The immutable state that workers forward by, compiled from a [`ForwardingSpec`].
 
+mod masquerade;
+
+pub use masquerade::Masquerade;
+
 use std::{
     collections::{HashMap, HashSet},
     net::Ipv4Addr,
@@ -50,6 +54,8 @@ pub enum CompileError {
     NotYet(Ipv4Addr, u16, Protocol, &'static str),
     #[error("service {0} port {1}/{2} has {3} endpoints; at most {max} are possible", max = maglev::MAX_BACKENDS)]
     TooManyEndpoints(Ipv4Addr, u16, Protocol, usize),
+    #[error("masquerade ports {0} to {1}: the first must be above 1023 and not above the last")]
+    MasqueradePorts(u16, u16),
     #[error("{0} different next hops; at most {max} are possible", max = conntrack::MAX_NEXT_HOPS)]
     TooManyNextHops(usize),
 }
@@ -98,6 +104,10 @@ pub struct Snapshot {
     pub gateway: u32,
     /// The source of ICMP errors; 0: none are sent.
     pub router: u32,
+    /// How sources are replaced; `None`: they cannot be.
+    pub masquerade: Option<Masquerade>,
+    /// Whether new flows may have to be tracked.
+    pub tracks: bool,
     /// Where pods are.
     pods: Prefixes,
     sources: Sources,
@@ -125,6 +135,7 @@ impl Snapshot {
         let vteps = next_hops.of_vteps(spec, &ports)?;
         let routes = fib_entries(spec, &ports, &vteps, &mut next_hops)?;
         check_services(&spec.services)?;
+        let masquerade = Masquerade::of(spec)?;
         if next_hops.list.len() >= conntrack::MAX_NEXT_HOPS as usize {
             return Err(CompileError::TooManyNextHops(next_hops.list.len()));
         }
@@ -148,6 +159,8 @@ impl Snapshot {
             services,
             gateway: spec.gateway.map_or(0, u32::from),
             router: spec.router.map_or(0, u32::from),
+            tracks: !spec.services.is_empty() || masquerade.as_ref().is_some_and(Masquerade::has_egress),
+            masquerade,
             pods: Prefixes::new(&spec.pod_cidrs),
             sources: Sources { fib: routes, services: spec.services.clone(), seed },
         })
@@ -241,8 +254,6 @@ fn check_services(services: &[ServiceSpec]) -> Result<(), CompileError> {
 fn not_yet(service: &ServiceSpec) -> Option<&'static str> {
     let rules = service.rules();
     [
-        ("masquerade", rules.iter().any(|rule| rule.masquerade)),
-        ("source ranges", !service.sources.is_empty()),
         ("session affinity", service.affinity.is_some()),
         ("a scheduler other than Maglev", service.scheduler != Scheduler::Maglev),
         ("weights", rules.iter().any(|rule| rule.endpoints.iter().any(|endpoint| endpoint.weight != 1))),

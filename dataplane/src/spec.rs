@@ -2,7 +2,7 @@
 //!
 //! Control writes a [`ForwardingSpec`]; workers never see it.
 
-use std::{fmt, net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{fmt, net::Ipv4Addr, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use ipnet::Ipv4Net;
 
@@ -212,6 +212,19 @@ impl ServiceSpec {
     }
 }
 
+/// Replacing the source of flows by an address of this node (SNAT), so that their answers come back through it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MasqueradeSpec {
+    /// The source of flows to pods, here and over the overlay: this node's address on the overlay.
+    pub overlay: Ipv4Addr,
+    /// The source of all other flows: this node's address on the underlay.
+    pub underlay: Ipv4Addr,
+    /// The ports given to such flows. No socket of the node may use them.
+    pub ports: RangeInclusive<u16>,
+    /// Flows of pods that leave the cluster are masqueraded, but for those to these destinations; `None`: no flows are.
+    pub egress: Option<Vec<Ipv4Net>>,
+}
+
 /// Everything the workers forward by.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ForwardingSpec {
@@ -230,6 +243,8 @@ pub struct ForwardingSpec {
     /// The switch's own address on the overlay: it answers ping and is the source of the ICMP errors it sends.
     /// Packets to it from the overlay go to the host port if a route says so, otherwise the switch answers.
     pub router: Option<Ipv4Addr>,
+    /// `None`: flows whose source would have to be replaced are dropped.
+    pub masquerade: Option<MasqueradeSpec>,
     /// Where the cluster's pods are: what comes from there is a pod's.
     pub pod_cidrs: Vec<Ipv4Net>,
     /// Addresses out of which ClusterIPs are given. A packet to one that no service has is dropped.

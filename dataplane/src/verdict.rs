@@ -107,10 +107,14 @@ named! {
         NoService = "no_service", "The destination is in a service range, but no service has this address, protocol and port.";
         NoBackend = "no_backend", "The service has no ready endpoint, and the error message about it was not sent.";
         NoLocalBackend = "no_local_backend", "The service's traffic policy keeps this flow on the node, and no endpoint is here.";
-        FragmentToService = "fragment_to_service", "A fragment sent to a service address: its ports are not known.";
-        Hairpin = "hairpin", "The service chose the client itself as the backend, which needs masquerading.";
-        ReplyInUse = "reply_in_use", "Answers could not be told from those of another flow of the same client to the same backend.";
-        ConntrackFull = "conntrack_full", "The connection table is full.";
+        FragmentTimeout = "fragment_timeout", "A fragment waited in vain for the first one of its datagram, which carries the ports.";
+        FragmentsWaiting = "fragments_waiting", "As many fragments as may wait were waiting for the first one of their datagram.";
+        OutOfState = "out_of_state", "A TCP packet to a service that belongs to no known connection and neither begins nor continues one.";
+        StaleReply = "stale_reply", "An answer of an endpoint that no longer serves: its flow is forgotten.";
+        SourceNotAllowed = "source_not_allowed", "The sender is in none of the service's source ranges.";
+        NoMasquerade = "no_masquerade", "The source had to be replaced by the node's address, and masquerade is not configured.";
+        NoMasqueradePort = "no_masquerade_port", "Every masquerade port is taken by a flow to the same destination.";
+        ConntrackFull = "conntrack_full", "The connection table is full, and no half open flow was found to give way.";
         ConntrackContended = "conntrack_contended", "Another worker was putting the same flow into the table.";
         NoHeadroom = "no_headroom", "The frame has no room for the outer headers.";
 

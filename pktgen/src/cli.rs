@@ -6,11 +6,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use shunt_dataplane::{net::MacAddr, xsk::XdpMode};
 
 use crate::{
-    compare,
+    compare, connections,
     engine::{EngineError, Kind, Ports},
     method::{back_to_back, latency, loss_sweep, search},
     profile::Profile,
     rate::Rate,
+    replay,
     report::outputs::Outputs,
     require::Condition,
 };
@@ -69,6 +70,14 @@ pub enum Command {
     },
     /// Send every frame that arrives back with its addresses swapped, until Ctrl-C: the far end of a test.
     Reflect(Reflect),
+    /// Send the frames of a pcap or pcapng file.
+    Replay(replay::command::Arguments),
+    /// Make TCP connections with a request each: how many a second, how many at once, and how long each step takes.
+    Connections(connections::command::Connect),
+    /// Answer TCP connections, until Ctrl-C: the far end of `connections`.
+    Serve(connections::command::Serve),
+    /// Print a report again that was written as JSON, and write it in other forms.
+    Show(Show),
     /// Print two reports beside each other.
     Compare(compare::Arguments),
 }
@@ -161,6 +170,16 @@ pub struct Changes {
     /// Seed of everything random.
     #[arg(long)]
     pub seed: Option<u64>,
+}
+
+/// What to show.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// The report, as `--json` wrote it.
+    pub report: PathBuf,
+    /// Files to write it to.
+    #[command(flatten)]
+    pub outputs: Outputs,
 }
 
 /// Where to reflect.

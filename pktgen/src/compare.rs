@@ -185,11 +185,15 @@ fn figure(trial: Option<&str>, metric: &str, unit: &str, a: f64, b: f64) -> Figu
 fn of_trials(a: &Trial, b: &Trial) -> Vec<Figure> {
     let label = if a.label == b.label { a.label.clone() } else { format!("{} | {}", a.label, b.label) };
     let figure = |metric: &str, unit: &str, a: f64, b: f64| figure(Some(&label), metric, unit, a, b);
-    let rate = |trial: &Trial, packets: u64| packets as f64 / trial.seconds;
     let mut figures = vec![
-        figure("sent", "pps", rate(a, a.total.sent), rate(b, b.total.sent)),
-        figure("received", "pps", rate(a, a.total.received), rate(b, b.total.received)),
-        figure("received bits", "bps", 8.0 * rate(a, a.total.received_bytes), 8.0 * rate(b, b.total.received_bytes)),
+        figure("sent", "pps", a.per_second(a.total.sent), b.per_second(b.total.sent)),
+        figure("received", "pps", a.per_second(a.total.received), b.per_second(b.total.received)),
+        figure(
+            "received bits",
+            "bps",
+            a.per_second(8 * a.total.received_bytes),
+            b.per_second(8 * b.total.received_bytes),
+        ),
         figure("loss", "share", a.total.loss(), b.total.loss()),
     ];
     let mut times = vec![("latency", a.latency.as_ref(), b.latency.as_ref())];

@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod clock;
 pub mod compare;
+pub mod connections;
 pub mod dry_run;
 pub mod engine;
 pub mod measure;
@@ -17,6 +18,7 @@ pub mod progress;
 pub mod quantity;
 pub mod random;
 pub mod rate;
+pub mod replay;
 pub mod report;
 pub mod require;
 pub mod script;

@@ -123,11 +123,13 @@ fn block(sample: &Sample) -> String {
 
 /// Rates and losses, latency, connections.
 fn parts(sample: &Sample) -> [Vec<String>; 3] {
-    let rates = vec![
+    let mut rates = vec![
         format!("sent {}", pps(sample.sent_pps)),
         format!("received {} ({})", pps(sample.received_pps), bps(sample.received_bps)),
-        format!("lost {}", count(sample.lost)),
     ];
+    if sample.open_connections.is_none() {
+        rates.push(format!("lost {}", count(sample.lost)));
+    }
     let latency = [("p50", sample.p50_ns), ("p99", sample.p99_ns)];
     let latency = latency.into_iter().filter_map(|(name, ns)| Some(format!("{name} {}", time(ns? as f64)))).collect();
     let mut connections = Vec::new();

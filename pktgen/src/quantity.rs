@@ -2,8 +2,12 @@
 
 use std::fmt::Write;
 
-/// A number to `digits` significant digits, without an exponent: `1.021`, `10.2`, `987`.
+/// A number to `digits` significant digits, without an exponent: `1.021`, `10.2`, `987`. What is not finite is a figure that
+/// nothing stands behind, and is written as such.
 fn significant(value: f64, digits: usize) -> String {
+    if !value.is_finite() {
+        return "unknown".to_owned();
+    }
     // The magnitude is taken after rounding: 9.9996 is 10.00, not 10.000.
     let rounded = format!("{value:.0$e}", digits - 1);
     let magnitude: i32 =
@@ -14,6 +18,9 @@ fn significant(value: f64, digits: usize) -> String {
 
 /// A number with the largest of `steps` (factor and name, falling) that is not greater than it.
 fn stepped(value: f64, digits: usize, steps: &[(f64, &str)]) -> String {
+    if !value.is_finite() {
+        return significant(value, digits);
+    }
     // What rounds up to the next step is written in that step: 999.99 k is 1.000 M.
     let rounded = |factor: f64| significant(value / factor, digits).parse::<f64>().expect("a number was just written");
     let &(factor, name) = steps
@@ -56,6 +63,9 @@ pub fn time(ns: f64) -> String {
 
 /// A share (0 to 1) in percent: `0%`, `0.0012%`, `12.5%`.
 pub fn share(value: f64) -> String {
+    if !value.is_finite() {
+        return "unknown".to_owned();
+    }
     let percent = significant(value * 100.0, 3);
     let percent = if percent.contains('.') { percent.trim_end_matches('0').trim_end_matches('.') } else { &percent };
     format!("{percent}%")
@@ -84,6 +94,7 @@ pub fn count(value: u64) -> String {
 /// A quantity of a [`Finding`](crate::report::model::Finding), by its unit.
 pub fn of_unit(value: f64, unit: &str) -> String {
     match unit {
+        _ if !value.is_finite() => "unknown".to_owned(),
         "pps" => pps(value),
         "bps" => bps(value),
         "ns" => time(value),
@@ -125,6 +136,14 @@ mod tests {
         assert_eq!(pps(999_999.0), "1.000 Mpps");
         assert_eq!(pps(0.25), "0.2500 pps");
         assert_eq!(bps(9_412_345_678.0), "9.412 Gbit/s");
+    }
+
+    #[test]
+    fn what_is_not_finite_has_no_figure() {
+        for value in [f64::NAN, f64::INFINITY] {
+            let written = [pps(value), time(value), share(value), of_unit(value, "packets")];
+            assert!(written.iter().all(|text| text == "unknown"), "{written:?}");
+        }
     }
 
     #[test]

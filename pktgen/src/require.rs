@@ -182,11 +182,10 @@ impl Condition {
     fn of(&self, trial: &Trial) -> Option<f64> {
         let total = &trial.total;
         let connections = trial.connections.as_ref();
-        let per_second = |amount: u64| amount as f64 / trial.seconds;
         match self.metric {
-            Metric::Loss => (total.sent > 0).then(|| total.loss()),
-            Metric::Rate => Some(per_second(total.received)),
-            Metric::Bits => Some(per_second(total.received_bytes) * 8.0),
+            Metric::Loss => trial.tracks_loss().then(|| total.loss()),
+            Metric::Rate => Some(trial.per_second(total.received)),
+            Metric::Bits => Some(trial.per_second(total.received_bytes * 8)),
             Metric::Reordered => Some(total.reordered as f64),
             Metric::Duplicates => Some(total.duplicates as f64),
             Metric::Corrupt => Some(total.corrupt as f64),

@@ -14,14 +14,16 @@ use std::{
 
 use crate::{
     cli::{Command, Reflect, Test},
+    connections::{self, ConnectionsError},
     dry_run,
-    engine::{EngineError, Kind, Tester},
+    engine::{EngineError, Kind, Tester, check_core},
     method::{self, MethodError, Session, reflect::Reflector},
     profile::{Profile, ProfileError},
     progress::Progress,
+    replay::{self, ReplayError},
     report::{
-        model::{Machine, Report, Setup},
-        outputs::FileError,
+        model::{Finding, Machine, Report, Setup, Trial},
+        outputs::{self, FileError, Outputs},
         text,
     },
     require::Condition,
@@ -39,6 +41,10 @@ pub enum Failure {
     Method(#[from] MethodError),
     #[error(transparent)]
     File(#[from] FileError),
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    #[error(transparent)]
+    Connections(#[from] ConnectionsError),
     #[error("cannot listen for Ctrl-C: {0}")]
     Signals(std::io::Error),
 }
@@ -83,6 +89,15 @@ pub fn run(command: &Command) -> Result<ExitCode, Failure> {
             run_test("latency", test, &|session| method::latency::latency(session, options))
         }
         Command::Reflect(options) => reflect(options),
+        Command::Replay(arguments) => replay::command::run(arguments),
+        Command::Connections(arguments) => connections::command::connect(arguments),
+        Command::Serve(arguments) => connections::command::serve(arguments),
+        Command::Show(arguments) => {
+            let report = outputs::read(&arguments.report)?;
+            print!("{}", text::text(&report));
+            arguments.outputs.write(&report)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Compare(arguments) => {
             print!("{}", arguments.run()?);
             Ok(ExitCode::SUCCESS)
@@ -101,7 +116,7 @@ fn run_test(name: &str, test: &Test, method: Method<'_>) -> Result<ExitCode, Fai
     }
     test.outputs.check()?;
     let stop = on_ctrl_c()?;
-    let (began, started) = (Instant::now(), SystemTime::now());
+    let begun = Begun::now();
     let kind = test.place.kind();
     let mut tester = match kind {
         Kind::Memory => Tester::in_memory(&profile, test.place.cores.first().copied())?,
@@ -117,44 +132,75 @@ fn run_test(name: &str, test: &Test, method: Method<'_>) -> Result<ExitCode, Fai
     };
     let Session { trials, findings, warnings, .. } = session;
     progress.end();
-    let mut report = Report {
-        version: env!("CARGO_PKG_VERSION").into(),
-        started: humantime::format_rfc3339_seconds(started).to_string(),
-        duration_s: began.elapsed().as_secs_f64(),
-        complete,
-        machine: machine(),
-        setup: Setup {
-            method: name.into(),
-            command: std::env::args().collect(),
-            profile: profile.name.clone(),
-            profile_text: profile.text.clone(),
-            engine: kind.to_string(),
-            interfaces,
-            pinned: test.place.pinned(),
-            seed: profile.seed,
-        },
-        trials,
-        findings,
-        requirements: Vec::new(),
-        warnings,
+    let setup = Setup {
+        method: name.into(),
+        command: std::env::args().collect(),
+        profile: profile.name.clone(),
+        profile_text: profile.text.clone(),
+        engine: kind.to_string(),
+        interfaces,
+        pinned: test.place.pinned(),
+        seed: profile.seed,
     };
-    report.requirements = test.require.iter().map(|condition: &Condition| condition.check(&report)).collect();
-    print!("{}", text::text(&report));
-    test.outputs.write(&report)?;
-    Ok(if report.requirements.iter().any(|requirement| !requirement.met) {
-        ExitCode::from(UNMET)
-    } else if complete {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::from(INTERRUPTED)
-    })
+    begun.conclude(setup, Found { trials, findings, warnings, complete }, &test.require, &test.outputs)
+}
+
+/// When an invocation began.
+pub(crate) struct Begun {
+    at: Instant,
+    started: SystemTime,
+}
+
+/// What it found.
+pub(crate) struct Found {
+    pub trials: Vec<Trial>,
+    pub findings: Vec<Finding>,
+    pub warnings: Vec<String>,
+    /// False if Ctrl-C ended it before it was done.
+    pub complete: bool,
+}
+
+impl Begun {
+    pub fn now() -> Begun {
+        Begun { at: Instant::now(), started: SystemTime::now() }
+    }
+
+    /// Prints the report, writes its files and says how the process is to end.
+    pub fn conclude(
+        self,
+        setup: Setup,
+        found: Found,
+        require: &[Condition],
+        outputs: &Outputs,
+    ) -> Result<ExitCode, Failure> {
+        let mut report = Report {
+            version: env!("CARGO_PKG_VERSION").into(),
+            started: humantime::format_rfc3339_seconds(self.started).to_string(),
+            duration_s: self.at.elapsed().as_secs_f64(),
+            complete: found.complete,
+            machine: machine(),
+            setup,
+            trials: found.trials,
+            findings: found.findings,
+            requirements: Vec::new(),
+            warnings: found.warnings,
+        };
+        report.requirements = require.iter().map(|condition| condition.check(&report)).collect();
+        print!("{}", text::text(&report));
+        outputs.write(&report)?;
+        Ok(if report.requirements.iter().any(|requirement| !requirement.met) {
+            ExitCode::from(UNMET)
+        } else if found.complete {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(INTERRUPTED)
+        })
+    }
 }
 
 fn reflect(options: &Reflect) -> Result<ExitCode, Failure> {
     let stop = on_ctrl_c()?;
-    if let Some(core) = options.core {
-        core_affinity::set_for_current(core_affinity::CoreId { id: core });
-    }
+    options.core.map_or(Ok(()), pin)?;
     let mut reflector = Reflector::open(&options.interface, options.xdp.into())?;
     eprintln!("reflecting on {} (XDP {}); Ctrl-C ends it", options.interface, reflector.mode());
     let reflected = reflector.run(&stop);
@@ -162,8 +208,15 @@ fn reflect(options: &Reflect) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Keeps this thread on a processor.
+pub(crate) fn pin(core: usize) -> Result<(), EngineError> {
+    check_core(core)?;
+    core_affinity::set_for_current(core_affinity::CoreId { id: core });
+    Ok(())
+}
+
 /// A flag that the first Ctrl-C (or SIGTERM) sets; the second one ends the process at once.
-fn on_ctrl_c() -> Result<Arc<AtomicBool>, Failure> {
+pub(crate) fn on_ctrl_c() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM])
         .map_err(Failure::Signals)?;
@@ -187,6 +240,7 @@ fn machine() -> Machine {
         host: kernel("hostname"),
         kernel: kernel("osrelease"),
         processor: model.unwrap_or("unknown").trim().to_owned(),
-        processors: thread::available_parallelism().map_or(0, |n| n.get() as u32),
+        // Not those that this thread may use: it may be pinned.
+        processors: info.lines().filter(|line| line.starts_with("processor")).count() as u32,
     }
 }

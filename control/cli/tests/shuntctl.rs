@@ -203,13 +203,14 @@ async fn counters_drops_and_conservation() {
         tx_bytes: 5952,
         forwarded: 90,
         to_host: 3,
-        drops: vec![(reason, 7)],
+        held: 1,
+        drops: vec![(reason, 6)],
         ..PortReport::default()
     };
     shell.daemon.engine.set_reports(vec![report.clone()]);
     let counters = shell.json(&["counters"]).await;
     let port = &counters["ports"][0];
-    assert_eq!((&port["interface"], &port["dropped"], &port["rx_packets"]), (&"eth0".into(), &7.into(), &100.into()));
+    assert_eq!((&port["interface"], &port["dropped"], &port["rx_packets"]), (&"eth0".into(), &6.into(), &100.into()));
     assert_eq!(counters["workers"][0]["capacity"], 8192);
     assert!(shell.ok(&["counters"]).await.contains("8192"));
     let drops = shell.ok(&["drops"]).await;
@@ -217,7 +218,7 @@ async fn counters_drops_and_conservation() {
 
     let balanced = shell.ok(&["conservation"]).await;
     assert!(
-        balanced.contains("100 packets received = 90 forwarded + 3 to the host + 0 answered + 7 dropped"),
+        balanced.contains("100 packets received = 90 forwarded + 3 to the host + 0 answered + 6 dropped + 1 held"),
         "{balanced}"
     );
     report.rx_packets += 1;

@@ -86,6 +86,7 @@ impl Compiler {
             services: self.services(state),
             gateway: Some(GATEWAY),
             router: Some(node.overlay_address()),
+            masquerade: None,
             pod_cidrs: vec![node.cluster_cidr],
             service_cidrs: vec![node.service_cidr],
         }

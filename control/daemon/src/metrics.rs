@@ -161,16 +161,20 @@ impl Page {
             port.drops.iter().map(sample)
         });
         self.family("shunt_port_dropped_packets_total", "counter", "Packets received here and dropped.", drops);
+        let held = ports.iter().map(|(port, labels)| (labels.clone(), port.held));
+        let help = "Fragments received here that wait for the first one of their datagram.";
+        self.family("shunt_port_held_packets", "gauge", help, held);
     }
 
     fn workers(&mut self, workers: &[WorkerReport]) {
         type Field = fn(&WorkerReport) -> u64;
-        let families: [(&str, &str, Field); 5] = [
+        let families: [(&str, &str, Field); 6] = [
             ("packets", "Packets a worker has taken in.", |w| w.packets),
             ("bursts", "Bursts a worker has taken in.", |w| w.bursts),
             ("sleeps", "Times a worker went to sleep.", |w| w.sleeps),
             ("flows_opened", "Flows a worker put into the connection table.", |w| w.flows_opened),
             ("flows_expired", "Flows a worker expired.", |w| w.flows_expired),
+            ("flows_gave_way", "Half open flows a worker removed from a full table.", |w| w.flows_gave_way),
         ];
         for (name, help, field) in families {
             let samples = workers.iter().map(|w| (format!("core=\"{}\"", w.core), field(w)));

@@ -30,6 +30,8 @@ pub struct PortCounters {
     pub answered: u64,
     /// Of those received: dropped.
     pub dropped: u64,
+    /// Of those received: fragments that wait for the first one of their datagram.
+    pub held: u64,
 }
 
 /// Packets dropped at one port for one reason.
@@ -71,7 +73,7 @@ impl Counters {
         let (mut to_send, mut sent) = (0, 0);
         for port in &self.ports {
             let left = port.forwarded + port.to_host + port.answered;
-            let (received, gone) = (port.rx_packets, left + port.dropped);
+            let (received, gone) = (port.rx_packets, left + port.dropped + port.held);
             if received != gone {
                 found.push(format!("port {}: {received} packets received, {gone} accounted for", port.name));
             }
@@ -102,7 +104,7 @@ mod tests {
 
     const BALANCED: &str = r#"{
         "ports": [{"name": "uplink", "rx_packets": 10, "tx_packets": 8, "tx_dropped": 1,
-                   "forwarded": 5, "to_host": 3, "answered": 1, "dropped": 1}],
+                   "forwarded": 5, "to_host": 3, "answered": 1, "dropped": 0, "held": 1}],
         "workers": [{"core": 0, "capacity": 100, "free": 40, "in_hand": 0, "receive": 50, "transmit": 10,
                      "packets": 10, "sleeps": 2}]
     }"#;

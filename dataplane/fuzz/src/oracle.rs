@@ -9,13 +9,23 @@ use smoltcp::wire::{
 };
 
 use crate::world::{
-    HOST, MTU, NEIGHBOUR, OTHER_UNDERLAY, OTHER_VTEP, OUR_VTEP, OVERLAY_MTU, PODS, ROUTER, UNDERLAY, UPLINK, our_mac,
-    station,
+    HOST, MTU, NEIGHBOUR, OTHER_UNDERLAY, OTHER_VTEP, OUR_VTEP, OVERLAY, OVERLAY_MTU, PODS, ROUTER, UNDERLAY, UPLINK,
+    our_mac, station,
 };
 
 const ROUTER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-const VIPS: [Ipv4Addr; 3] = [Ipv4Addr::new(10, 96, 0, 10), Ipv4Addr::new(10, 96, 0, 11), Ipv4Addr::new(10, 96, 0, 12)];
+/// The services' addresses.
+const VIPS: [Ipv4Addr; 4] = [
+    Ipv4Addr::new(10, 96, 0, 10),
+    Ipv4Addr::new(10, 96, 0, 11),
+    Ipv4Addr::new(10, 96, 0, 12),
+    Ipv4Addr::new(10, 96, 0, 13),
+];
+/// What may stand in for the source of a masqueraded flow.
+const STAND_INS: [Ipv4Addr; 3] = [OVERLAY, UNDERLAY, GATEWAY];
+
+mod translated;
 
 /// Checks one packet's end.
 ///
@@ -141,19 +151,17 @@ fn forwarded(received: &Received, out: &Ipv4Packet<&[u8]>) {
     let checksum = match packet.next_header() {
         IpProtocol::Tcp if !is_fragment(packet) => 16,
         IpProtocol::Udp if !is_fragment(packet) => 6,
+        IpProtocol::Tcp | IpProtocol::Udp if translated => return translated::fragment(packet, out),
+        IpProtocol::Icmp if translated => return translated::icmp(packet, out),
         _ => {
             assert!(!translated && before == after, "what has no ports is left alone");
             return;
         }
     };
-    let ports = |l4: &[u8]| ([l4[0], l4[1]], [l4[2], l4[3]]);
-    let ((src, dst), (new_src, new_dst)) = (ports(before), ports(after));
     if translated {
-        let request = VIPS.contains(&packet.dst_addr()) && packet.src_addr() == out.src_addr() && src == new_src;
-        let reply = VIPS.contains(&out.src_addr()) && packet.dst_addr() == out.dst_addr() && dst == new_dst;
-        assert!(request || reply, "{packet} became {out}");
+        translated::ends(translated::ports_of(packet, before), translated::ports_of(out, after));
     } else {
-        assert_eq!((src, dst), (new_src, new_dst));
+        assert_eq!(before[..4], after[..4]);
     }
     assert_eq!(before[4..checksum], after[4..checksum]);
     assert_eq!(before[checksum + 2..], after[checksum + 2..], "the payload stays");

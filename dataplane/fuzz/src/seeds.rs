@@ -17,6 +17,9 @@ const GATEWAY: Address = [169, 254, 1, 1];
 const ROUTER: Address = [10, 244, 1, 1];
 const SERVICE: Address = [10, 96, 0, 10];
 const EMPTY_SERVICE: Address = [10, 96, 0, 11];
+/// Masquerades the pods, and is for them only.
+const MASQUERADING: Address = [10, 96, 0, 13];
+const OUTSIDE: Address = [9, 9, 9, 9];
 /// Has endpoints for pods only.
 const PODS_SERVICE: Address = [10, 96, 0, 12];
 const ICMP: u8 = 1;
@@ -126,6 +129,47 @@ fn connection(client: Address, send: fn(Vec<u8>) -> Step, port: u16) -> Vec<Step
     steps
 }
 
+/// An IP packet without options in three fragments of 8, 16 and all other bytes, or 24 and so on if it is TCP.
+fn fragments(packet: Vec<u8>, id: u8) -> [Vec<u8>; 3] {
+    let cut = if packet[9] == TCP { [0, 24, 24, packet.len() - 20] } else { [0, 8, 24, packet.len() - 20] };
+    std::array::from_fn(|at| {
+        let payload = &packet[20 + cut[at]..20 + cut[at + 1]];
+        let more = if at < 2 { 0x20 } else { 0 };
+        let [high, low] = (20 + payload.len() as u16).to_be_bytes();
+        let header = [&packet[..2], &[high, low, 0, id, more, (cut[at] / 8) as u8], &packet[8..20]].concat();
+        [header, payload.to_vec()].concat()
+    })
+}
+
+/// ICMP errors about a flow of the first pod to a service: about its request to each of the backends, quoted whole and
+/// in part, and about the answers that the pod got of each.
+fn errors(request: Vec<u8>, packet: fn((Address, Option<Address>)) -> Vec<u8>) -> Vec<Step> {
+    let error =
+        |kind, code, src, dst, quote: &[u8]| ip(ICMP, src, dst, &[&[kind, code, 0, 0, 0, 0, 5, 20], quote].concat());
+    let mended = |packet: Vec<u8>| {
+        let mut frame = [vec![0; 14], packet].concat();
+        crate::input::mend(&mut frame);
+        frame.split_off(14)
+    };
+    let mut steps = vec![at(PODS[0], request.clone()), Step::EndBurst];
+    for backend in [POD[1], REMOTE] {
+        let sent = mended(packet((backend, None)));
+        let send = |packet| if backend == REMOTE { overlay(packet) } else { at(PODS[1], packet) };
+        for (kind, code, quoted) in [(3, 4, sent.len()), (11, 0, 28), (12, 0, 31), (3, 1, 27), (5, 1, 28)] {
+            steps.push(send(error(kind, code, backend, POD[0], &sent[..quoted])));
+            steps.push(send(error(kind, code, ROUTER, POD[0], &sent[..quoted])));
+        }
+        steps.extend([send(packet((backend, Some(POD[0])))), Step::EndBurst]);
+    }
+    let mut seen = packet((SERVICE, Some(POD[0])));
+    seen[20..22].copy_from_slice(&request[22..24]);
+    let seen = mended(seen);
+    for (kind, code, quoted) in [(3, 3, 28), (3, 4, seen.len()), (11, 1, 40)] {
+        steps.push(at(PODS[0], error(kind, code, POD[0], SERVICE, &seen[..quoted.min(seen.len())])));
+    }
+    steps
+}
+
 /// Datagrams of one flow to a service with, between them, every checksum there is, before translation and after.
 pub fn every_checksum() -> Vec<Step> {
     (0..=u16::MAX).map(|payload| at(HOST, udp(NODE, 1000, SERVICE, 53, &payload.to_be_bytes()))).collect()
@@ -164,8 +208,36 @@ pub fn all() -> Vec<(&'static str, Vec<Step>)> {
             "dns",
             vec![query(1), query(1), Step::EndBurst, query(1), Step::Publish(1), query(1), Step::Wait(640), query(1)],
         ),
-        ("full_table", (0..8).flat_map(|port| [query(port), Step::EndBurst]).collect()),
-        ("reply_in_use", {
+        ("full_table_of_requests", (0..8).flat_map(|port| [query(port), Step::EndBurst]).collect()),
+        ("full_table_of_flows", {
+            let answer = |backend, port| udp(backend, 8080, POD[0], port, b"answer");
+            let answered = |port| {
+                [
+                    query(port),
+                    Step::EndBurst,
+                    from_pod(answer(POD[0], port)),
+                    at(second, answer(POD[1], port)),
+                    overlay(answer(REMOTE, port)),
+                    Step::EndBurst,
+                ]
+            };
+            (0..12).flat_map(answered).collect()
+        }),
+        (
+            "out_of_state",
+            vec![at(first, tcp(POD[0], 1000, SERVICE, 80, RST)), at(first, tcp(POD[0], 1000, SERVICE, 80, FIN))],
+        ),
+        ("stale_reply", {
+            let asked = |port| overlay(udp(REMOTE, port, SERVICE, 53, b"query"));
+            let answered = |port| from_pod(udp(POD[0], 8080, REMOTE, port, b"answer"));
+            let round = |port| [asked(port), Step::Publish(1), answered(port), asked(port), Step::Publish(0)];
+            (0..12).flat_map(round).collect()
+        }),
+        ("unanswered_connection", {
+            let again = |port| vec![at(first, tcp(POD[0], port, SERVICE, 80, SYN)), Step::EndBurst];
+            (0..12).flat_map(|turn| again(1000 + turn / 6)).collect()
+        }),
+        ("alike", {
             // Two services, and now and then one backend for both. Then the table has to be empty again.
             let open = |port, service| overlay(tcp(REMOTE, port, SERVICE, service, SYN));
             (0..9).flat_map(|port| [open(port, 80), Step::EndBurst, open(port, 81), Step::Wait(4000)]).collect()
@@ -227,6 +299,46 @@ pub fn all() -> Vec<(&'static str, Vec<Step>)> {
                 at(first, fragment(SERVICE)),
                 at(first, later_fragment([1, 1, 1, 1])),
             ],
+        ),
+        ("datagrams_in_fragments", {
+            let [first, middle, last] = fragments(udp(POD[0], 1000, SERVICE, 53, &[7; 64]), 3);
+            let answer = |backend| fragments(udp(backend, 8080, POD[0], 1000, &[9; 64]), 4);
+            let mut steps = vec![from_pod(first), from_pod(middle), from_pod(last), Step::EndBurst];
+            // The answer's fragments come in another order, partly in one burst; only one backend's are translated.
+            for (fragments, send) in [
+                (answer(POD[0]), from_pod as fn(Vec<u8>) -> Step),
+                (answer(POD[1]), |packet| at(PODS[1], packet)),
+                (answer(REMOTE), overlay),
+            ] {
+                let [first, middle, last] = fragments.map(send);
+                steps.extend([last, Step::EndBurst, middle, first, Step::EndBurst]);
+            }
+            steps
+        }),
+        ("fragments_of_connections", {
+            let [first, middle, last] = fragments(tcp(POD[0], 1000, SERVICE, 80, SYN), 5);
+            vec![from_pod(last), from_pod(middle), Step::EndBurst, from_pod(first)]
+        }),
+        ("a_first_fragment_too_short", {
+            let [first, ..] = fragments(tcp(POD[0], 1000, SERVICE, 80, SYN), 6);
+            vec![from_pod(ip(TCP, POD[0], SERVICE, &first[20..28])), from_pod(with(with(first, 3, 28), 6, 0x20))]
+        }),
+        ("too_many_fragments_wait", {
+            (0..80).map(|id| from_pod(with(later_fragment(SERVICE), 5, id))).chain([Step::Wait(16)]).collect()
+        }),
+        (
+            "errors_about_a_connection",
+            errors(tcp(POD[0], 1000, SERVICE, 80, SYN), |ends| match ends {
+                (backend, None) => tcp(POD[0], 1000, backend, 8080, SYN),
+                (backend, Some(client)) => tcp(backend, 8080, client, 1000, SYN | ACK),
+            }),
+        ),
+        (
+            "errors_about_datagrams",
+            errors(udp(POD[0], 1000, SERVICE, 53, b"query"), |ends| match ends {
+                (backend, None) => udp(POD[0], 1000, backend, 8080, b"query"),
+                (backend, Some(client)) => udp(backend, 8080, client, 1000, b"answer"),
+            }),
         ),
         ("unfinished_checksum", vec![unfinished]),
         ("martians", vec![at(first, ping([127, 0, 0, 1], POD[1])), at(first, ping([224, 0, 0, 1], POD[1]))]),
@@ -294,14 +406,52 @@ pub fn all() -> Vec<(&'static str, Vec<Step>)> {
                 raw(UPLINK, wrap(&ethernet(OTHER_VTEP, OUR_VTEP, 0x0806, &[0; 28]))),
             ],
         ),
+        ("hairpin", {
+            let open = |pod: usize, port| at(PODS[pod], tcp(POD[pod], port, SERVICE, 80, SYN));
+            let mut steps: Vec<_> = (0..8).flat_map(|port| [open(0, port), Step::EndBurst]).collect();
+            steps.extend([61_000, 61_001].map(|port| at(first, tcp(POD[0], 8080, NODE, port, SYN | ACK))));
+            steps.push(Step::Publish(1));
+            steps.extend((0..8).map(|port| open(1, port)));
+            steps
+        }),
+        ("masquerade", {
+            let open = |port| at(first, tcp(POD[0], port, MASQUERADING, 80, SYN));
+            let answer = |port| overlay(tcp(REMOTE, 8080, NODE, port, SYN | ACK));
+            let mut steps: Vec<_> = [1, 2, 3].into_iter().flat_map(|port| [open(port), Step::EndBurst]).collect();
+            steps.extend([answer(61_000), answer(61_001), answer(61_002), Step::EndBurst, Step::Publish(1), open(1)]);
+            steps
+        }),
+        ("source_ranges", vec![at(HOST, tcp(NODE, 1000, MASQUERADING, 80, SYN))]),
+        ("egress", {
+            let mut steps = vec![
+                at(first, udp(POD[0], 1000, OUTSIDE, 53, b"query")),
+                at(first, ping(POD[0], OUTSIDE)),
+                at(first, tcp(POD[0], 1000, OUTSIDE, 80, SYN)),
+                at(first, tcp(POD[0], 1001, OUTSIDE, 80, RST)),
+                // Replies to nobody; the second one's identifier is the number of a request.
+                at(first, ip(ICMP, POD[0], OUTSIDE, b"\0\0\0\0\0\x01\0\x01")),
+                at(first, ip(ICMP, POD[0], OUTSIDE, b"\0\0\0\0\0\x08\0\x01")),
+                Step::EndBurst,
+            ];
+            for port in [61_000u16, 61_001] {
+                let id = port.to_be_bytes();
+                let pong = [&[0, 0, 0, 0][..], &id, b"\0\x01ping"].concat();
+                steps.extend([
+                    at(UPLINK, udp(OUTSIDE, 53, UNDERLAY.octets(), port, b"answer")),
+                    at(UPLINK, ip(ICMP, OUTSIDE, UNDERLAY.octets(), &pong)),
+                    at(UPLINK, tcp(OUTSIDE, 80, UNDERLAY.octets(), port, SYN | ACK)),
+                ]);
+            }
+            steps
+        }),
         (
-            "hairpin",
+            "from_outside",
             vec![
-                at(first, tcp(POD[0], 1000, SERVICE, 80, SYN)),
-                at(second, tcp(POD[1], 1000, SERVICE, 80, SYN)),
-                at(first, tcp(POD[0], 1001, SERVICE, 80, SYN)),
-                at(first, tcp(POD[0], 1002, SERVICE, 80, SYN)),
+                at(UPLINK, tcp(OUTSIDE, 1000, POD[0], 80, SYN)),
+                Step::EndBurst,
+                at(first, tcp(POD[0], 80, OUTSIDE, 1000, SYN | ACK)),
             ],
         ),
+        ("to_the_node", vec![native(UNDERLAY.octets()), Step::Publish(1), native(UNDERLAY.octets())]),
     ]
 }

@@ -2,23 +2,25 @@
 
 use std::{
     cell::RefCell,
+    collections::HashMap,
     net::Ipv4Addr,
+    ops::RangeInclusive,
     sync::{Arc, LazyLock},
 };
 
 use shunt_dataplane::{
     counters::{Counter, WorkerCounters},
     flow::FlowSeed,
-    io::{FramePool, MAX_FRAME_LEN},
+    io::{FRAME_SIZE, Frame, FramePool, MAX_FRAME_LEN},
     net::{MacAddr, Protocol},
     packet::{BATCH, Batch},
     pipeline::{Env, Pipeline},
     snapshot::Snapshot,
     spec::{
-        Backend, ForwardingSpec, Otherwise, PortId, PortRole, PortSpec, RouteSpec, Rule, ServiceSpec, Via, VtepSpec,
-        VxlanSpec,
+        Backend, ForwardingSpec, MasqueradeSpec, Otherwise, PortId, PortRole, PortSpec, RouteSpec, Rule, ServiceSpec,
+        Via, VtepSpec, VxlanSpec,
     },
-    tables::Conntrack,
+    tables::{Conntrack, Recent},
     time::Now,
     verdict::{Answer, DropReason, Verdict},
 };
@@ -57,6 +59,10 @@ pub const OTHER_VTEP: MacAddr = MacAddr([2, 0, 0, 0, 3, 2]);
 pub const UNDERLAY: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
 /// The other VTEP's address on the underlay.
 pub const OTHER_UNDERLAY: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 2);
+/// The node's address on the overlay.
+pub const OVERLAY: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 0);
+/// The masquerade ports.
+pub const MASQUERADE: RangeInclusive<u16> = 61_000..=61_001;
 /// The longest IP packet on any port.
 pub const MTU: u16 = 1500;
 /// The longest IP packet over the overlay.
@@ -84,6 +90,10 @@ fn spec(which: usize) -> ForwardingSpec {
         ServiceSpec::simple(vip.into(), port, protocol, backends.iter().map(endpoint).collect())
     };
     let web = [([10, 244, 1, 10], 8080), ([10, 244, 1, 11], 8080), ([10, 244, 2, 10], 8080)];
+    let remote = service([10, 96, 0, 13], 80, Protocol::Tcp, &web[2..]);
+    // Where flows leave the cluster, and how they do.
+    let kept = vec!["10.245.0.0/24".parse().expect("a prefix")];
+    let masquerade = MasqueradeSpec { overlay: OVERLAY, underlay: UNDERLAY, ports: MASQUERADE, egress: Some(kept) };
     ForwardingSpec {
         ports: vec![
             port(UPLINK, PortRole::Uplink),
@@ -104,7 +114,7 @@ fn spec(which: usize) -> ForwardingSpec {
             route("10.9.0.0/16", Via::Unreachable),
             route("8.0.0.0/6", native(Some(ROUTER))),
         ],
-        // The second snapshot has lost a backend of each service.
+        // The second snapshot has lost a backend of each service, and masquerade.
         services: vec![
             service([10, 96, 0, 10], 80, Protocol::Tcp, &web[which..]),
             service([10, 96, 0, 10], 81, Protocol::Tcp, &web[which..]),
@@ -115,9 +125,15 @@ fn spec(which: usize) -> ForwardingSpec {
                 from_outside: Rule::default(),
                 ..service([10, 96, 0, 12], 80, Protocol::Tcp, &web)
             },
+            ServiceSpec {
+                from_pods: Rule { masquerade: true, ..remote.from_pods.clone() },
+                sources: [[10, 244, 1, 10], [10, 244, 1, 11]].map(|address| Ipv4Addr::from(address).into()).into(),
+                ..remote
+            },
         ],
         gateway: Some([169, 254, 1, 1].into()),
         router: Some([10, 244, 1, 1].into()),
+        masquerade: (which == 0).then_some(masquerade),
         pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],
         service_cidrs: vec!["10.96.0.0/16".parse().expect("a prefix")],
     }
@@ -132,9 +148,10 @@ static SNAPSHOTS: LazyLock<[Arc<Snapshot>; 2]> = LazyLock::new(|| {
 pub type End = (Verdict, Vec<u8>);
 
 thread_local! {
-    /// A pool's memory is never given back, so one serves all scripts. The counters are merely large.
+    /// A pool's memory is never given back, so one serves all scripts, with room for a batch and for what waits. The
+    /// counters are merely large.
     static REUSED: RefCell<(FramePool, WorkerCounters)> =
-        RefCell::new((FramePool::on_heap(BATCH as u32), WorkerCounters::default()));
+        RefCell::new((FramePool::on_heap(2 * BATCH as u32), WorkerCounters::default()));
 }
 
 /// Runs a script and checks every packet and every count.
@@ -148,15 +165,22 @@ pub fn run(steps: Vec<Step>) -> Vec<End> {
             counters,
             batch: Batch::new(),
             sent: Vec::new(),
+            received: HashMap::new(),
             pipeline: Pipeline::new(7),
             // So small that scripts can fill it.
             conntrack: Conntrack::new(4, FlowSeed::from_number(7)),
+            fragments: Recent::new(4, FlowSeed::from_number(7)),
             snapshot: SNAPSHOTS[0].clone(),
             now: Now(1_000_000_000_000),
             ends: Vec::new(),
         };
         steps.into_iter().for_each(|step| node.step(step));
         node.burst();
+        // Longer than any fragment waits.
+        node.now.0 += 10_000_000_000;
+        while !node.received.is_empty() {
+            node.burst();
+        }
         assert!(node.conntrack.in_use() <= node.conntrack.capacity());
         node.ends
     })
@@ -167,8 +191,11 @@ struct Node<'a> {
     counters: &'a WorkerCounters,
     batch: Batch,
     sent: Vec<(u16, Vec<u8>)>,
+    /// What was received into the frames in hand, by the frame's place in memory.
+    received: HashMap<usize, (u16, Vec<u8>)>,
     pipeline: Pipeline,
     conntrack: Conntrack,
+    fragments: Recent,
     snapshot: Arc<Snapshot>,
     now: Now,
     ends: Vec<End>,
@@ -207,24 +234,30 @@ impl Node<'_> {
 
     fn burst(&mut self) {
         let mut expected = self.counted();
-        for (port, bytes) in &self.sent {
-            let mut frame = self.pool.take().expect("the pool holds a batch");
-            assert!(frame.fill(bytes));
+        for (port, bytes) in self.sent.drain(..) {
+            let mut frame = self.pool.take().expect("the pool holds a batch and what waits");
+            assert!(frame.fill(&bytes));
+            self.received.insert(chunk(&frame), (port, bytes));
             self.batch.frames.push(frame);
-            self.batch.received_on(PortId(*port));
+            self.batch.received_on(PortId(port));
         }
-        let (snapshot, conntrack, now) = (&*self.snapshot, &self.conntrack, self.now);
-        self.pipeline.run(&mut self.batch, &Env { snapshot, conntrack, counters: self.counters, now });
+        let (snapshot, conntrack, fragments, now) = (&*self.snapshot, &self.conntrack, &self.fragments, self.now);
+        self.pipeline.run(&mut self.batch, &Env { snapshot, conntrack, fragments, counters: self.counters, now });
 
         let metas = self.batch.metas.drain(..).map(|meta| meta.verdict());
-        for ((frame, verdict), (port, sent)) in self.batch.frames.drain(..).zip(metas).zip(self.sent.drain(..)) {
+        for (frame, verdict) in self.batch.frames.drain(..).zip(metas) {
+            let (port, sent) = self.received.remove(&chunk(&frame)).expect("a packet ends once");
             oracle::check(port, &sent, verdict, frame.bytes());
             expected[usize::from(port) * FATES + fate(verdict)] += 1;
             let leaves = !matches!(verdict, Verdict::Drop(_));
             self.ends.push((verdict, if leaves { frame.bytes().to_vec() } else { Vec::new() }));
             self.pool.give(frame);
         }
-        assert_eq!(self.pool.free(), self.pool.capacity(), "frames are missing");
+        assert_eq!(self.received.len(), self.pipeline.held.len(), "who has not met its end waits");
+        let in_hand = self.received.len() as u32;
+        assert_eq!(self.pool.free() + in_hand, self.pool.capacity(), "frames are missing");
+        let held = |port| self.counters.port(PortId(port)).held.get();
+        assert_eq!([UPLINK, PODS[0], PODS[1], HOST].map(held).iter().sum::<u64>(), in_hand.into(), "and is counted");
         assert_eq!(self.counted(), expected, "not every packet was counted, once");
         self.now.0 += 1_000_000;
     }
@@ -239,6 +272,11 @@ impl Node<'_> {
         }
         counted
     }
+}
+
+/// The chunk a frame is, by its place in memory.
+fn chunk(frame: &Frame) -> usize {
+    frame.bytes().as_ptr() as usize / FRAME_SIZE
 }
 
 const FATES: usize = 2 + Answer::ALL.len() + DropReason::ALL.len();

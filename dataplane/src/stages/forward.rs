@@ -5,12 +5,13 @@ use crate::{
     next_hop::{Kind, NextHop, OUTER_IP, OUTER_UDP},
     packet::{Batch, Meta},
     pipeline::Env,
-    stages::{local, nat, service::Errors},
+    stages::{fragments, local, nat, service::Errors},
     verdict::{Answer, DropReason, Verdict},
     wire::{be16, checksum, ethernet, ipv4, put16, udp, vxlan},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
+const TRANSLATED_FRAGMENT: u8 = Meta::TRANSLATE | Meta::FRAGMENT;
 
 /// Sends every pending packet on its way. What needs an ICMP error is noted in `errors` and stays pending.
 #[inline(never)]
@@ -50,9 +51,11 @@ fn forward(frame: &mut Frame, meta: &Meta, next_hop: &NextHop, ip_id: &mut u16, 
         ip[ipv4::TTL] -= 1;
         change = checksum::delta(0x0100, 0);
     }
-    if meta.has(Meta::TRANSLATE) {
-        change += nat::translate(packet, meta);
-    }
+    change += match meta.flags & (Meta::TRANSLATE | Meta::FRAGMENT) {
+        Meta::TRANSLATE => nat::translate(packet, meta),
+        TRANSLATED_FRAGMENT => fragments::translate(packet, meta),
+        _ => 0,
+    };
     let sum = be16(packet, ipv4::CHECKSUM);
     put16(packet, ipv4::CHECKSUM, checksum::update(sum, change));
 
@@ -101,7 +104,6 @@ fn not_forwarded(frame: &mut Frame, meta: &Meta, kind: Kind) -> Result<Verdict, 
         },
         Kind::Unreachable if meta.dst() >= 0xe000_0000 => Verdict::Drop(DropReason::ForwardedBroadcast),
         Kind::Unreachable => return Err(Answer::NetUnreachable),
-        Kind::ServiceRange if meta.has(Meta::FRAGMENT) => Verdict::Drop(DropReason::FragmentToService),
         Kind::ServiceRange => Verdict::Drop(DropReason::NoService),
         Kind::Unresolved => Verdict::Drop(DropReason::Unresolved),
         Kind::Plain | Kind::Overlay => unreachable!("forwarded"),

@@ -2,9 +2,13 @@
 
 pub mod decap;
 pub mod forward;
+pub mod fragments;
 pub mod local;
+pub mod masquerade;
 pub mod nat;
 pub mod parse;
+pub mod related;
 pub mod route;
+pub mod select;
 pub mod service;
 pub mod track;

@@ -2,7 +2,7 @@
 
 use crate::{
     packet::Meta,
-    wire::{be16, checksum, ipv4, put16, put32, tcp, udp},
+    wire::{be16, checksum, icmpv4, ipv4, put16, put32, tcp, udp},
 };
 
 /// Rewrites the packet (from its IPv4 header on) to the reverse of `meta.other`. Returns what to add to the complement
@@ -19,6 +19,10 @@ pub fn translate(packet: &mut [u8], meta: &Meta) -> u64 {
     packet[ipv4::SRC..ipv4::SRC + 8].copy_from_slice(&addresses.to_be_bytes());
 
     let l4 = &mut packet[usize::from(meta.ip_header_len)..];
+    if meta.protocol() == ipv4::ICMP {
+        translate_echo(l4, ports);
+        return change;
+    }
     put32(l4, 0, ports);
     if meta.protocol() == ipv4::TCP {
         let sum = be16(l4, tcp::CHECKSUM);
@@ -32,6 +36,18 @@ pub fn translate(packet: &mut [u8], meta: &Meta) -> u64 {
         }
     }
     change
+}
+
+/// Replaces the identifier of an echo: the port of the one who asks, the other one's being fixed (see
+/// [`icmpv4::echo_ports`]).
+#[cold]
+fn translate_echo(message: &mut [u8], ports: u32) {
+    let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
+    let id = if dst_port == u16::from(icmpv4::ECHO_REQUEST) { src_port } else { dst_port };
+    let change = checksum::delta(be16(message, icmpv4::ECHO_ID).into(), id.into());
+    put16(message, icmpv4::ECHO_ID, id);
+    let sum = be16(message, icmpv4::CHECKSUM);
+    put16(message, icmpv4::CHECKSUM, checksum::update(sum, change));
 }
 
 #[inline(always)]

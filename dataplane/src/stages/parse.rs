@@ -15,9 +15,11 @@ const IP: usize = ethernet::HEADER_LEN;
 
 /// Decapsulates what comes over the overlay and parses every packet.
 ///
+/// Returns the flags of all packets together, by which the pipeline knows whether there is anything unusual among them.
 /// Not inlined, as no stage is: each then has the registers to itself.
 #[inline(never)]
-pub fn run(batch: &mut Batch, snapshot: &Snapshot) {
+pub fn run(batch: &mut Batch, snapshot: &Snapshot) -> u8 {
+    let mut flags = 0;
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         let port = snapshot.port(meta.in_port);
         if let Err(reason) = decap_and_parse(frame, meta, port, snapshot) {
@@ -26,7 +28,9 @@ pub fn run(batch: &mut Batch, snapshot: &Snapshot) {
                 reason => Verdict::Drop(reason),
             });
         }
+        flags |= meta.flags;
     }
+    flags
 }
 
 #[inline(always)]
@@ -43,8 +47,9 @@ fn decap_and_parse(
             Some(overlay) if meta.has(Meta::DECAPSULATED) => station = overlay.mac,
             Some(overlay) => {
                 parse(frame, meta, station, port.unfinished_checksums)?;
-                // To our VTEP, and yet no VXLAN.
-                return if meta.dst() == overlay.local { Err(DropReason::NotVxlan) } else { Ok(()) };
+                // To our VTEP, and yet no VXLAN: an answer to a masqueraded flow, or nothing that we take.
+                let is_stray = meta.dst() == overlay.local && snapshot.masquerade.is_none();
+                return if is_stray { Err(DropReason::NotVxlan) } else { Ok(()) };
             }
             None => {}
         }
@@ -89,7 +94,7 @@ fn parse(frame: &mut Frame, meta: &mut Meta, station: MacAddr, unfinished: bool)
     if is_martian(src) {
         return Err(DropReason::MartianSource);
     }
-    let mut ports = 0;
+    let (mut ports, mut echo) = (0, 0);
     if be16(ip, ipv4::FRAGMENT) & ipv4::FRAGMENTED != 0 {
         meta.flags |= Meta::FRAGMENT;
     } else if protocol == ipv4::UDP {
@@ -99,11 +104,15 @@ fn parse(frame: &mut Frame, meta: &mut Meta, station: MacAddr, unfinished: bool)
         let l4 = bytes[l4_at..end].first_chunk::<{ tcp::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
         ports = be32(l4, 0);
         meta.tcp_flags = l4[tcp::FLAGS];
-    } else if protocol == ipv4::ICMP && end < l4_at + icmpv4::HEADER_LEN {
-        return Err(DropReason::BadL4Header);
+    } else if protocol == ipv4::ICMP {
+        let l4 = bytes[l4_at..end].first_chunk::<{ icmpv4::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
+        if icmpv4::follows_a_flow(l4[0]) {
+            meta.flags |= Meta::ICMP_ERROR;
+        }
+        echo = icmpv4::echo_ports(l4);
     }
     meta.ip_header_len = header_len as u8;
-    meta.key = [u64::from(src) << 32 | u64::from(dst), u64::from(ports) << 32 | u64::from(protocol)];
+    meta.key = [u64::from(src) << 32 | u64::from(dst), u64::from(ports | echo) << 32 | u64::from(protocol)];
     // Ethernet pads short packets; the padding is not forwarded.
     frame.set_len(end);
     if unfinished && ports != 0 {

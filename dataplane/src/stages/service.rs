@@ -5,12 +5,13 @@ use crate::{
     packet::{Batch, Meta},
     pipeline::Env,
     spec::Otherwise,
-    stages::track,
+    stages::{masquerade, select, track},
     tables::{
         ServiceIndex,
         conntrack::{FlowState, InsertError},
     },
     verdict::{Answer, DropReason, Verdict},
+    wire::{icmpv4, ipv4, tcp},
 };
 
 /// How often an insert that met another worker's is tried again before the packet is dropped. The other worker needs
@@ -23,22 +24,34 @@ pub type Errors = Vec<(u16, Answer)>;
 /// New flows: the packet's index in the batch, and the hash of the reply key.
 pub type Opening = Vec<(u16, u64)>;
 
-/// Translates the first packet of every flow to a service. In two passes, so that the cache misses of a batch overlap:
-/// first all choose a backend and ask for the bucket of the answers, then all are put into the table.
+/// Translates the first packet of every flow to a service, and of every flow that leaves the cluster masqueraded. Notes
+/// flows that come into the cluster untranslated, where answers to them would be mistaken for such. In two passes, so that the cache misses of a batch overlap: first all choose a backend and ask for the bucket of the answers,
+/// then all are put into the table.
 #[inline(never)]
 pub fn run(batch: &mut Batch, opening: &mut Opening, errors: &mut Errors, env: &Env) {
-    if env.snapshot.services.is_empty() {
+    if !env.snapshot.tracks {
         return;
     }
     for (at, meta) in batch.metas.iter_mut().enumerate() {
         if !meta.is_pending() || meta.flags & (Meta::ROUTED | Meta::HASHED) != Meta::HASHED {
             continue;
         }
-        let Some(service) = env.snapshot.services.lookup(meta.dst(), meta.dst_port(), meta.protocol()) else {
-            continue;
+        let chosen = match env.snapshot.services.lookup(meta.dst(), meta.dst_port(), meta.protocol()) {
+            Some(service) => choose(meta, service, env),
+            None if env.snapshot.leaves_the_cluster(meta.src(), meta.dst()) => leave(meta, env),
+            // Or its answers would be taken for a flow that leaves the cluster.
+            None if env.snapshot.leaves_the_cluster(meta.dst(), meta.src()) && may_open(meta) => {
+                meta.other = FiveTuple::from_words(meta.key).reversed().to_words();
+                Ok(())
+            }
+            None => continue,
         };
-        match choose(meta, service, env) {
-            Ok(reply_hash) => opening.push((at as u16, reply_hash)),
+        match chosen {
+            Ok(()) => {
+                let reply_hash = env.conntrack.hash(meta.other);
+                env.conntrack.prefetch_bucket(reply_hash);
+                opening.push((at as u16, reply_hash));
+            }
             Err(reason) => {
                 meta.decide(Verdict::Drop(reason));
                 if reason == DropReason::NoBackend {
@@ -55,34 +68,63 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, errors: &mut Errors, env: &
     }
 }
 
-/// Chooses a backend and notes the reply key. Returns its hash.
+/// Chooses a backend and notes the reply key.
 #[inline]
-fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<u64, DropReason> {
-    let choice = env.snapshot.services.choice(service, env.snapshot.origin(meta.in_port, meta.src()));
-    let backend = choice.select(meta.hash).ok_or(match choice.otherwise {
+fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<(), DropReason> {
+    if !may_open(meta) {
+        return Err(DropReason::OutOfState);
+    }
+    let services = &env.snapshot.services;
+    if !services.admits(service, meta.src()) {
+        return Err(DropReason::SourceNotAllowed);
+    }
+    let choice = services.choice(service, env.snapshot.origin(meta.in_port, meta.src()));
+    let backend = select::backend(meta, choice).ok_or(match choice.otherwise {
         Otherwise::Refuse => DropReason::NoBackend,
         Otherwise::Drop => DropReason::NoLocalBackend,
     })?;
     let forward = FiveTuple::from_words(meta.key);
     let translated = FiveTuple { dst: backend.address.into(), dst_port: backend.port, ..forward };
-    if translated.dst == forward.src {
-        return Err(DropReason::Hairpin);
+    // One that is its own backend would answer itself, past us.
+    if choice.masquerade || translated.dst == forward.src {
+        return masquerade::assign(meta, translated, 0, env);
     }
     meta.other = translated.reversed().to_words();
-    let reply_hash = env.conntrack.hash(meta.other);
-    env.conntrack.prefetch_bucket(reply_hash);
-    Ok(reply_hash)
+    Ok(())
 }
+
+/// Masquerades a flow out of the cluster.
+fn leave(meta: &mut Meta, env: &Env) -> Result<(), DropReason> {
+    if !may_open(meta) {
+        return Err(DropReason::OutOfState);
+    }
+    masquerade::assign(meta, FiveTuple::from_words(meta.key), 0, env)
+}
+
+/// True for a packet that begins a flow or may be of one that the switch knew before it was restarted. (Of TCP, Linux's
+/// connection tracking takes up the same, but for the FIN; of ICMP, an echo request only.)
+fn may_open(meta: &Meta) -> bool {
+    if meta.protocol() == ipv4::ICMP {
+        return meta.dst_port() == u16::from(icmpv4::ECHO_REQUEST);
+    }
+    if meta.protocol() != ipv4::TCP || meta.has(Meta::FRAGMENT) {
+        return true;
+    }
+    matches!(meta.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN), tcp::SYN | tcp::ACK | FIN_ACK)
+}
+
+const FIN_ACK: u8 = tcp::FIN | tcp::ACK;
 
 /// Puts the flow into the table, or follows it if it was put there meanwhile.
 #[inline]
-fn open(meta: &mut Meta, reply_hash: u64, env: &Env) -> Result<(), DropReason> {
+fn open(meta: &mut Meta, mut reply_hash: u64, env: &Env) -> Result<(), DropReason> {
     let (generation, now) = (env.snapshot.generation, env.now.seconds());
-    let state = FlowState::first(meta.protocol(), meta.tcp_flags);
-    let keys = [(meta.key, meta.hash), (meta.other, reply_hash)];
+    let state = FlowState::first(meta.protocol());
     let next_hops = [(meta.other[0] >> 32) as u32, meta.src()].map(|address| env.snapshot.fib.lookup(address));
-    for _ in 0..TRIES {
-        match env.conntrack.insert(keys, next_hops, generation, state, now) {
+    let mut failure = DropReason::ConntrackContended;
+    for attempt in 1..=TRIES {
+        let reply = meta.other;
+        match env.conntrack.insert([(meta.key, meta.hash), (reply, reply_hash)], next_hops, generation, state, now) {
             Ok(()) => {
                 env.counters.flows_opened.add(1);
                 meta.next_hop = next_hops[0];
@@ -94,14 +136,26 @@ fn open(meta: &mut Meta, reply_hash: u64, env: &Env) -> Result<(), DropReason> {
                 if let Some(hit) = env.conntrack.find(meta.key, meta.hash) {
                     track::apply(meta, &hit, env);
                     if meta.has(Meta::ROUTED) {
+                        env.conntrack.give_back([meta.key, reply]);
                         return Ok(());
                     }
                 }
                 std::hint::spin_loop();
             }
-            Err(InsertError::ReplyInUse) => return Err(DropReason::ReplyInUse),
-            Err(InsertError::Full) => return Err(DropReason::ConntrackFull),
+            // The port is left as taken, for it is: by the other flow.
+            Err(InsertError::ReplyInUse) => {
+                masquerade::reassign(meta, reply, attempt, env)?;
+                reply_hash = env.conntrack.hash(meta.other);
+            }
+            Err(InsertError::Full) if env.conntrack.make_room() => env.counters.flows_gave_way.add(1),
+            Err(InsertError::Full) => {
+                failure = DropReason::ConntrackFull;
+                break;
+            }
         }
     }
-    Err(DropReason::ConntrackContended)
+    env.conntrack.give_back([meta.key, meta.other]);
+    // What is not translated needs no flow to get where it is going.
+    let is_direct = FiveTuple::from_words(meta.key).reversed().to_words() == meta.other;
+    if is_direct { Ok(()) } else { Err(failure) }
 }

@@ -4,7 +4,8 @@ use crate::{
     packet::{BATCH, Batch, Meta},
     pipeline::Env,
     spec::Backend,
-    tables::conntrack::{Direction, Hit, Slot},
+    tables::conntrack::{Direction, Hit, Key, Slot},
+    verdict::{DropReason, Verdict},
     wire::{ipv4, tcp},
 };
 
@@ -17,7 +18,7 @@ pub type Slots = [Option<Slot>; BATCH];
 /// overlap: first all buckets are asked for, then all entries, then all are read.
 #[inline(never)]
 pub fn run(batch: &mut Batch, slots: &mut Slots, env: &Env) {
-    if env.snapshot.services.is_empty() && env.conntrack.in_use() == 0 {
+    if !env.snapshot.tracks && env.conntrack.in_use() == 0 {
         return;
     }
     for meta in &mut batch.metas {
@@ -48,16 +49,26 @@ pub fn run(batch: &mut Batch, slots: &mut Slots, env: &Env) {
 #[inline(always)]
 pub fn apply(meta: &mut Meta, hit: &Hit, env: &Env) {
     let (state, direction) = (hit.state(), hit.slot.direction());
-    if state.is_over() && direction == Direction::Forward && meta.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN {
-        env.conntrack.remove(hit);
+    let anew = state.is_over() || state.is_unanswered();
+    if anew && direction == Direction::Forward && meta.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN {
+        begin_anew(meta, hit, env);
         return;
     }
     let next_hop = if hit.generation() == env.snapshot.generation {
         hit.next_hop()
     } else {
-        match revalidate(meta, hit, env) {
-            Some(next_hop) => next_hop,
-            None => return,
+        match revalidate(meta.key, hit, env) {
+            Ok(next_hop) => next_hop,
+            Err(Stale) if direction == Direction::Forward => {
+                env.conntrack.remove(hit);
+                return;
+            }
+            // The flow stays until the client speaks or it expires: without it, the next answer would get through
+            // untranslated.
+            Err(Stale) => {
+                meta.decide(Verdict::Drop(DropReason::StaleReply));
+                return;
+            }
         }
     };
     env.conntrack.touch(hit, state.after(direction, meta.tcp_flags), env.now.seconds());
@@ -66,26 +77,45 @@ pub fn apply(meta: &mut Meta, hit: &Hit, env: &Env) {
     meta.flags |= Meta::TRANSLATE | Meta::ROUTED;
 }
 
-/// Brings a decision made under another snapshot up to date; `None` if the flow was forgotten.
+/// Forgets a flow whose client begins a new connection.
+#[cold]
+fn begin_anew(meta: &mut Meta, hit: &Hit, env: &Env) {
+    env.conntrack.remove(hit);
+    if hit.state().is_unanswered() {
+        meta.other = hit.other;
+        meta.flags |= Meta::UNANSWERED;
+    }
+}
+
+/// The endpoint of a flow, by its reply key.
+pub fn backend(reply: Key) -> Backend {
+    Backend { address: Ipv4Addr::from((reply[0] >> 32) as u32), port: (reply[1] >> 48) as u16 }
+}
+
+/// A flow's endpoint serves no longer.
+pub struct Stale;
+
+/// Brings a decision made under another snapshot up to date.
 ///
 /// A TCP connection stays with its backend whatever happens to the service; a UDP flow to an endpoint that was removed
-/// is forgotten, so that the next packet chooses anew (as kube-proxy does, which deletes such entries).
+/// is stale, so that the client's next packet chooses anew (as with kube-proxy, which deletes such entries).
 #[cold]
-fn revalidate(meta: &Meta, hit: &Hit, env: &Env) -> Option<u32> {
+pub fn revalidate(key: Key, hit: &Hit, env: &Env) -> Result<u32, Stale> {
     let (forward, reply) = match hit.slot.direction() {
-        Direction::Forward => (meta.key, hit.other),
-        Direction::Reply => (hit.other, meta.key),
+        Direction::Forward => (key, hit.other),
+        Direction::Reply => (hit.other, key),
     };
-    if meta.protocol() == ipv4::UDP {
-        let backend = Backend { address: Ipv4Addr::from((reply[0] >> 32) as u32), port: (reply[1] >> 48) as u16 };
+    // A flow whose destination is not translated has no backend to lose.
+    let backend = backend(reply);
+    let has_backend = Ipv4Addr::from(forward[0] as u32) != backend.address || (forward[1] >> 32) as u16 != backend.port;
+    if key[1] as u8 == ipv4::UDP && has_backend {
         let service = env.snapshot.services.lookup(forward[0] as u32, (forward[1] >> 32) as u16, ipv4::UDP);
         if !service.is_some_and(|service| env.snapshot.services.has_backend(service, backend)) {
-            env.conntrack.remove(hit);
-            return None;
+            return Err(Stale);
         }
     }
     let destination = (hit.other[0] >> 32) as u32;
     let next_hop = env.snapshot.fib.lookup(destination);
     env.conntrack.redecide(hit, next_hop, env.snapshot.generation);
-    Some(next_hop)
+    Ok(next_hop)
 }

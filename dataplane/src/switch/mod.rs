@@ -23,7 +23,8 @@ use crate::{
     publish::{Lagging, Publisher},
     snapshot::{CompileError, Snapshot},
     spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole},
-    tables::Conntrack,
+    stages::fragments::DATAGRAMS,
+    tables::{Conntrack, Recent},
     worker::{Alarm, Command, Inbox, Owners, Shared, Worker},
     xsk::{Classifier, Interface, UplinkFilter, WorkerMemory, XdpMode, XskError},
 };
@@ -147,6 +148,7 @@ impl Switch {
         let alarms = polls.iter().map(Alarm::new).collect::<Result<Vec<_>, _>>().map_err(SwitchError::Start)?;
         let shared = Shared {
             conntrack: Arc::new(Conntrack::new(config.flow_capacity, FlowSeed::from_number(seed))),
+            fragments: Arc::new(Recent::new(DATAGRAMS, FlowSeed::from_number(seed))),
             owners: Arc::new(Owners::default()),
             inboxes: alarms.into_iter().map(Inbox::new).collect(),
             epoch: Instant::now(),

@@ -57,6 +57,8 @@ pub struct PortReport {
     pub to_host: u64,
     /// Of those received here: turned into an answer of the switch's own. All kinds, also those at 0.
     pub answers: Vec<(Answer, u64)>,
+    /// Of those received here: fragments that wait now for the first one of their datagram.
+    pub held: u64,
     /// Of those received here: dropped. All reasons, also those at 0.
     pub drops: Vec<(DropReason, u64)>,
 }
@@ -86,6 +88,8 @@ pub struct WorkerReport {
     pub flows_opened: u64,
     /// Flows it expired.
     pub flows_expired: u64,
+    /// Half open flows it removed from the full table to make room.
+    pub flows_gave_way: u64,
 }
 
 /// One flow, for people.
@@ -123,6 +127,7 @@ impl Switch {
             sleeps: worker.counters.sleeps.get(),
             flows_opened: worker.counters.flows_opened.get(),
             flows_expired: worker.counters.flows_expired.get(),
+            flows_gave_way: worker.counters.flows_gave_way.get(),
         });
         let state = self.state();
         let ports = (0..crate::spec::MAX_PORTS as u16).map(PortId).filter_map(|id| {
@@ -157,7 +162,7 @@ impl SwitchReport {
             let (received, accounted) = (port.rx_packets, port.accounted());
             if received != accounted {
                 found.push(format!(
-                    "Port {} received {received} packets, but {accounted} were forwarded, answered or dropped.",
+                    "Port {} received {received} packets, but {accounted} were forwarded, answered or dropped, or wait.",
                     port.id
                 ));
             }
@@ -200,6 +205,7 @@ impl PortReport {
         self.tx_dropped += counters.tx_dropped.get();
         self.forwarded += counters.forwarded.get();
         self.to_host += counters.to_host.get();
+        self.held += counters.held.get();
         for ((_, total), counter) in self.answers.iter_mut().zip(&counters.answers) {
             *total += counter.get();
         }
@@ -219,7 +225,7 @@ impl PortReport {
     }
 
     fn accounted(&self) -> u64 {
-        self.forwarded + self.to_host + self.answered() + self.dropped()
+        self.forwarded + self.to_host + self.answered() + self.dropped() + self.held
     }
 }
 

@@ -1,6 +1,6 @@
 //! The tables the stages look things up in.
 //!
-//! All but [`conntrack`] are immutable: built by control, part of a snapshot, read by every worker; an update builds a
+//! All but [`conntrack`] and [`recent`] are immutable: built by control, part of a snapshot, read by every worker; an update builds a
 //! new one and shares what did not change. Tables point by index into flat arrays and answer with plain numbers;
 //! addresses are `u32` in host order.
 
@@ -10,6 +10,7 @@ pub mod fib;
 pub(crate) mod hash;
 pub mod maglev;
 pub mod prefixes;
+pub mod recent;
 pub mod service;
 pub mod vtep;
 
@@ -17,5 +18,6 @@ pub use conntrack::Conntrack;
 pub use fib::Fib;
 pub use maglev::Maglev;
 pub use prefixes::Prefixes;
+pub use recent::Recent;
 pub use service::{Origin, ServiceIndex, ServiceTable};
 pub use vtep::VtepTable;

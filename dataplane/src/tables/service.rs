@@ -3,7 +3,7 @@
 //! An open-addressing hash of cache lines: each line holds up to five keys and the services they belong to, and a
 //! lookup reads one, rarely two. What a service's new flows need (its Maglev table) is kept apart, by index.
 
-use super::{hash::Hasher, maglev::Maglev};
+use super::{Prefixes, hash::Hasher, maglev::Maglev};
 use crate::spec::{Backend, Otherwise, Rule, ServiceSpec};
 
 /// Keys in one line: five of 8 bytes and five indices of 4 bytes are 60 bytes.
@@ -37,6 +37,8 @@ struct Service {
     key: u64,
     /// By [`Origin`].
     choices: [Choice; 3],
+    /// Who may use it; empty: everybody.
+    sources: Prefixes,
 }
 
 /// Where a new flow comes from: it says which of a service's rules applies.
@@ -54,6 +56,8 @@ pub enum Origin {
 #[derive(Clone)]
 pub struct Choice {
     maglev: Maglev,
+    /// The flow's source is replaced.
+    pub masquerade: bool,
     /// What happens if there is no endpoint.
     pub otherwise: Otherwise,
 }
@@ -85,7 +89,7 @@ impl ServiceTable {
             let key = key(spec.vip.into(), spec.port, spec.protocol as u8);
             if table.insert(key) {
                 let choices = choices(spec.rules(), reuse.find(key), seed);
-                table.services.push(Service { key, choices });
+                table.services.push(Service { key, choices, sources: Prefixes::new(&spec.sources) });
             }
         }
         table
@@ -115,6 +119,16 @@ impl ServiceTable {
     #[inline]
     pub fn choice(&self, service: ServiceIndex, origin: Origin) -> &Choice {
         &self.services[service.0 as usize].choices[origin as usize]
+    }
+
+    /// Whether a service of this table may be used from `source` (host order).
+    ///
+    /// # Panics
+    /// If the index is another table's and beyond this one's.
+    #[inline]
+    pub fn admits(&self, service: ServiceIndex, source: u32) -> bool {
+        let sources = &self.services[service.0 as usize].sources;
+        sources.is_empty() || sources.contains(source)
     }
 
     /// Whether `backend` still serves a service of this table, whomever.
@@ -180,7 +194,7 @@ fn choices(rules: [&Rule; 3], previous: &[Choice], seed: u64) -> [Choice; 3] {
             Some(choice) => choice.maglev.clone(),
             None => Maglev::build(&rule.endpoints, seed),
         };
-        made[at] = Some(Choice { maglev, otherwise: rule.otherwise });
+        made[at] = Some(Choice { maglev, masquerade: rule.masquerade, otherwise: rule.otherwise });
     }
     made.map(|choice| choice.expect("there is one for each rule"))
 }

@@ -8,20 +8,28 @@
 //! | data, or the offending packet |  8
 //! ```
 
-use super::{checksum, ipv4, put16};
+use super::{be16, checksum, ipv4, put16};
 
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 8;
 /// Where the checksum starts.
 pub const CHECKSUM: usize = 2;
+/// Where an echo's identifier starts.
+pub const ECHO_ID: usize = 4;
 const MTU: usize = 6;
 
 /// Type: echo reply.
 pub const ECHO_REPLY: u8 = 0;
 /// Type: destination unreachable.
 pub const UNREACHABLE: u8 = 3;
+/// Code of unreachable: fragmentation needed, and not allowed.
+pub const FRAGMENTATION_NEEDED: u8 = 4;
 /// Type: echo request.
 pub const ECHO_REQUEST: u8 = 8;
+/// Type: time exceeded.
+pub const TIME_EXCEEDED: u8 = 11;
+/// Type: parameter problem.
+pub const PARAMETER_PROBLEM: u8 = 12;
 
 /// Bytes of the offending packet that an error carries at most, so that the error's packet stays within 576 bytes
 /// (RFC 1812, section 4.3.2.3).
@@ -45,8 +53,8 @@ impl Error {
         match self {
             Error::NetUnreachable => [UNREACHABLE, 0],
             Error::PortUnreachable => [UNREACHABLE, 3],
-            Error::FragmentationNeeded(_) => [UNREACHABLE, 4],
-            Error::TimeExceeded => [11, 0],
+            Error::FragmentationNeeded(_) => [UNREACHABLE, FRAGMENTATION_NEEDED],
+            Error::TimeExceeded => [TIME_EXCEEDED, 0],
         }
     }
 
@@ -68,6 +76,25 @@ impl Error {
 /// True for messages about which no error may be sent (RFC 1122, section 3.2.2): all but queries.
 pub fn is_error(kind: u8) -> bool {
     !matches!(kind, ECHO_REPLY | ECHO_REQUEST | 13..=18)
+}
+
+/// True for the errors that are translated with the flow of the packet they quote (RFC 5508, section 7.1: hard and soft
+/// errors alike). A redirect is for one link and a source quench is obsolete (RFC 6633): neither is.
+#[inline(always)]
+pub fn follows_a_flow(kind: u8) -> bool {
+    matches!(kind, UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM)
+}
+
+/// What an echo has instead of ports, source in the upper half: the one who asks has the identifier, the other one the
+/// number of the request's type. 0 for other messages.
+#[inline]
+pub fn echo_ports(header: &[u8; HEADER_LEN]) -> u32 {
+    let id = u32::from(be16(header, ECHO_ID));
+    match header[..2] {
+        [ECHO_REQUEST, 0] => id << 16 | u32::from(ECHO_REQUEST),
+        [ECHO_REPLY, 0] => u32::from(ECHO_REQUEST) << 16 | id,
+        _ => 0,
+    }
 }
 
 /// Turns an echo request into its reply, in place; false if the message is none, or damaged.
@@ -122,6 +149,14 @@ mod tests {
         assert_eq!(message[0], ECHO_REPLY);
         assert_eq!(checksum::sum(&message), 0xffff);
         assert!(!answer_echo(&mut message), "a reply is not answered");
+    }
+
+    #[test]
+    fn an_echo_and_its_reply_have_the_same_ports_reversed() {
+        assert_eq!(echo_ports(&[8, 0, 1, 2, 0xab, 0xcd, 0, 1]), 0xabcd_0008);
+        assert_eq!(echo_ports(&[0, 0, 1, 2, 0xab, 0xcd, 0, 1]), 0x0008_abcd);
+        assert_eq!(echo_ports(&[13, 0, 1, 2, 0xab, 0xcd, 0, 1]), 0, "a timestamp is no echo");
+        assert_eq!(echo_ports(&[8, 1, 1, 2, 0xab, 0xcd, 0, 1]), 0, "RFC 792 knows code 0 only");
     }
 
     #[test]

@@ -32,7 +32,7 @@ use crate::{
     publish::Subscriber,
     snapshot::Snapshot,
     spec::PortId,
-    tables::Conntrack,
+    tables::{Conntrack, Recent},
     time::Now,
     verdict::Verdict,
 };
@@ -43,6 +43,9 @@ const SPIN: Duration = Duration::from_micros(50);
 
 /// How long it sleeps at most, so that flows expire on an idle switch too.
 const NAP: Duration = Duration::from_millis(500);
+
+/// How long it sleeps at most while fragments wait: another worker may have got what they wait for.
+const HOLDING_NAP: Duration = Duration::from_millis(1);
 
 /// In this time, in nanoseconds, a worker looks at its whole share of the connection table once.
 const SWEEP_NANOS: u64 = 8_000_000_000;
@@ -73,7 +76,7 @@ pub struct Census {
     pub capacity: u32,
     /// Free ones.
     pub free: u32,
-    /// Taken from a device and not yet handed to another or freed: none between bursts.
+    /// Taken from a device and not yet handed to another or freed: between bursts, fragments that wait.
     pub in_hand: u32,
     /// In fill and RX rings.
     pub receive: u32,
@@ -88,6 +91,8 @@ pub struct Census {
 pub struct Shared {
     /// The connection table.
     pub conntrack: Arc<Conntrack>,
+    /// What is known of fragmented datagrams.
+    pub fragments: Arc<Recent>,
     /// Which worker sends on a port.
     pub owners: Arc<Owners>,
     /// The inboxes of all workers, by index.
@@ -196,6 +201,7 @@ impl Worker {
                     let (devices, unsent) = self.ports.remove(port, self.poll.registry());
                     self.counters.port(port).tx_dropped.add(unsent.len() as u64);
                     unsent.into_iter().for_each(|frame| self.pool.give(frame));
+                    self.pipeline.held.give_up(&self.counters).for_each(|frame| self.pool.give(frame));
                     // Nobody waits for the devices any more: then they are closed here.
                     let _ = reply.send(devices);
                 }
@@ -235,7 +241,7 @@ impl Worker {
         });
         let delivered = self.take_deliveries();
         let received = self.batch.len();
-        if received > 0 {
+        if received > 0 || !self.pipeline.held.is_empty() {
             self.process(now);
         }
         if received > 0 || delivered {
@@ -245,9 +251,9 @@ impl Worker {
     }
 
     fn process(&mut self, now: Now) {
-        let env =
-            Env { snapshot: self.snapshot.current(), conntrack: &self.shared.conntrack, counters: &self.counters, now };
-        self.counters.bursts.add(1);
+        let Shared { conntrack, fragments, .. } = &self.shared;
+        let env = Env { snapshot: self.snapshot.current(), conntrack, fragments, counters: &self.counters, now };
+        self.counters.bursts.add(u64::from(!self.batch.is_empty()));
         self.counters.packets.add(self.batch.len() as u64);
         self.pipeline.run(&mut self.batch, &env);
         let Worker { batch, ports, pool, shared, counters, .. } = self;
@@ -332,7 +338,8 @@ impl Worker {
             self.ports.watch(self.poll.registry());
             self.counters.sleeps.add(1);
             // An interrupted wait is as good as a finished one.
-            let _ = self.poll.poll(events, Some(NAP));
+            let nap = if self.pipeline.held.is_empty() { NAP } else { HOLDING_NAP };
+            let _ = self.poll.poll(events, Some(nap));
         }
         self.shared.inboxes[self.index].alarm().asleep.store(false, Ordering::SeqCst);
     }
@@ -340,7 +347,7 @@ impl Worker {
     /// Where the frames are.
     pub fn census(&self) -> Census {
         let mut census = Census { capacity: self.pool.capacity(), free: self.pool.free(), ..Census::default() };
-        census.in_hand = self.batch.len() as u32;
+        census.in_hand = (self.batch.len() + self.pipeline.held.len()) as u32;
         for attached in self.ports.iter() {
             let held = attached.device.occupancy();
             census.receive += held.receive;

@@ -13,7 +13,8 @@ use crate::{
     publish::Publisher,
     snapshot::{CompileError, Snapshot},
     spec::{ForwardingSpec, PortId},
-    tables::Conntrack,
+    stages::fragments::DATAGRAMS,
+    tables::{Conntrack, Recent},
     time::Now,
 };
 
@@ -42,6 +43,7 @@ impl Stepped {
         let conntrack = Arc::new(Conntrack::new(flows, FlowSeed::from_number(seed)));
         let shared = Shared {
             conntrack: conntrack.clone(),
+            fragments: Arc::new(Recent::new(DATAGRAMS, FlowSeed::from_number(seed))),
             owners: Arc::default(),
             inboxes: alarms.into_iter().map(Inbox::new).collect(),
             epoch: Instant::now(),

@@ -51,6 +51,11 @@ impl AfXdpStation {
         &self.devices
     }
 
+    /// Whether all that was queued has left.
+    pub fn is_idle(&self) -> bool {
+        self.outgoing.is_empty() && self.devices.iter().all(|device| device.occupancy().transmit == 0)
+    }
+
     /// Sends every frame that has arrived back, or out of the socket it sends on, after `change` has had it; drops those
     /// for which it says no. Returns how many went.
     pub fn turn_round(&mut self, change: &mut dyn FnMut(&mut [u8]) -> bool) -> usize {

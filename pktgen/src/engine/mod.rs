@@ -11,6 +11,7 @@ use std::{fmt, time::Duration};
 
 use shunt_dataplane::xsk::XskError;
 
+pub(crate) use self::tester::check_core;
 pub use self::{
     af_xdp::AfXdpStation,
     live::TrafficSource,

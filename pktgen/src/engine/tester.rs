@@ -403,7 +403,7 @@ fn senders(ports: &Ports) -> Result<Vec<(Option<usize>, u32)>, EngineError> {
     Ok((0..lanes).map(|lane| (ports.cores.get(lane).copied(), queue(lane))).collect())
 }
 
-fn check_core(core: usize) -> Result<(), EngineError> {
+pub(crate) fn check_core(core: usize) -> Result<(), EngineError> {
     let cores = core_affinity::get_core_ids().unwrap_or_default();
     if cores.iter().any(|id| id.id == core) {
         return Ok(());

@@ -55,6 +55,15 @@ impl<T: Value> Field<T> {
         Field { values: Values::Range(value, value), random: false }
     }
 
+    /// A field that takes all values from `first` to `last` in order.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn spanning(first: T, last: T) -> Field<T> {
+        assert!(first.number() <= last.number(), "a range that ends before it begins");
+        Field { values: Values::Range(first, last), random: false }
+    }
+
     /// How many values there are.
     pub fn count(&self) -> u64 {
         match &self.values {

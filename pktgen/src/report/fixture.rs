@@ -132,7 +132,8 @@ pub fn connections() -> Report {
     trial.label = "20,000 connections/s".to_owned();
     trial.offered_pps = None;
     trial.streams.clear();
-    trial.departures = None;
+    (trial.departures, trial.latency, trial.latency_uncorrected) = (None, None, None);
+    trial.total.reordered = 0;
     trial.connections = Some(Connections {
         opened: 200_010,
         established: 200_000,

@@ -53,7 +53,6 @@ fn figures(report: &Report) -> Vec<Tile> {
         .map(|f| tile(&f.name, f.value.map_or("unknown".to_owned(), |value| of_unit(value, &f.unit)), &f.note))
         .collect();
     if let [trial] = report.trials.as_slice() {
-        let per_second = |packets: u64| packets as f64 / trial.seconds;
         let total = &trial.total;
         if let Some(c) = &trial.connections {
             let (rate, peak) = (count(c.established_per_s.round() as u64), count(c.peak));
@@ -62,10 +61,19 @@ fn figures(report: &Report) -> Vec<Tile> {
             let failed = tile("failed", count(c.reset + c.timed_out), "reset or timed out");
             tiles.push(Tile { tone: verdict(c.reset + c.timed_out == 0), ..failed });
         }
-        let received = pps(per_second(total.received));
-        tiles.push(tile("received", received, &bps(per_second(total.received_bytes * 8))));
-        let lost = format!("{} of {} packets", count(total.lost), count(total.sent));
-        tiles.push(Tile { tone: verdict(total.lost == 0), ..tile("loss", share(total.loss()), &lost) });
+        let bits = |bytes: u64| bps(trial.per_second(bytes * 8));
+        if !trial.tracks_loss() {
+            tiles.push(tile("sent", pps(trial.per_second(total.sent)), &bits(total.sent_bytes)));
+        } else {
+            tiles.push(tile("received", pps(trial.per_second(total.received)), &bits(total.received_bytes)));
+            let lost = format!("{} of {} packets", count(total.lost), count(total.sent));
+            tiles.push(Tile { tone: verdict(total.lost == 0), ..tile("loss", share(total.loss()), &lost) });
+        }
+        let requests = trial.connections.as_ref().and_then(|c| c.request.as_ref());
+        if let Some(requests) = requests {
+            tiles.push(tile("median request", time(requests.at(0.5) as f64), ""));
+            tiles.push(tile("99th percentile", time(requests.at(0.99) as f64), ""));
+        }
         if let Some(latency) = &trial.latency {
             for (name, at) in [("median latency", 0.5), ("99th percentile", 0.99), ("99.9th percentile", 0.999)] {
                 tiles.push(tile(name, time(latency.at(at) as f64), ""));
@@ -97,15 +105,16 @@ fn trials(report: &Report) -> Markup {
     let at = |trial: &Trial, share| trial.latency.as_ref().map_or(String::new(), |d| time(d.at(share) as f64));
     let row = |trial: &Trial| {
         let total = &trial.total;
-        let rate = |packets: u64| Cell::number(pps(packets as f64 / trial.seconds));
+        let rate = |packets: u64| Cell::number(pps(trial.per_second(packets)));
         let mut row = vec![
             Cell::words(&trial.label),
             Cell::number(seconds(trial.seconds)),
             Cell::number(trial.offered_pps.map_or("max".to_owned(), pps)),
             rate(total.sent),
             rate(total.received),
-            Cell::number(count(total.lost)),
-            Cell::number(share(total.loss())).toned(if total.lost > 0 { Tone::Bad } else { Tone::Plain }),
+            Cell::number(if trial.tracks_loss() { count(total.lost) } else { String::new() }),
+            Cell::number(if trial.tracks_loss() { share(total.loss()) } else { String::new() })
+                .toned(if total.lost > 0 { Tone::Bad } else { Tone::Plain }),
             Cell::number(
                 text::oddities(total).map(|(name, n)| format!("{name} {}", count(n))).collect::<Vec<_>>().join(", "),
             ),

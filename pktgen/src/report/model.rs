@@ -244,6 +244,18 @@ impl Counts {
     }
 }
 
+impl Trial {
+    /// An amount of the trial per second; none in a trial that was ended before it began.
+    pub fn per_second(&self, amount: u64) -> f64 {
+        if self.seconds > 0.0 { amount as f64 / self.seconds } else { 0.0 }
+    }
+
+    /// Whether it is told what became of each packet: connections send lost ones again, and a replay receives nothing.
+    pub fn tracks_loss(&self) -> bool {
+        self.connections.is_none() && self.total.received + self.total.lost > 0
+    }
+}
+
 impl Distribution {
     /// The value below which `share` of the values lie, from the nearest point that is at or above it.
     pub fn at(&self, share: f64) -> u64 {

@@ -53,10 +53,10 @@ fn over_time(trials: &[Trial], name: &str, value: impl Fn(&Sample) -> Option<f64
 }
 
 fn throughput(trials: &[Trial]) -> Option<Lines> {
-    let series = vec![
-        Series { broad: true, ..over_time(trials, "sent", |s| Some(s.sent_pps))? },
-        over_time(trials, "received", |s| Some(s.received_pps))?,
-    ];
+    let mut series = vec![Series { broad: true, ..over_time(trials, "sent", |s| Some(s.sent_pps))? }];
+    if trials.iter().any(|trial| trial.tracks_loss() || trial.total.received > 0) {
+        series.extend(over_time(trials, "received", |s| Some(s.received_pps)));
+    }
     Some(Lines {
         title: "Throughput over time".to_owned(),
         x: seconds_axis(trials),
@@ -108,6 +108,8 @@ fn latency_percentiles(trials: &[Trial]) -> Option<Lines> {
         let of_connections = trial.connections.as_ref();
         let total = if trial.streams.len() > 1 { "all streams" } else { "latency" };
         series.extend(trial.latency.iter().map(|d| curve(total, d)));
+        let as_sent = trial.latency_uncorrected.iter().filter(|_| trial.latency != trial.latency_uncorrected);
+        series.extend(as_sent.map(|d| curve("from sending", d)));
         series.extend(of_connections.and_then(|c| c.handshake.as_ref()).map(|d| curve("handshake", d)));
         series.extend(of_connections.and_then(|c| c.request.as_ref()).map(|d| curve("request", d)));
         if trial.streams.len() > 1 {
@@ -141,7 +143,7 @@ fn latency_percentiles(trials: &[Trial]) -> Option<Lines> {
 
 /// The load of a trial: what was offered, or at full speed what was sent.
 fn load(trial: &Trial) -> f64 {
-    trial.offered_pps.unwrap_or(trial.total.sent as f64 / trial.seconds)
+    trial.offered_pps.unwrap_or(trial.per_second(trial.total.sent))
 }
 
 fn loss(trial: &Trial) -> Vec<(&'static str, f64)> {

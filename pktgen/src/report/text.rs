@@ -65,17 +65,16 @@ fn findings(out: &mut String, report: &Report) {
 fn single(out: &mut String, trial: &Trial) {
     let mut table = table(&[]);
     let total = &trial.total;
-    let per_second = |packets: u64| packets as f64 / trial.seconds;
     if let Some(offered) = trial.offered_pps {
         table.add_row(["offered".to_owned(), pps(offered), format!("{} packets", count(total.offered))]);
     }
-    for (name, packets, bytes) in
-        [("sent", total.sent, total.sent_bytes), ("received", total.received, total.received_bytes)]
-    {
-        let bits = bps(per_second(bytes * 8));
-        table.add_row([name.to_owned(), pps(per_second(packets)), format!("{} packets", count(packets)), bits]);
+    for (name, packets, bytes) in directions(trial) {
+        let bits = bps(trial.per_second(bytes * 8));
+        table.add_row([name.to_owned(), pps(trial.per_second(packets)), format!("{} packets", count(packets)), bits]);
     }
-    table.add_row(["lost".to_owned(), share(total.loss()), format!("{} packets", count(total.lost))]);
+    if trial.tracks_loss() {
+        table.add_row(["lost".to_owned(), share(total.loss()), format!("{} packets", count(total.lost))]);
+    }
     for (name, packets) in oddities(total) {
         table.add_row([name.to_owned(), String::new(), format!("{} packets", count(packets))]);
     }
@@ -86,6 +85,14 @@ fn single(out: &mut String, trial: &Trial) {
     }
     distributions(out, trial);
     streams(out, trial);
+}
+
+/// Packets and bytes each way, as far as anything went that way.
+fn directions(trial: &Trial) -> impl Iterator<Item = (&'static str, u64, u64)> {
+    let total = &trial.total;
+    let back = ("received", total.received, total.received_bytes);
+    let back = (trial.tracks_loss() || total.received > 0).then_some(back);
+    std::iter::once(("sent", total.sent, total.sent_bytes)).chain(back)
 }
 
 /// What should not happen to packets, and did.
@@ -120,8 +127,10 @@ fn connections(out: &mut String, connections: &Connections) {
 
 fn distributions(out: &mut String, trial: &Trial) {
     let of_connections = trial.connections.as_ref();
+    let as_sent = trial.latency_uncorrected.as_ref().filter(|_| trial.latency != trial.latency_uncorrected);
     let named = [
         ("latency", trial.latency.as_ref()),
+        ("latency from sending", as_sent),
         ("handshake", of_connections.and_then(|c| c.handshake.as_ref())),
         ("request", of_connections.and_then(|c| c.request.as_ref())),
         ("between departures", trial.departures.as_ref()),
@@ -178,7 +187,7 @@ fn several(out: &mut String, trials: &[Trial]) {
     let mut table =
         table(&["trial", "offered", "sent", "received", "lost", "loss", "p50", "p90", "p99", "p99.9", "max"]);
     for trial in trials {
-        let rate = |packets: u64| pps(packets as f64 / trial.seconds);
+        let rate = |packets: u64| pps(trial.per_second(packets));
         let mut row = vec![trial.label.clone(), trial.offered_pps.map_or("max".to_owned(), pps)];
         row.extend([rate(trial.total.sent), rate(trial.total.received)]);
         row.extend([count(trial.total.lost), share(trial.total.loss())]);

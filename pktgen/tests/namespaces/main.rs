@@ -1,9 +1,10 @@
 //! pktgen on real interfaces, its figures checked against somebody else's: the kernel's counters, tcpdump, tshark,
-//! sockperf, DPDK's testpmd, netsniff-ng's trafgen, and a path whose faults are known.
+//! sockperf, DPDK's testpmd, nginx, curl, netsniff-ng's trafgen, and a path whose faults are known.
 //!
 //! Run as root; each test has a network namespace of its own. The machine may be busy: rates are low where figures must
 //! be exact.
 
+mod connections;
 mod counters;
 mod decode;
 mod faults;
@@ -12,4 +13,5 @@ mod life;
 mod net;
 mod peers;
 mod reflect;
+mod replay;
 mod tool;

@@ -96,6 +96,7 @@ struct Port<'a> {
     to_host: u64,
     answered: u64,
     dropped: u64,
+    held: u64,
 }
 
 #[derive(Serialize)]
@@ -111,6 +112,7 @@ struct Worker {
     sleeps: u64,
     flows_opened: u64,
     flows_expired: u64,
+    flows_gave_way: u64,
 }
 
 /// Packets answered by the switch itself, of those received on a port.
@@ -139,6 +141,7 @@ impl<'a> From<&'a v1::GetCountersResponse> for Counters<'a> {
             to_host: port.to_host,
             answered: answered(port),
             dropped: dropped(port),
+            held: port.held,
         };
         let worker = |worker: &v1::WorkerCounters| Worker {
             core: worker.core,
@@ -152,6 +155,7 @@ impl<'a> From<&'a v1::GetCountersResponse> for Counters<'a> {
             sleeps: worker.sleeps,
             flows_opened: worker.flows_opened,
             flows_expired: worker.flows_expired,
+            flows_gave_way: worker.flows_gave_way,
         };
         Counters {
             generation: answer.generation,

@@ -175,6 +175,7 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
         "TO HOST",
         "ANSWERED",
         "DROPPED",
+        "HELD",
     ]);
     for port in &answer.ports {
         let figures = [
@@ -189,6 +190,7 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
             port.to_host,
             answered(port),
             dropped(port),
+            port.held,
         ];
         let names = [or_none(&port.name).to_owned(), or_none(&port.interface).to_owned()];
         ports.add_row(names.into_iter().chain(figures.map(|figure: u64| figure.to_string())));
@@ -202,7 +204,7 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
     }
     format!(
         "{}\n\n{}\n\nflows: {} of {}",
-        render(&numbers(ports, 2..13)),
+        render(&numbers(ports, 2..14)),
         render(&numbers(workers, 0..9)),
         answer.flows_in_use,
         answer.flow_capacity
@@ -291,9 +293,10 @@ pub fn conservation(answer: &v1::GetCountersResponse) -> String {
     let to_host: u64 = answer.ports.iter().map(|port| port.to_host).sum();
     let answered: u64 = answer.ports.iter().map(answered).sum();
     let dropped: u64 = answer.ports.iter().map(dropped).sum();
+    let held: u64 = answer.ports.iter().map(|port| port.held).sum();
     let frames: u64 = answer.workers.iter().map(|worker| u64::from(worker.capacity)).sum();
     format!(
-        "balanced: {received} packets received = {forwarded} forwarded + {to_host} to the host + {answered} answered + {dropped} dropped; \
+        "balanced: {received} packets received = {forwarded} forwarded + {to_host} to the host + {answered} answered + {dropped} dropped + {held} held; \
          all {frames} frames are accounted for"
     )
 }

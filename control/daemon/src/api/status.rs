@@ -104,6 +104,7 @@ fn port_counters(port: &PortReport, interface: &str, name: &str) -> v1::PortCoun
         tx_dropped: port.tx_dropped,
         forwarded: port.forwarded,
         to_host: port.to_host,
+        held: port.held,
         answers: answers
             .map(|(answer, packets)| v1::AnswerCounter {
                 answer: answer.name().to_owned(),
@@ -134,5 +135,6 @@ fn worker_counters(worker: &WorkerReport) -> v1::WorkerCounters {
         sleeps: worker.sleeps,
         flows_opened: worker.flows_opened,
         flows_expired: worker.flows_expired,
+        flows_gave_way: worker.flows_gave_way,
     }
 }

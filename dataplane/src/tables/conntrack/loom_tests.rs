@@ -70,3 +70,26 @@ fn a_reader_never_mixes_an_old_flow_with_the_one_that_took_its_entry() {
         assert!(table.find(keys(2)[0], table.hash(keys(2)[0])).is_some());
     });
 }
+
+/// Two workers want the only two ports of a range: each gets one, and both are there again once given back.
+#[test]
+fn two_workers_take_different_ports() {
+    model(|| {
+        let table = Arc::new(Conntrack::new(1, FlowSeed::from_number(3)));
+        let answer = FiveTuple { src: 1, dst: 2, src_port: 80, dst_port: 0, protocol: 17 };
+        let range = 2000..=2001;
+        let other = {
+            let (table, range) = (table.clone(), range.clone());
+            thread::spawn(move || table.take_port(answer, &range, 0))
+        };
+        let ours = table.take_port(answer, &range, 0).expect("there are two");
+        let theirs = other.join().unwrap().expect("there are two");
+        assert_ne!(ours, theirs);
+        for port in [ours, theirs] {
+            let forward = FiveTuple { src: 9, dst: 8, src_port: 7, dst_port: 80, protocol: 17 };
+            table.give_back([forward.to_words(), FiveTuple { dst_port: port, ..answer }.to_words()]);
+        }
+        let again = [0, 1].map(|random| table.take_port(answer, &range, random).expect("both came back"));
+        assert_ne!(again[0], again[1]);
+    });
+}

@@ -26,12 +26,14 @@
 
 mod free;
 mod insert;
+mod ports;
+mod pressure;
 mod state;
 
 pub use insert::InsertError;
 pub use state::{Direction, FlowState};
 
-use self::free::FreeList;
+use self::{free::FreeList, ports::Ports};
 use super::arena::{Arena, AtomicU32, Ordering, fence};
 use crate::flow::{FiveTuple, FlowSeed};
 
@@ -66,6 +68,9 @@ pub struct Conntrack {
     free: FreeList,
     /// Keys in their second pair of buckets. Counted before the key is put there.
     displaced: AtomicU32,
+    /// Where the search for an entry that may give way goes on.
+    hand: AtomicU32,
+    ports: Ports,
     seed: FlowSeed,
 }
 
@@ -160,8 +165,8 @@ pub struct Flow {
 }
 
 impl Conntrack {
-    /// A table for `capacity` flows. Memory, taken at once: 64 bytes a flow, and 32 to 64 for its
-    /// slots.
+    /// A table for `capacity` flows. Memory, taken at once: 64 bytes a flow, 32 to 64 for its slots, and at most 2 MiB
+    /// for masquerade ports.
     pub fn new(capacity: u32, seed: FlowSeed) -> Conntrack {
         let capacity = capacity.clamp(1, (1 << 30) - 1);
         // Two keys a flow in buckets of 8, at most half full.
@@ -172,6 +177,8 @@ impl Conntrack {
             entries: Arena::new(capacity as usize),
             free: FreeList::new(),
             displaced: AtomicU32::new(0),
+            hand: AtomicU32::new(0),
+            ports: Ports::new(capacity),
             seed,
         }
     }
@@ -338,11 +345,13 @@ impl Conntrack {
             return false;
         }
         // No reader believes the entry any more, and this call alone owns it.
-        for direction in [Direction::Forward, Direction::Reply] {
+        let keys = [Direction::Forward, Direction::Reply].map(|direction| {
             let at = 2 * direction as usize;
             let key = [words[at].load(Ordering::Relaxed), words[at + 1].load(Ordering::Relaxed)];
             self.unlink(self.hash(key), Slot::new(entry, direction));
-        }
+            key
+        });
+        self.give_back(keys);
         self.free.push(&self.entries, entry);
         true
     }

@@ -1,0 +1,79 @@
+//! Which flows leave with an address of the node as their source, and with which.
+
+use std::ops::RangeInclusive;
+
+use super::{CompileError, Snapshot};
+use crate::{
+    next_hop::Kind,
+    spec::{ForwardingSpec, PortRole},
+    tables::Prefixes,
+};
+
+/// How sources are replaced.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Masquerade {
+    /// The source towards pods.
+    overlay: u32,
+    /// The source towards everything else.
+    underlay: u32,
+    /// The source towards the node itself: its kernel keeps answers to its own addresses, but knows the gateway as ours.
+    towards_node: u32,
+    /// The ports to choose from.
+    pub ports: RangeInclusive<u16>,
+    /// Where flows that leave the cluster keep their source; `None`: they keep it everywhere.
+    egress: Option<Prefixes>,
+}
+
+impl Masquerade {
+    pub(super) fn of(spec: &ForwardingSpec) -> Result<Option<Masquerade>, CompileError> {
+        let Some(wanted) = &spec.masquerade else { return Ok(None) };
+        let (first, last) = (*wanted.ports.start(), *wanted.ports.end());
+        if first < 1024 || first > last {
+            return Err(CompileError::MasqueradePorts(first, last));
+        }
+        Ok(Some(Masquerade {
+            overlay: wanted.overlay.into(),
+            underlay: wanted.underlay.into(),
+            towards_node: spec.gateway.unwrap_or(wanted.overlay).into(),
+            ports: wanted.ports.clone(),
+            egress: wanted.egress.as_deref().map(Prefixes::new),
+        }))
+    }
+
+    /// Whether flows that leave the cluster are masqueraded.
+    pub fn has_egress(&self) -> bool {
+        self.egress.is_some()
+    }
+
+    fn is_own(&self, address: u32) -> bool {
+        [self.overlay, self.underlay, self.towards_node].contains(&address)
+    }
+}
+
+impl Snapshot {
+    /// The address that stands in for the source of a flow to `dst`, which `next_hop` leads to.
+    #[inline]
+    pub fn stand_in(&self, masquerade: &Masquerade, dst: u32, next_hop: u32) -> u32 {
+        let next_hop = self.next_hop(next_hop);
+        if masquerade.is_own(dst) {
+            masquerade.towards_node
+        } else if next_hop.kind == Kind::Overlay || self.port(next_hop.port).role == Some(PortRole::Pod) {
+            masquerade.overlay
+        } else {
+            masquerade.underlay
+        }
+    }
+
+    /// Whether a flow from `src` to `dst` is one of a pod that leaves the cluster and is masqueraded.
+    #[inline]
+    pub fn leaves_the_cluster(&self, src: u32, dst: u32) -> bool {
+        let Some(masquerade) = &self.masquerade else { return false };
+        let Some(kept) = &masquerade.egress else { return false };
+        let is_inside = |address| self.pods.contains(address) || masquerade.is_own(address);
+        if !self.pods.contains(src) || masquerade.is_own(src) || is_inside(dst) || kept.contains(dst) {
+            return false;
+        }
+        let next_hop = self.next_hop(self.fib.lookup(dst));
+        next_hop.kind == Kind::Plain && self.port(next_hop.port).role != Some(PortRole::Pod)
+    }
+}

@@ -1,0 +1,190 @@
+//! Fragments follow the first fragment of their datagram, which alone carries the ports.
+//!
+//! Nothing is put together here. What the first fragment says is noted where all workers find it, and every other
+//! fragment goes on with those ports as if it carried them. One that comes before its first fragment waits, for a short
+//! time and among few.
+
+use crate::{
+    counters::WorkerCounters,
+    io::Frame,
+    packet::{BATCH, Batch, Meta},
+    pipeline::Env,
+    stages::nat,
+    tables::recent::Key,
+    time::Now,
+    verdict::{DropReason, Verdict},
+    wire::{be16, be32, checksum, ethernet, ipv4, tcp, udp},
+};
+
+const IP: usize = ethernet::HEADER_LEN;
+
+/// Datagrams known at a time, by all workers.
+pub const DATAGRAMS: usize = 4096;
+
+/// How long a datagram is known, in milliseconds. Identifications return (RFC 4963): an old one must not catch the
+/// fragments of a new one that come out of order.
+const KNOWN_FOR: u32 = 2_000;
+
+/// Fragments that may wait at one worker.
+const WAITING: usize = 64;
+
+/// How long one may wait, in nanoseconds.
+const PATIENCE: u64 = 1_000_000_000;
+
+/// The fragments that wait at one worker, in the order they came.
+#[derive(Debug)]
+pub struct Held(Vec<Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
+    frame: Frame,
+    meta: Meta,
+    datagram: Key,
+    until: Now,
+}
+
+impl Held {
+    /// None.
+    pub fn new() -> Held {
+        Held(Vec::with_capacity(WAITING))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True if none waits.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Their frames.
+    pub fn frames(&self) -> impl Iterator<Item = &Frame> {
+        self.0.iter().map(|waiting| &waiting.frame)
+    }
+
+    /// Lets none of them wait any longer, and counts them as dropped.
+    pub fn give_up<'a>(&'a mut self, counters: &'a WorkerCounters) -> impl Iterator<Item = Frame> + 'a {
+        self.0.drain(..).map(|waiting| {
+            let port = counters.port(waiting.meta.in_port);
+            port.held.subtract(1);
+            port.drops[DropReason::FragmentTimeout as usize].add(1);
+            waiting.frame
+        })
+    }
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Held::new()
+    }
+}
+
+/// Gives the fragments among TCP and UDP packets their ports. Those whose ports are not known yet leave the batch to
+/// wait; those that need not wait any longer come back into it.
+#[cold]
+pub fn run(batch: &mut Batch, held: &mut Held, env: &Env) {
+    // As in the track stage: then nothing needs ports.
+    let needed = !env.snapshot.services.is_empty() || env.conntrack.in_use() != 0;
+    let mut at = 0;
+    while needed && at < batch.len() {
+        let (frame, meta) = (&batch.frames[at], &mut batch.metas[at]);
+        let is_ours = meta.is_pending() && meta.has(Meta::FRAGMENT) && has_ports(meta);
+        if !is_ours || find_ports(frame, meta, env) {
+            at += 1;
+        } else if held.len() == WAITING {
+            meta.decide(Verdict::Drop(DropReason::FragmentsWaiting));
+            at += 1;
+        } else {
+            let (frame, meta) = (batch.frames.remove(at), batch.metas.remove(at));
+            env.counters.port(meta.in_port).held.add(1);
+            let datagram = datagram(&frame, &meta);
+            held.0.push(Waiting { frame, meta, datagram, until: Now(env.now.0 + PATIENCE) });
+        }
+    }
+    release(batch, held, env);
+}
+
+/// Moves those that know their ports now, and those that waited too long, back into the batch as far as it has room.
+fn release(batch: &mut Batch, held: &mut Held, env: &Env) {
+    let mut room = BATCH - batch.len();
+    let ready = held.0.extract_if(.., |waiting| {
+        if room == 0 {
+            return false;
+        }
+        match known(waiting.datagram, env) {
+            Some(ports) => set_ports(&mut waiting.meta, ports),
+            None if env.now >= waiting.until => waiting.meta.decide(Verdict::Drop(DropReason::FragmentTimeout)),
+            None => return false,
+        }
+        room -= 1;
+        true
+    });
+    for Waiting { frame, meta, .. } in ready {
+        env.counters.port(meta.in_port).held.subtract(1);
+        batch.frames.push(frame);
+        batch.metas.push(meta);
+    }
+}
+
+/// Finds out a fragment's ports: from itself if it is the first, and all others learn them. False if they are not known.
+fn find_ports(frame: &Frame, meta: &mut Meta, env: &Env) -> bool {
+    let packet = &frame.bytes()[IP..];
+    let datagram = datagram(frame, meta);
+    let is_first = be16(packet, ipv4::FRAGMENT) & ipv4::OFFSET == 0;
+    if !is_first {
+        return known(datagram, env).inspect(|ports| set_ports(meta, *ports)).is_some();
+    }
+    let l4 = &packet[usize::from(meta.ip_header_len)..];
+    // A first fragment that does not even hold the transport header is nobody's honest work (RFC 1858, section 3).
+    let header_len = if meta.protocol() == ipv4::TCP { tcp::HEADER_LEN } else { udp::HEADER_LEN };
+    if l4.len() < header_len {
+        meta.decide(Verdict::Drop(DropReason::BadL4Header));
+        return true;
+    }
+    let ports = be32(l4, 0);
+    set_ports(meta, ports);
+    if meta.protocol() == ipv4::TCP {
+        meta.tcp_flags = l4[tcp::FLAGS];
+    }
+    env.fragments.put(datagram, ports.into(), millis(env.now));
+    true
+}
+
+/// The ports of a datagram whose first fragment was seen not long ago.
+fn known(datagram: Key, env: &Env) -> Option<u32> {
+    // Another worker's clock may be a little ahead.
+    let is_fresh = |tick: u32| (millis(env.now).wrapping_sub(tick) as i32) < KNOWN_FOR as i32;
+    env.fragments.get(datagram).filter(|seen| is_fresh(seen.tick)).map(|seen| seen.value as u32)
+}
+
+fn set_ports(meta: &mut Meta, ports: u32) {
+    meta.key[1] |= u64::from(ports) << 32;
+}
+
+fn has_ports(meta: &Meta) -> bool {
+    matches!(meta.protocol(), ipv4::TCP | ipv4::UDP)
+}
+
+/// What the fragments of a datagram have in common (RFC 791, section 3.2).
+fn datagram(frame: &Frame, meta: &Meta) -> Key {
+    let id = be16(&frame.bytes()[IP..], ipv4::ID);
+    [meta.key[0], u64::from(id) << 8 | u64::from(meta.protocol())]
+}
+
+fn millis(now: Now) -> u32 {
+    (now.0 / 1_000_000) as u32
+}
+
+/// As [`nat::translate`], for fragments: only the first one has ports and a checksum.
+#[cold]
+pub fn translate(packet: &mut [u8], meta: &Meta) -> u64 {
+    if be16(packet, ipv4::FRAGMENT) & ipv4::OFFSET == 0 {
+        return nat::translate(packet, meta);
+    }
+    let (old, new) = (meta.key[0], meta.other[0].rotate_left(32));
+    packet[ipv4::SRC..ipv4::SRC + 8].copy_from_slice(&new.to_be_bytes());
+    let words = |addresses: u64| checksum::halves((addresses >> 32) as u32) + checksum::halves(addresses as u32);
+    checksum::delta(words(old), words(new))
+}

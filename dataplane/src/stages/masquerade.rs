@@ -1,0 +1,30 @@
+//! Replaces the source of a new flow by an address of the node and a port that no other flow to its destination has.
+
+use crate::{
+    flow::FiveTuple,
+    packet::Meta,
+    pipeline::Env,
+    tables::{conntrack::Key, hash::mix},
+    verdict::DropReason,
+};
+
+/// Makes `meta.other` the key of answers to a masqueraded flow: `translated` is the flow as its destination would see it,
+/// but for the source. `attempt` counts the ports that were tried and found to be taken. The port is this flow's until
+/// it is in the table, or given back.
+#[cold]
+pub fn assign(meta: &mut Meta, translated: FiveTuple, attempt: u32, env: &Env) -> Result<(), DropReason> {
+    let masquerade = env.snapshot.masquerade.as_ref().ok_or(DropReason::NoMasquerade)?;
+    let next_hop = env.snapshot.fib.lookup(translated.dst);
+    let src = env.snapshot.stand_in(masquerade, translated.dst, next_hop);
+    let reply = FiveTuple { src, ..translated }.reversed();
+    let random = mix(meta.hash.wrapping_add(attempt.into()));
+    let port = env.conntrack.take_port(reply, &masquerade.ports, random).ok_or(DropReason::NoMasqueradePort)?;
+    meta.other = FiveTuple { dst_port: port, ..reply }.to_words();
+    Ok(())
+}
+
+/// Masquerades a flow whose answers, with the key `reply`, could not be told from another flow's.
+#[cold]
+pub fn reassign(meta: &mut Meta, reply: Key, attempt: u32, env: &Env) -> Result<(), DropReason> {
+    assign(meta, FiveTuple::from_words(reply).reversed(), attempt, env)
+}

@@ -1,0 +1,145 @@
+//! ICMP errors follow the flow of the packet they are about (RFC 5508, section 4).
+//!
+//! Such an error quotes the packet that caused it, as that packet was where the error was made: behind our translation.
+//! Whoever sent it knows it as it was before. The quoted packet and the error travel in opposite directions, so the
+//! reverse of the quoted tuple is the key under which the flow knows packets that go the error's way; the flow's other
+//! key is what the quoted packet was before translation.
+//!
+//! An error that belongs to no tracked flow is a packet like any other, as it is to Linux's connection tracking.
+
+use crate::{
+    flow::FiveTuple,
+    packet::{Batch, Meta},
+    pipeline::Env,
+    stages::track::{self, Stale},
+    tables::conntrack::{Direction, FlowState, Key},
+    verdict::{DropReason, Verdict},
+    wire::{be16, checksum, ethernet, icmpv4, ipv4, put16, put32, tcp, udp},
+};
+
+const IP: usize = ethernet::HEADER_LEN;
+
+/// Bytes an error must quote of the transport header (RFC 792): the ports are among them.
+const QUOTED_L4: usize = 8;
+
+/// Translates the errors that belong to a flow and sends them its way.
+#[cold]
+pub fn run(batch: &mut Batch, env: &Env) {
+    if env.conntrack.in_use() == 0 {
+        return;
+    }
+    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
+        if !meta.is_pending() || !meta.has(Meta::ICMP_ERROR) {
+            continue;
+        }
+        let packet = &mut frame.bytes_mut()[IP..];
+        let Some(quote) = Quote::find(packet, usize::from(meta.ip_header_len)) else { continue };
+        // An error about a packet of another sender than the one it is addressed to is none of the flow's.
+        if quote.key[0] as u32 != meta.dst() {
+            continue;
+        }
+        let Some(hit) = env.conntrack.find(quote.key, env.conntrack.hash(quote.key)) else { continue };
+        let next_hop = match hit.generation() == env.snapshot.generation {
+            true => hit.next_hop(),
+            false => match track::revalidate(quote.key, &hit, env) {
+                Ok(next_hop) => next_hop,
+                Err(Stale) => {
+                    meta.decide(Verdict::Drop(DropReason::StaleReply));
+                    continue;
+                }
+            },
+        };
+        let refuses = hit.slot.direction() == Direction::Reply && says_unreachable(packet, meta);
+        if refuses && hit.state().is_opening() {
+            env.conntrack.touch(&hit, FlowState::Refused, env.now.seconds());
+        }
+        quote.translate(packet, hit.other);
+        meta.next_hop = next_hop;
+        meta.flags |= Meta::ROUTED;
+    }
+}
+
+/// True for an error that says that the destination cannot be reached at all (RFC 1122, section 4.2.3.9).
+fn says_unreachable(packet: &[u8], meta: &Meta) -> bool {
+    let message = &packet[usize::from(meta.ip_header_len)..];
+    message[0] == icmpv4::UNREACHABLE && message[1] != icmpv4::FRAGMENTATION_NEEDED
+}
+
+/// What an error says about the packet that caused it.
+struct Quote {
+    /// Where the quoted packet's IPv4 header starts in the error's packet.
+    ip: usize,
+    /// Where its transport header starts.
+    l4: usize,
+    /// The key of packets that go the error's way.
+    key: Key,
+}
+
+impl Quote {
+    /// The quoted packet, if it is one that can be of a flow: its first fragment or a whole one, with ports.
+    fn find(packet: &[u8], header_len: usize) -> Option<Quote> {
+        let ip = header_len + icmpv4::HEADER_LEN;
+        let quoted = packet.get(ip..).filter(|quoted| quoted.len() >= ipv4::HEADER_LEN && quoted[0] >> 4 == 4)?;
+        let (header_len, protocol) = (ipv4::header_len(quoted), quoted[ipv4::PROTOCOL]);
+        let has_ports = matches!(protocol, ipv4::TCP | ipv4::UDP);
+        let is_first = be16(quoted, ipv4::FRAGMENT) & ipv4::OFFSET == 0;
+        if header_len < ipv4::HEADER_LEN || quoted.len() < header_len + QUOTED_L4 || !has_ports || !is_first {
+            return None;
+        }
+        let caused = FiveTuple {
+            src: ipv4::src(quoted),
+            dst: ipv4::dst(quoted),
+            src_port: be16(quoted, header_len),
+            dst_port: be16(quoted, header_len + 2),
+            protocol,
+        };
+        Some(Quote { ip, l4: ip + header_len, key: caused.reversed().to_words() })
+    }
+
+    /// Turns the quoted packet into `before`, what it was before the flow's translation, and changes those of the error's
+    /// own addresses that the flow changes in packets that go this way. So its source, whichever router it was, becomes
+    /// the VIP: the client would not believe one that it never sent to. Linux does the same.
+    fn translate(&self, packet: &mut [u8], before: Key) {
+        let [addresses, ports] = before;
+        let (src, dst) = (ipv4::src(packet), ipv4::dst(packet));
+        let new_src = if addresses as u32 == (self.key[0] >> 32) as u32 { src } else { addresses as u32 };
+        let new_dst = (addresses >> 32) as u32;
+        put32(packet, ipv4::SRC, new_src);
+        put32(packet, ipv4::DST, new_dst);
+        let halves = |a, b| checksum::halves(a) + checksum::halves(b);
+        mend(packet, ipv4::CHECKSUM, checksum::delta(halves(src, dst), halves(new_src, new_dst)));
+
+        // The quoted transport checksum, if it was quoted, and if there is one.
+        let field = match packet[self.ip + ipv4::PROTOCOL] {
+            ipv4::TCP => tcp::CHECKSUM,
+            _ => udp::CHECKSUM,
+        };
+        let udp_without = field == udp::CHECKSUM && be16(packet, self.l4 + field) == 0;
+        let mended = !udp_without && packet.len() >= self.l4 + field + 2;
+        let end = if mended { self.l4 + field + 2 } else { self.l4 + 4 };
+        let quoted_before = checksum::sum(&packet[self.ip..end]);
+
+        let old = halves((self.key[0] >> 32) as u32, self.key[0] as u32);
+        let change = checksum::delta(old, halves((addresses >> 32) as u32, addresses as u32));
+        packet[self.ip + ipv4::SRC..self.ip + ipv4::SRC + 8].copy_from_slice(&addresses.to_be_bytes());
+        mend(packet, self.ip + ipv4::CHECKSUM, change);
+        let (old_ports, ports) = ((self.key[1] >> 32) as u32, (ports >> 32) as u32);
+        put32(packet, self.l4, ports);
+        if mended {
+            let ports_change = checksum::delta(checksum::halves(old_ports), checksum::halves(ports));
+            mend(packet, self.l4 + field, change + ports_change);
+            // Zero would mean that there is no checksum (RFC 768).
+            if field == udp::CHECKSUM && be16(packet, self.l4 + field) == 0 {
+                put16(packet, self.l4 + field, 0xffff);
+            }
+        }
+        let quoted_after = checksum::sum(&packet[self.ip..end]);
+        let message = self.ip - icmpv4::HEADER_LEN;
+        mend(packet, message + icmpv4::CHECKSUM, checksum::delta(quoted_before.into(), quoted_after.into()));
+    }
+}
+
+fn mend(packet: &mut [u8], at: usize, change: u64) {
+    let sum = be16(packet, at);
+    put16(packet, at, checksum::update(sum, change));
+}

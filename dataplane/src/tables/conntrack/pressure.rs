@@ -1,0 +1,32 @@
+//! Making room in a full table: what anybody can fill it with gives way, what two sides have agreed on never does.
+
+use super::{ACTIVITY, Conntrack, FlowState, LIVE, PHASE, VERSION};
+use crate::tables::arena::Ordering;
+
+/// Entries looked at for one that may go: about a microsecond's worth where none is found.
+const LOOKED_AT: u32 = 64;
+
+impl Conntrack {
+    /// Forgets a flow that is half open or over, if one is found quickly; see [`FlowState::gives_way`]. A hand goes round
+    /// the table, and the entry that it frees is the next to be used: so flows go in about the order in which they came.
+    ///
+    /// True if there is room now.
+    pub fn make_room(&self) -> bool {
+        if self.in_use() < self.capacity() {
+            return true;
+        }
+        (0..LOOKED_AT).any(|_| {
+            let entry = self.hand.fetch_add(1, Ordering::Relaxed) % self.capacity();
+            let words = &self.entries[entry as usize].0;
+            let version = words[VERSION].load(Ordering::Acquire);
+            let activity = words[ACTIVITY].load(Ordering::Relaxed);
+            if version & PHASE != LIVE || !FlowState::from_number(activity as u8).gives_way() {
+                return false;
+            }
+            // Marked first: an answer that arrives at this very moment either makes this fail or comes too late.
+            let over = activity & !0xff | FlowState::Reset as u64;
+            let marked = words[ACTIVITY].compare_exchange(activity, over, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+            marked && self.remove_version(entry, version)
+        })
+    }
+}

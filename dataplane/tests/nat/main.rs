@@ -1,0 +1,4 @@
+//! Address translation with both ends of every packet checked: a node with two pods, its kernel and an uplink.
+
+mod masquerade;
+mod world;

@@ -1,0 +1,200 @@
+//! Masquerade: hairpin, rules that ask for it, collisions, and flows that leave the cluster.
+
+use std::{collections::HashSet, sync::Arc};
+
+use shunt_dataplane::{
+    net::Protocol,
+    spec::{Otherwise, Rule, ServiceSpec},
+    verdict::DropReason,
+};
+
+use crate::world::*;
+
+/// A flow out of a pod, to the VIP.
+fn to_vip(kind: Kind, client: End) -> Packet {
+    (kind, client, (VIP, 80))
+}
+
+#[track_caller]
+fn assert_masqueraded(end: End, address: std::net::Ipv4Addr) {
+    assert_eq!(end.0, address);
+    assert!(MASQUERADE.contains(&end.1), "{end:?}");
+}
+
+#[test]
+fn hairpin_masqueraded_works() {
+    let mut world = World::new(&spec(vec![service(Protocol::Tcp, &[(A, 8080)])]));
+    let syn = to_vip(Kind::Tcp("S"), (A, 1000));
+    let (port, came) = world.pass(POD_A, syn);
+    assert_eq!((port, came.2), (POD_A, (A, 8080)));
+    assert_masqueraded(came.1, OVERLAY);
+    world.answer((port, came), (POD_A, syn));
+    let ack = to_vip(Kind::Tcp("A"), (A, 1000));
+    assert_eq!(world.pass(POD_A, ack), (POD_A, (Kind::Tcp("A"), came.1, came.2)), "it stays what it is");
+}
+
+#[test]
+fn rules_decide_by_where_a_flow_comes_from() {
+    let service = ServiceSpec {
+        from_pods: rule(&[(B, 1)], false),
+        from_node: rule(&[(B, 2)], false),
+        from_outside: rule(&[(B, 3)], true),
+        ..service(Protocol::Udp, &[])
+    };
+    let mut world = World::new(&spec(vec![service]));
+    let mut ask = |port, client| world.pass(port, to_vip(Kind::Udp, client)).1;
+    assert_eq!(ask(POD_A, (A, 1000)), (Kind::Udp, (A, 1000), (B, 1)));
+    assert_eq!(ask(UPLINK, (REMOTE[0], 1000)), (Kind::Udp, (REMOTE[0], 1000), (B, 1)));
+    assert_eq!(ask(HOST, (OVERLAY, 1000)), (Kind::Udp, (OVERLAY, 1000), (B, 2)));
+    assert_eq!(ask(HOST, (NODE, 1000)), (Kind::Udp, (NODE, 1000), (B, 2)));
+    let (_, src, dst) = ask(UPLINK, (OUTSIDE, 1000));
+    assert_eq!(dst, (B, 3));
+    assert_masqueraded(src, OVERLAY);
+}
+
+#[test]
+fn no_endpoints_refuses_or_drops_as_the_rule_says() {
+    let service = ServiceSpec {
+        from_pods: Rule { otherwise: Otherwise::Drop, ..Rule::default() },
+        from_outside: rule(&[(B, 1)], false),
+        ..service(Protocol::Udp, &[])
+    };
+    let mut world = World::new(&spec(vec![service]));
+    assert_eq!(world.send(POD_A, to_vip(Kind::Udp, (A, 1000))), None);
+    assert_eq!(world.drops(DropReason::NoLocalBackend), 1);
+    let answered =
+        world.switch.counters(0).port(HOST).answers[shunt_dataplane::verdict::Answer::PortUnreachable as usize].get();
+    assert_eq!(answered, 0);
+}
+
+#[test]
+fn source_ranges_drop_others_pods_included() {
+    let sources: Arc<[_]> = ["10.244.1.10/32", "203.0.113.0/28"].map(|net| net.parse().unwrap()).into();
+    let service = ServiceSpec { sources, ..service(Protocol::Udp, &[(B, 8080)]) };
+    let mut world = World::new(&spec(vec![service]));
+    assert!(world.send(POD_A, to_vip(Kind::Udp, (A, 1000))).is_some());
+    assert!(world.send(UPLINK, to_vip(Kind::Udp, (OUTSIDE, 1000))).is_some());
+    assert_eq!(world.send(UPLINK, to_vip(Kind::Udp, (REMOTE[0], 1000))), None);
+    assert_eq!(world.send(UPLINK, to_vip(Kind::Udp, ("203.0.113.16".parse().unwrap(), 1000))), None);
+    assert_eq!(world.drops(DropReason::SourceNotAllowed), 2);
+}
+
+/// Towards which destination which of the node's addresses stands in.
+#[test]
+fn the_stand_in_is_the_address_that_answers_come_back_to() {
+    let ask = |backend| {
+        let service = ServiceSpec { from_outside: rule(&[backend], true), ..service(Protocol::Udp, &[]) };
+        let mut world = World::new(&spec(vec![service]));
+        let asked = to_vip(Kind::Udp, (OUTSIDE, 1000));
+        let (port, came) = world.pass(UPLINK, asked);
+        world.answer((port, came), (UPLINK, asked));
+        (port, came.1)
+    };
+    for (backend, at, stand_in) in [
+        ((B, 1), POD_B, OVERLAY),
+        ((REMOTE[0], 1), UPLINK, OVERLAY),
+        ((OTHER_NODE, 1), HOST, NODE),
+        (("203.0.113.77".parse().unwrap(), 1), UPLINK, NODE),
+        ((NODE, 1), HOST, GATEWAY),
+        ((OVERLAY, 1), HOST, GATEWAY),
+    ] {
+        let (port, src) = ask(backend);
+        assert_eq!(port, at, "{backend:?}");
+        assert_masqueraded(src, stand_in);
+    }
+}
+
+#[test]
+fn masquerade_ports_run_out_with_a_reason_and_come_back() {
+    let service = ServiceSpec { from_outside: rule(&[(B, 8080)], true), ..service(Protocol::Udp, &[]) };
+    let mut world = World::new(&spec(vec![service]));
+    let ports = MASQUERADE.count() as u16;
+    let mut seen = HashSet::new();
+    for n in 0..ports {
+        let (_, (_, src, _)) = world.pass(UPLINK, to_vip(Kind::Udp, (OUTSIDE, 1000 + n)));
+        assert_masqueraded(src, OVERLAY);
+        assert!(seen.insert(src.1), "a port has one flow to a destination");
+    }
+    assert_eq!(world.send(UPLINK, to_vip(Kind::Udp, (OUTSIDE, 5000))), None);
+    assert_eq!(world.drops(DropReason::NoMasqueradePort), 1);
+    assert!(world.send(UPLINK, to_vip(Kind::Udp, (OUTSIDE, 1000))).is_some(), "flows there are go on");
+    for _ in 0..60 {
+        world.now += 1_000_000_000;
+        world.send(POD_A, (Kind::Udp, (A, 1), (A, 2)));
+    }
+    assert_eq!(world.switch.conntrack().in_use(), 0);
+    for n in 0..ports {
+        world.pass(UPLINK, to_vip(Kind::Udp, (OUTSIDE, 6000 + n)));
+    }
+}
+
+#[test]
+fn without_a_masquerade_address_such_flows_are_dropped() {
+    let mut spec = spec(vec![service(Protocol::Udp, &[(A, 8080)])]);
+    spec.masquerade = None;
+    let mut world = World::new(&spec);
+    assert_eq!(world.send(POD_A, to_vip(Kind::Udp, (A, 1000))), None);
+    assert_eq!(world.drops(DropReason::NoMasquerade), 1);
+}
+
+/// Two services with one backend, asked from one port: the backend must be able to tell the flows apart.
+#[test]
+fn the_later_of_two_flows_that_would_look_alike_is_masqueraded() {
+    let mut second = service(Protocol::Tcp, &[(B, 8080)]);
+    second.port = 81;
+    let mut world = World::new(&spec(vec![service(Protocol::Tcp, &[(B, 8080)]), second]));
+    let first = (Kind::Tcp("S"), (A, 1000), (VIP, 80));
+    let later = (Kind::Tcp("S"), (A, 1000), (VIP, 81));
+    let first_came = world.pass(POD_A, first);
+    assert_eq!(first_came.1, (Kind::Tcp("S"), (A, 1000), (B, 8080)));
+    let later_came = world.pass(POD_A, later);
+    assert_masqueraded(later_came.1.1, OVERLAY);
+    world.answer(later_came, (POD_A, later));
+    world.answer(first_came, (POD_A, first));
+}
+
+#[test]
+fn pods_leaving_the_cluster_are_masqueraded_but_for_the_prefixes_named() {
+    let mut spec = spec(vec![]);
+    spec.masquerade.as_mut().unwrap().egress = Some(vec!["203.0.113.128/25".parse().unwrap()]);
+    let mut world = World::new(&spec);
+    for kind in [Kind::Udp, Kind::Tcp("S"), Kind::Ping] {
+        let dport = if kind == Kind::Ping { 8 } else { 443 };
+        let asked = (kind, (A, 1000), (OUTSIDE, dport));
+        let (port, came) = world.pass(POD_A, asked);
+        assert_eq!((port, came.0, came.2), (UPLINK, kind, asked.2));
+        assert_masqueraded(came.1, NODE);
+        world.answer((port, came), (POD_A, asked));
+        assert_eq!(world.pass(POD_A, asked), (port, came), "it stays what it is");
+
+        let kept = (kind, (A, 1000), ("203.0.113.129".parse().unwrap(), dport));
+        assert_eq!(world.pass(POD_A, kept), (UPLINK, kept), "a prefix that is named");
+        for inside in [B, REMOTE[0], NODE, OVERLAY] {
+            let kept = (kind, (A, 1000), (inside, dport));
+            assert_eq!(world.pass(POD_A, kept).1, kept, "inside the cluster");
+        }
+        let node = (kind, (OVERLAY, 1000), (OUTSIDE, dport));
+        assert_eq!(world.pass(HOST, node).1, node, "the node is no pod");
+    }
+    // A snapshot later they still are the flows they were.
+    let asked = (Kind::Udp, (A, 2000), (OUTSIDE, 443));
+    let before = world.pass(POD_A, asked);
+    world.switch.publish(&spec).unwrap();
+    assert_eq!(world.pass(POD_A, asked), before);
+    world.answer(before, (POD_A, asked));
+}
+
+#[test]
+fn answers_to_those_who_came_from_outside_keep_their_source() {
+    let mut spec = spec(vec![]);
+    spec.masquerade.as_mut().unwrap().egress = Some(vec![]);
+    let mut world = World::new(&spec);
+    for (kind, dport) in [(Kind::Udp, 53), (Kind::Tcp("S"), 80), (Kind::Ping, 8)] {
+        let asked = (kind, (OUTSIDE, 1000), (A, dport));
+        let came = world.pass(UPLINK, asked);
+        assert_eq!(came, (POD_A, asked));
+        world.answer(came, (UPLINK, asked));
+    }
+    assert_eq!(world.send(POD_A, (Kind::Tcp("SA"), (A, 80), (OUTSIDE, 7))), None, "an answer to nobody");
+    assert_eq!(world.drops(DropReason::OutOfState), 1);
+}

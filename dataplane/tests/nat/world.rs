@@ -1,0 +1,258 @@
+//! A node on two workers stepped by hand: two pods, the kernel, and an uplink to the other node and the world.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
+
+use etherparse::{IcmpEchoHeader, Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use shunt_dataplane::{
+    io::{MemoryDevice, MemoryWire},
+    net::{MacAddr, Protocol},
+    spec::{
+        Backend, Endpoint, ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Rule, ServiceSpec,
+        Via, VtepSpec, VxlanSpec,
+    },
+    time::Now,
+    verdict::DropReason,
+    worker::Stepped,
+};
+
+pub const POD_A: PortId = PortId(0);
+pub const POD_B: PortId = PortId(1);
+pub const HOST: PortId = PortId(2);
+pub const UPLINK: PortId = PortId(3);
+const PORTS: [PortId; 4] = [POD_A, POD_B, HOST, UPLINK];
+
+pub const A: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 10);
+pub const B: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 11);
+/// Pods of the other node.
+pub const REMOTE: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 244, 2, 10), Ipv4Addr::new(10, 244, 2, 11)];
+/// The node on the underlay and on the overlay.
+pub const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
+pub const OVERLAY: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 0);
+pub const OTHER_NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 2);
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// Someone outside of the cluster.
+pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
+pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+
+/// The masquerade ports: few, so that tests can use them up.
+pub const MASQUERADE: std::ops::RangeInclusive<u16> = 61_000..=61_063;
+
+const STATION: MacAddr = MacAddr([2, 0, 0, 0, 1, 0]);
+const VTEP: MacAddr = MacAddr([2, 0, 0, 0, 3, 1]);
+const OTHER_VTEP: MacAddr = MacAddr([2, 0, 0, 0, 3, 2]);
+
+fn mac(port: PortId) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 0, port.0 as u8])
+}
+
+/// An address and a port.
+pub type End = (Ipv4Addr, u16);
+
+/// An endpoint list.
+pub fn endpoints(ends: &[End]) -> Arc<[Endpoint]> {
+    ends.iter().map(|&(address, port)| Backend { address, port }.into()).collect()
+}
+
+/// A rule that gives `ends`.
+pub fn rule(ends: &[End], masquerade: bool) -> Rule {
+    Rule { endpoints: endpoints(ends), masquerade, ..Rule::default() }
+}
+
+/// A service at the VIP's port 80 that gives everybody `ends`.
+pub fn service(protocol: Protocol, ends: &[End]) -> ServiceSpec {
+    ServiceSpec::simple(VIP, 80, protocol, endpoints(ends))
+}
+
+/// The node with `services`.
+pub fn spec(services: Vec<ServiceSpec>) -> ForwardingSpec {
+    let port =
+        |id, role| PortSpec { id, role, mac: mac(id), mtu: 1500, unfinished_checksums: role != PortRole::Uplink };
+    let to = |prefix: &str, port| RouteSpec { prefix: prefix.parse().unwrap(), via: Via::Port { port, mac: STATION } };
+    ForwardingSpec {
+        ports: vec![
+            port(POD_A, PortRole::Pod),
+            port(POD_B, PortRole::Pod),
+            port(HOST, PortRole::Host),
+            port(UPLINK, PortRole::Uplink),
+        ],
+        vxlan: Some(VxlanSpec { vni: 1, udp_port: 8472, local: NODE, mac: VTEP }),
+        vteps: vec![VtepSpec { address: OTHER_NODE, mac: OTHER_VTEP, uplink: UPLINK, next_hop: Some(STATION) }],
+        routes: vec![
+            to("0.0.0.0/0", HOST),
+            to("10.244.1.10/32", POD_A),
+            to("10.244.1.11/32", POD_B),
+            to("10.244.1.0/32", HOST),
+            RouteSpec { prefix: "10.244.2.0/24".parse().unwrap(), via: Via::Vtep(OTHER_NODE) },
+            RouteSpec {
+                prefix: "203.0.113.0/24".parse().unwrap(),
+                via: Via::Gateway { port: UPLINK, mac: Some(STATION) },
+            },
+        ],
+        services,
+        gateway: Some(GATEWAY),
+        router: Some(OVERLAY),
+        masquerade: Some(MasqueradeSpec { overlay: OVERLAY, underlay: NODE, ports: MASQUERADE, egress: None }),
+        pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+        service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+    }
+}
+
+/// What a packet is, apart from its ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    Udp,
+    /// With the flags SYN, ACK, FIN, RST that are set.
+    Tcp(&'static str),
+    /// The end that asks has the identifier as its port, the other one 8.
+    Ping,
+    Pong,
+}
+
+/// What is sent and what arrives.
+pub type Packet = (Kind, End, End);
+
+fn build((kind, src, dst): Packet, to: MacAddr) -> Vec<u8> {
+    let start = PacketBuilder::ethernet2(STATION.0, to.0).ipv4(src.0.octets(), dst.0.octets(), 64);
+    let mut bytes = Vec::new();
+    let written = match kind {
+        Kind::Udp => start.udp(src.1, dst.1).write(&mut bytes, b"payload"),
+        Kind::Tcp(flags) => {
+            let mut header = etherparse::TcpHeader::new(src.1, dst.1, 1, 1000);
+            header.syn = flags.contains('S');
+            header.ack = flags.contains('A');
+            header.fin = flags.contains('F');
+            header.rst = flags.contains('R');
+            start.tcp_header(header).write(&mut bytes, b"payload")
+        }
+        Kind::Ping => start.icmpv4_echo_request(src.1, 1).write(&mut bytes, b"payload"),
+        Kind::Pong => start.icmpv4_echo_reply(dst.1, 1).write(&mut bytes, b"payload"),
+    };
+    written.unwrap();
+    bytes
+}
+
+/// Reads a packet, after checking its checksums.
+fn read(bytes: &[u8]) -> Packet {
+    let sliced = SlicedPacket::from_ethernet(bytes).unwrap();
+    let Some(NetSlice::Ipv4(ip)) = &sliced.net else { panic!("no IPv4") };
+    let header = ip.header().to_header();
+    assert_eq!(header.header_checksum, header.calc_header_checksum());
+    let (src, dst) = (ip.header().source_addr(), ip.header().destination_addr());
+    let (kind, sport, dport) = match sliced.transport.unwrap() {
+        TransportSlice::Udp(udp) => {
+            assert_eq!(udp.checksum(), udp.to_header().calc_checksum_ipv4(&header, udp.payload()).unwrap());
+            assert_eq!(udp.payload(), b"payload");
+            (Kind::Udp, udp.source_port(), udp.destination_port())
+        }
+        TransportSlice::Tcp(tcp) => {
+            assert_eq!(tcp.checksum(), tcp.to_header().calc_checksum_ipv4(&header, tcp.payload()).unwrap());
+            let flags = match (tcp.syn(), tcp.ack(), tcp.fin(), tcp.rst()) {
+                (true, false, false, false) => "S",
+                (true, true, false, false) => "SA",
+                (false, true, false, false) => "A",
+                (false, true, true, false) => "FA",
+                (false, _, false, true) => "R",
+                other => panic!("flags {other:?}"),
+            };
+            (Kind::Tcp(flags), tcp.source_port(), tcp.destination_port())
+        }
+        TransportSlice::Icmpv4(icmp) => {
+            let header = icmp.header();
+            assert_eq!(header.checksum, header.icmp_type.calc_checksum(icmp.payload()));
+            match header.icmp_type {
+                Icmpv4Type::EchoRequest(IcmpEchoHeader { id, .. }) => (Kind::Ping, id, 8),
+                Icmpv4Type::EchoReply(IcmpEchoHeader { id, .. }) => (Kind::Pong, 8, id),
+                other => panic!("{other:?}"),
+            }
+        }
+        other => panic!("{other:?}"),
+    };
+    (kind, (src, sport), (dst, dport))
+}
+
+pub struct World {
+    pub switch: Stepped,
+    wires: BTreeMap<PortId, MemoryWire>,
+    /// Nanoseconds since the world began.
+    pub now: u64,
+}
+
+impl World {
+    /// Pods and host are served by worker 0, the uplink by worker 1.
+    pub fn new(spec: &ForwardingSpec) -> World {
+        let mut switch = Stepped::new(2, 256, 1000, 1).unwrap();
+        switch.publish(spec).unwrap();
+        let mut wires = BTreeMap::new();
+        for port in PORTS {
+            let (device, wire) = MemoryDevice::new(64);
+            switch.attach(usize::from(port == UPLINK), port, device);
+            wires.insert(port, wire);
+        }
+        World { switch, wires, now: 0 }
+    }
+
+    /// Sends a packet in on a port, over the overlay if it comes from a pod of the other node. Returns what comes out.
+    pub fn send(&mut self, port: PortId, packet: Packet) -> Option<(PortId, Packet)> {
+        let overlay = port == UPLINK && REMOTE.contains(&packet.1.0);
+        let bytes = match overlay {
+            true => wrap(&build(packet, VTEP)),
+            false => build(packet, mac(port)),
+        };
+        self.send_bytes(port, bytes).map(|(port, bytes)| {
+            let is_wrapped = port == UPLINK && bytes[30..34] == OTHER_NODE.octets() && bytes[36..38] == [0x21, 0x18];
+            (port, read(if is_wrapped { &bytes[50..] } else { &bytes }))
+        })
+    }
+
+    fn send_bytes(&mut self, port: PortId, bytes: Vec<u8>) -> Option<(PortId, Vec<u8>)> {
+        self.wires.get_mut(&port).unwrap().send(bytes);
+        self.now += 1_000_000;
+        for worker in [0, 1, 0, 1] {
+            self.switch.step(worker, Now(10_000_000_000 + self.now));
+        }
+        let mut out = PORTS.iter().filter_map(|port| Some((*port, self.wires.get_mut(port)?.recv()?)));
+        let first = out.next();
+        assert_eq!(out.next(), None, "one packet in, one out");
+        first
+    }
+
+    /// Sends a packet that must come out, and returns it.
+    #[track_caller]
+    pub fn pass(&mut self, port: PortId, packet: Packet) -> (PortId, Packet) {
+        self.send(port, packet).unwrap_or_else(|| panic!("{packet:?} at {port} is lost: {:?}", self.all_drops()))
+    }
+
+    /// Sends the answer to a packet that came out, and checks that it comes back as what `asked` waits for.
+    #[track_caller]
+    pub fn answer(&mut self, (at, came): (PortId, Packet), asked: (PortId, Packet)) {
+        let kind = |kind| match kind {
+            Kind::Tcp("S") => Kind::Tcp("SA"),
+            Kind::Ping => Kind::Pong,
+            kind => kind,
+        };
+        let answer = (kind(came.0), came.2, came.1);
+        let expected = (kind(asked.1.0), asked.1.2, asked.1.1);
+        assert_eq!(self.pass(at, answer), (asked.0, expected));
+    }
+
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        let of = |port: PortId, worker| self.switch.counters(worker).port(port).drops[reason as usize].get();
+        PORTS.into_iter().flat_map(|port| [of(port, 0), of(port, 1)]).sum()
+    }
+
+    fn all_drops(&self) -> Vec<(&'static str, u64)> {
+        let counted = DropReason::ALL.into_iter().map(|reason| (reason.name(), self.drops(reason)));
+        counted.filter(|(_, n)| *n > 0).collect()
+    }
+}
+
+/// The outer headers of the other node around a frame.
+fn wrap(inner: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    PacketBuilder::ethernet2(STATION.0, mac(UPLINK).0)
+        .ipv4(OTHER_NODE.octets(), NODE.octets(), 64)
+        .udp(50_000, 8472)
+        .write(&mut bytes, &[&[8, 0, 0, 0, 0, 0, 1, 0], inner].concat())
+        .unwrap();
+    bytes
+}

@@ -1,0 +1,159 @@
+//! Fragments follow the first fragment of their datagram: in any order, over several workers, and never for long.
+
+use etherparse::{Ipv4Header, PacketBuilder};
+use shunt_dataplane::{io::MemoryDevice, spec::PortId, verdict::DropReason};
+
+use crate::world::*;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A UDP datagram of 3000 bytes in three frames.
+fn fragments(port: PortId, (src, dst): Ends, id: u16) -> [Vec<u8>; 3] {
+    let mut whole = Vec::new();
+    let payload: Vec<u8> = (0..3000u32).map(|n| (n * 7) as u8).collect();
+    PacketBuilder::ethernet2([2, 0, 0, 0, 1, 0], mac(port).0)
+        .ipv4(src.0.octets(), dst.0.octets(), 64)
+        .udp(src.1, dst.1)
+        .write(&mut whole, &payload)
+        .unwrap();
+    let (header, datagram) = Ipv4Header::from_slice(&whole[14..]).unwrap();
+    let cuts = [0, 1400, 2800, datagram.len()];
+    std::array::from_fn(|at| {
+        let piece = &datagram[cuts[at]..cuts[at + 1]];
+        let mut header = Ipv4Header { identification: id, more_fragments: at < 2, ..header.clone() };
+        header.dont_fragment = false;
+        header.fragment_offset = ((cuts[at] / 8) as u16).try_into().unwrap();
+        header.total_len = (header.header_len() + piece.len()) as u16;
+        header.header_checksum = header.calc_header_checksum();
+        [&whole[..14], &header.to_bytes()[..], piece].concat()
+    })
+}
+
+/// Puts fragments together as their receiver does.
+fn together(mut frames: Vec<Vec<u8>>) -> Vec<u8> {
+    frames.sort_by_key(|frame| u16::from_be_bytes([frame[20], frame[21]]) & 0x1fff);
+    let mut datagram = Vec::new();
+    for frame in &frames {
+        let (header, piece) = Ipv4Header::from_slice(&frame[14..]).unwrap();
+        assert_eq!(header.header_checksum, header.calc_header_checksum());
+        assert_eq!(usize::from(header.fragment_offset.value()) * 8, datagram.len(), "no gap");
+        datagram.extend_from_slice(piece);
+    }
+    let (mut header, _) = Ipv4Header::from_slice(&frames[0][14..]).unwrap();
+    (header.more_fragments, header.total_len) = (false, (20 + datagram.len()) as u16);
+    header.header_checksum = header.calc_header_checksum();
+    [&frames[0][..14], &header.to_bytes()[..], &datagram].concat()
+}
+
+fn received(wire: &shunt_dataplane::io::MemoryWire) -> Vec<Vec<u8>> {
+    std::iter::from_fn(|| wire.recv()).collect()
+}
+
+const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+
+#[test]
+fn fragments_follow_their_first_fragment_in_any_order_and_both_directions() {
+    let mut world = World::new(&[backend(10), backend(11), backend(12)]);
+    for (id, order) in (1..).zip(ORDERS) {
+        for one_burst in [true, false] {
+            let id = 2 * id + u16::from(one_burst);
+            let request = fragments(CLIENT, to_vip(1000 + id), id);
+            for at in order {
+                world.client.send(request[at].clone());
+                if !one_burst {
+                    world.settle();
+                }
+            }
+            world.settle();
+            let (client, server) = ends(&together(received(&world.server)));
+            assert_eq!((client, server.1), ((CLIENT_IP, 1000 + id), 8080));
+
+            // The answers come in at another worker.
+            let answer = fragments(SERVER, (server, client), id);
+            for at in order {
+                world.server.send(answer[at].clone());
+                if !one_burst {
+                    world.settle();
+                }
+            }
+            world.settle();
+            assert_eq!(ends(&together(received(&world.client))), ((VIP, 80), client));
+            assert_eq!(world.held(), 0);
+        }
+    }
+    assert_eq!(world.switch.conntrack().in_use(), 12);
+}
+
+#[test]
+fn fragments_of_one_datagram_at_two_workers() {
+    let mut world = World::new(&[backend(10)]);
+    // A second queue of the client's port, at the other worker.
+    let (queue, second) = MemoryDevice::new(64);
+    world.switch.attach(1, CLIENT, queue);
+    let [first, middle, last] = fragments(CLIENT, to_vip(1000), 7);
+    second.send(last);
+    world.settle();
+    assert_eq!((world.held(), received(&world.server).len()), (1, 0));
+    world.client.send(first);
+    second.send(middle);
+    world.settle();
+    assert_eq!(ends(&together(received(&world.server))).0, (CLIENT_IP, 1000));
+    assert_eq!(world.held(), 0);
+}
+
+#[test]
+fn a_fragment_waits_a_second_and_is_dropped() {
+    let mut world = World::new(&[backend(10)]);
+    let [first, _, last] = fragments(CLIENT, to_vip(1000), 7);
+    world.client.send(last.clone());
+    world.settle();
+    world.now += SECOND / 2;
+    world.settle();
+    assert_eq!((world.held(), world.drops(DropReason::FragmentTimeout)), (1, 0));
+    world.now += SECOND / 2;
+    world.settle();
+    assert_eq!((world.held(), world.drops(DropReason::FragmentTimeout)), (0, 1));
+
+    // A first fragment is known for two seconds: identifications come round again.
+    world.client.send(first);
+    world.settle();
+    world.now += 3 * SECOND;
+    world.client.send(last);
+    world.settle();
+    assert_eq!((world.held(), received(&world.server).len()), (1, 1));
+}
+
+#[test]
+fn no_more_fragments_wait_than_may_and_none_when_their_port_goes() {
+    let mut world = World::new(&[backend(10)]);
+    // Fewer than the 128 frames that the worker has.
+    for id in 0..100 {
+        world.client.send(fragments(CLIENT, to_vip(1000), id)[2].clone());
+        world.settle();
+    }
+    assert_eq!(world.held() + world.drops(DropReason::FragmentsWaiting), 100);
+    assert_eq!(world.held(), 64);
+    // What does not wait gets through.
+    assert!(world.ask(udp(CLIENT, to_vip(1000))).is_some());
+    world.switch.detach(0, CLIENT);
+    assert_eq!((world.held(), world.switch.census(0).in_hand), (0, 0));
+    assert_eq!(world.drops(DropReason::FragmentTimeout), 64);
+    let census = world.switch.census(0);
+    assert_eq!(census.free, census.capacity);
+}
+
+/// Pings in fragments, and fragments where there are no services, need no ports and no waiting.
+#[test]
+fn what_needs_no_ports_does_not_wait() {
+    let mut world = World::new(&[backend(10)]);
+    let [_, _, last] = fragments(CLIENT, to_vip(1000), 7);
+    let mut ping = last.clone();
+    ping[23] = 1;
+    ping[30..34].copy_from_slice(&[10, 244, 1, 10]);
+    ping[24..26].fill(0);
+    let (mut header, rest) = Ipv4Header::from_slice(&ping[14..]).unwrap();
+    header.header_checksum = header.calc_header_checksum();
+    world.client.send([&ping[..14], &header.to_bytes()[..], rest].concat());
+    world.settle();
+    assert_eq!((world.held(), received(&world.server).len()), (0, 1));
+}
