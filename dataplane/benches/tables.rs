@@ -120,7 +120,7 @@ fn service(c: &mut Criterion) {
         group.bench_function("lookup, misses", |b| b.iter(|| hits(black_box(&vips), 0x0100_0000)));
         group.bench_function("lookup and select", |b| {
             b.iter(|| {
-                let select = |&(vip, hash)| table.choice(table.lookup(vip, 80, 6)?, Origin::Pod).select(hash);
+                let select = |&(vip, hash)| table.get(table.lookup(vip, 80, 6)?).choice(Origin::Pod).select(hash);
                 black_box(&vips).iter().filter_map(select).map(|backend| u64::from(backend.port)).sum::<u64>()
             })
         });

@@ -88,6 +88,8 @@ pub struct WorkerCounters {
     pub flows_opened: Counter,
     /// Flows that expired by this worker's sweep.
     pub flows_expired: Counter,
+    /// Clients of services with session affinity forgotten before their time, for want of room.
+    pub clients_forgotten: Counter,
     /// Half open flows that this worker removed from a full table to make room.
     pub flows_gave_way: Counter,
 }
@@ -101,6 +103,7 @@ impl Default for WorkerCounters {
             sleeps: Counter::default(),
             flows_opened: Counter::default(),
             flows_expired: Counter::default(),
+            clients_forgotten: Counter::default(),
             flows_gave_way: Counter::default(),
         }
     }

@@ -9,9 +9,8 @@
 //! 2. [`stages::track`] looks the flow up in the connection table; a hit carries the whole decision.
 //! 3. [`stages::service`] chooses a backend for the first packet of a flow to a service and tracks the flow; if answers
 //!    would not come back here, [`stages::masquerade`] replaces its source.
-//! 4. [`stages::route`] asks the FIB where everything else goes.
-//! 5. [`stages::forward`] checks TTL and MTU, translates ([`stages::nat`]), and puts the next hop's header on: a plain
-//!    one, or the outer headers of VXLAN.
+//! 4. [`stages::forward`] asks the FIB where everything else goes ([`stages::route`]), checks TTL and MTU, translates
+//!    ([`stages::nat`]), and puts the next hop's header on: a plain one, or the outer headers of VXLAN.
 //!
 //! Every packet ends with a [`verdict`]. What the switch says itself (ARP, echo, ICMP errors) is made in place by
 //! [`stages::local`] and routed like any packet. The worker then queues the frames at their ports and makes the devices

@@ -10,6 +10,13 @@ impl MacAddr {
     /// The broadcast address `ff:ff:ff:ff:ff:ff`.
     pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
 
+    /// The address as a number of 48 bits.
+    #[inline(always)]
+    pub fn to_number(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    }
+
     /// True for a group address (multicast or broadcast): the lowest bit of the first byte is set.
     pub fn is_multicast(self) -> bool {
         self.0[0] & 1 == 1

@@ -88,7 +88,7 @@ impl NextHop {
         next_hop
     }
 
-    /// Sum of the words that a packet adds to [`NextHop::outer_sum`].
+    /// The outer IPv4 header's checksum, for what differs from packet to packet.
     #[inline(always)]
     pub fn outer_checksum(&self, ecn: u8, total_len: u16, id: u16) -> u16 {
         !checksum::fold_narrow(self.outer_sum + u32::from(ecn) + u32::from(total_len) + u32::from(id))

@@ -50,6 +50,8 @@ impl Meta {
     pub const DECAPSULATED: u8 = 16;
     /// An ICMP error, which follows the flow of the packet it quotes.
     pub const ICMP_ERROR: u8 = 32;
+    /// Its flow counts as its backend's load.
+    pub const COUNTED: u8 = 128;
     /// Begins a connection anew that the backend in `other` did not answer.
     pub const UNANSWERED: u8 = 64;
 
@@ -69,6 +71,12 @@ impl Meta {
     #[inline(always)]
     pub fn dst(&self) -> u32 {
         self.key[0] as u32
+    }
+
+    /// Source and destination port; 0 if there are none.
+    #[inline(always)]
+    pub fn ports(&self) -> u32 {
+        (self.key[1] >> 32) as u32
     }
 
     /// Destination port.
@@ -97,7 +105,7 @@ impl Meta {
 
     /// Decides its fate.
     #[inline(always)]
-    pub fn decide(&mut self, verdict: Verdict) {
+    pub fn decide(&mut self, verdict: impl Into<PackedVerdict>) {
         self.verdict = verdict.into();
     }
 
@@ -107,6 +115,7 @@ impl Meta {
         self.verdict == other.verdict
     }
 
+    /// Nothing is known of it but the port it came in on.
     fn new(in_port: PortId) -> Meta {
         Meta {
             key: [0; 2],
@@ -123,6 +132,15 @@ impl Meta {
     }
 }
 
+/// Packets, one behind the other, that have one fate.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// Their fate.
+    pub verdict: Verdict,
+    /// How many they are.
+    pub len: usize,
+}
+
 /// Up to [`BATCH`] packets in hand. The frame and the meta of a packet have the same index.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -130,12 +148,24 @@ pub struct Batch {
     pub frames: Vec<Frame>,
     /// What is known about each.
     pub metas: Vec<Meta>,
+    /// Some verdict is [`Verdict::Owed`].
+    pub owes: bool,
+    /// What became of them, when they have been through the pipeline: so many met this fate, then so many that one.
+    pub runs: Vec<Run>,
+    /// Which ports they came in on, as received: so many on this one, then so many on that one.
+    arrivals: Vec<(PortId, usize)>,
 }
 
 impl Batch {
     /// An empty batch with room for [`BATCH`] packets.
     pub fn new() -> Batch {
-        Batch { frames: Vec::with_capacity(BATCH), metas: Vec::with_capacity(BATCH) }
+        Batch {
+            frames: Vec::with_capacity(BATCH),
+            metas: Vec::with_capacity(BATCH),
+            owes: false,
+            runs: Vec::with_capacity(BATCH),
+            arrivals: Vec::with_capacity(BATCH),
+        }
     }
 
     /// Packets in it.
@@ -156,7 +186,34 @@ impl Batch {
     /// Gives the frames that were appended to `frames` since the last call their metas: they came in on `port`.
     #[inline]
     pub fn received_on(&mut self, port: PortId) {
+        self.arrivals.push((port, self.frames.len() - self.metas.len()));
         self.metas.resize(self.frames.len(), Meta::new(port));
+    }
+
+    /// Frame and meta of every packet.
+    #[inline(always)]
+    pub fn packets(&mut self) -> impl Iterator<Item = (&mut Frame, &mut Meta)> {
+        let mut metas = self.metas.iter_mut();
+        self.frames.iter_mut().map_while(move |frame| Some((frame, metas.next()?)))
+    }
+
+    /// The packets of one port after those of another, as they were received: while none has left the batch.
+    #[inline]
+    pub fn by_port(&mut self) -> impl Iterator<Item = (PortId, &mut [Frame], &mut [Meta])> {
+        let (mut frames, mut metas) = (&mut self.frames[..], &mut self.metas[..]);
+        self.arrivals.iter().map(move |&(port, len)| {
+            let frames = frames.split_off_mut(..len).expect("every frame arrived");
+            (port, frames, metas.split_off_mut(..len).expect("and has its meta"))
+        })
+    }
+
+    /// Forgets what is known, when the frames have been taken out.
+    pub fn clear(&mut self) {
+        debug_assert!(self.frames.is_empty());
+        self.metas.clear();
+        self.runs.clear();
+        self.arrivals.clear();
+        self.owes = false;
     }
 }
 

@@ -5,14 +5,14 @@
 
 use crate::{
     counters::WorkerCounters,
-    packet::{BATCH, Batch, Meta},
+    packet::{BATCH, Batch, Meta, Run},
     snapshot::Snapshot,
     spec::PortRole,
     stages::{
         forward,
         fragments::{self, Held},
-        local, parse, related, route,
-        service::{self, Errors, Opening},
+        local, parse, related,
+        service::{self, Opening},
         track::{self, Slots},
     },
     tables::{Conntrack, Recent},
@@ -29,6 +29,8 @@ pub struct Env<'a> {
     pub conntrack: &'a Conntrack,
     /// What is known of fragmented datagrams, shared with other workers.
     pub fragments: &'a Recent,
+    /// The endpoints of clients of services with session affinity, shared with other workers.
+    pub clients: &'a Recent,
     /// This worker's counters.
     pub counters: &'a WorkerCounters,
     /// The time of the burst.
@@ -44,7 +46,6 @@ const ERROR_BURST: u32 = 100;
 pub struct Pipeline {
     slots: Box<Slots>,
     opening: Opening,
-    errors: Errors,
     /// The fragments that wait for the first one of their datagram. While there are any, [`Pipeline::run`] must be
     /// called from time to time, with an empty batch if there is no other.
     pub held: Held,
@@ -58,65 +59,65 @@ impl Pipeline {
         Pipeline {
             slots: Box::new([None; BATCH]),
             opening: Vec::with_capacity(BATCH),
-            errors: Vec::with_capacity(BATCH),
             held: Held::new(),
             ip_id: seed,
             error_budget: TokenBucket::new(ERRORS_PER_SECOND, ERROR_BURST),
         }
     }
 
-    /// Takes a batch from received frames to verdicts: afterwards no packet is pending. Fragments that have to wait are
-    /// taken out of the batch, and those that waited long enough are added to it.
+    /// Takes a batch from received frames to verdicts: afterwards every packet's fate is sealed. Fragments that have to
+    /// wait are taken out of the batch, and those that waited long enough are added to it.
     #[inline]
     pub fn run(&mut self, batch: &mut Batch, env: &Env) {
-        let flags = parse::run(batch, env.snapshot);
+        let flags = parse::run(batch, env);
         if flags & (Meta::ICMP_ERROR | Meta::FRAGMENT) != 0 || !self.held.is_empty() {
             related::run(batch, env);
             fragments::run(batch, &mut self.held, env);
         }
         track::run(batch, &mut self.slots, env);
-        service::run(batch, &mut self.opening, &mut self.errors, env);
-        route::run(batch, env.snapshot);
-        forward::run(batch, &mut self.errors, &mut self.ip_id, env);
-        if !self.errors.is_empty() {
+        service::run(batch, &mut self.opening, env);
+        forward::run(batch, &mut self.ip_id, env);
+        if batch.owes {
             self.answer(batch, env);
         }
-        count(&batch.metas, env);
+        count(batch, env);
     }
 
     /// Sends the switch's own messages instead of the packets they are about.
     #[cold]
     fn answer(&mut self, batch: &mut Batch, env: &Env) {
-        for (at, answer) in self.errors.drain(..) {
-            let (frame, meta) = (&mut batch.frames[usize::from(at)], &mut batch.metas[usize::from(at)]);
+        for (frame, meta) in batch.packets() {
+            let Verdict::Owed(answer) = meta.verdict() else { continue };
             let allowed = answer == Answer::Echo || self.error_budget.take(env.now);
             if !allowed || !local::answer(frame, meta, answer, env.snapshot) {
                 meta.decide(Verdict::Drop(local::unanswered(answer)));
             }
         }
         // The answers are routed like any packet; one that cannot be sent is not answered in its turn.
-        route::run(batch, env.snapshot);
-        forward::run(batch, &mut self.errors, &mut self.ip_id, env);
-        for (at, _) in self.errors.drain(..) {
-            let meta = &mut batch.metas[usize::from(at)];
-            let answer = meta.answer.expect("only answers are left");
-            meta.decide(Verdict::Drop(local::unanswered(answer)));
+        forward::run(batch, &mut self.ip_id, env);
+        for meta in &mut batch.metas {
+            if let Verdict::Owed(_) = meta.verdict() {
+                let answer = meta.answer.expect("only answers are left");
+                meta.decide(Verdict::Drop(local::unanswered(answer)));
+            }
         }
     }
 }
 
-/// Counts every packet's fate at the port it came in on.
+/// Counts every packet's fate at the port it came in on, and notes who shares it.
 #[inline(always)]
-fn count(metas: &[Meta], env: &Env) {
-    for run in metas.chunk_by(|a, b| a.in_port == b.in_port && a.shares_fate_with(b)) {
+fn count(batch: &mut Batch, env: &Env) {
+    for run in batch.metas.chunk_by(|a, b| a.in_port == b.in_port && a.shares_fate_with(b)) {
         let port = env.counters.port(run[0].in_port);
-        let counter = match run[0].verdict() {
+        let (verdict, len) = (run[0].verdict(), run.len());
+        let counter = match verdict {
             Verdict::Tx(out) if env.snapshot.port(out).role == Some(PortRole::Host) => &port.to_host,
             Verdict::Tx(_) => &port.forwarded,
             Verdict::Answer(answer, _) => &port.answers[answer as usize],
             Verdict::Drop(reason) => &port.drops[reason as usize],
-            Verdict::Pending => unreachable!("the forward stage leaves no packet pending"),
+            Verdict::Pending | Verdict::Owed(_) => unreachable!("every packet's fate is sealed"),
         };
-        counter.add(run.len() as u64);
+        counter.add(len as u64);
+        batch.runs.push(Run { verdict, len });
     }
 }

@@ -15,7 +15,7 @@ use ipnet::Ipv4Net;
 use crate::{
     net::{MacAddr, Protocol},
     next_hop::{Kind, NextHop},
-    spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, Scheduler, ServiceSpec, Via},
+    spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, ServiceSpec, Via},
     tables::{Fib, Origin, Prefixes, ServiceTable, VtepTable, conntrack, maglev},
 };
 
@@ -50,8 +50,6 @@ pub enum CompileError {
     DuplicateRoute(Ipv4Net),
     #[error("service {0} port {1}/{2} is given twice")]
     DuplicateService(Ipv4Addr, u16, Protocol),
-    #[error("service {0} port {1}/{2} asks for {3}, which this engine does not do yet")]
-    NotYet(Ipv4Addr, u16, Protocol, &'static str),
     #[error("service {0} port {1}/{2} has {3} endpoints; at most {max} are possible", max = maglev::MAX_BACKENDS)]
     TooManyEndpoints(Ipv4Addr, u16, Protocol, usize),
     #[error("masquerade ports {0} to {1}: the first must be above 1023 and not above the last")]
@@ -243,23 +241,8 @@ fn check_services(services: &[ServiceSpec]) -> Result<(), CompileError> {
         if let Some(rule) = service.rules().into_iter().find(|rule| rule.endpoints.len() > maglev::MAX_BACKENDS) {
             return Err(CompileError::TooManyEndpoints(key.0, key.1, key.2, rule.endpoints.len()));
         }
-        if let Some(wish) = not_yet(service) {
-            return Err(CompileError::NotYet(key.0, key.1, key.2, wish));
-        }
     }
     Ok(())
-}
-
-/// What a service asks for that is not done yet: doing something else instead would be wrong unnoticed.
-fn not_yet(service: &ServiceSpec) -> Option<&'static str> {
-    let rules = service.rules();
-    [
-        ("session affinity", service.affinity.is_some()),
-        ("a scheduler other than Maglev", service.scheduler != Scheduler::Maglev),
-        ("weights", rules.iter().any(|rule| rule.endpoints.iter().any(|endpoint| endpoint.weight != 1))),
-    ]
-    .into_iter()
-    .find_map(|(wish, asked)| asked.then_some(wish))
 }
 
 /// The list of next hops, each in it once.

@@ -166,6 +166,16 @@ pub enum Scheduler {
     SourceHash,
 }
 
+/// New flows of one client go to the endpoint of its last one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Affinity {
+    /// For so long after its last new flow, in whole seconds (Kubernetes `sessionAffinityConfig.clientIP.timeoutSeconds`).
+    pub timeout: Duration,
+    /// Frontends of one number share what they know of a client. With kube-proxy these are the frontends of one service
+    /// port: its ClusterIP, node port and load balancer addresses, but not another port of the same service.
+    pub group: u64,
+}
+
 /// One frontend of a service: an address, port and protocol, and who serves it to whom.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServiceSpec {
@@ -183,8 +193,8 @@ pub struct ServiceSpec {
     pub from_outside: Rule,
     /// Sources that may use the service (Kubernetes `loadBalancerSourceRanges`). Empty: all.
     pub sources: Arc<[Ipv4Net]>,
-    /// How long new flows of one client go to the endpoint of its last one (Kubernetes `sessionAffinity: ClientIP`).
-    pub affinity: Option<Duration>,
+    /// Whether new flows of one client go to the endpoint of its last one (Kubernetes `sessionAffinity: ClientIP`).
+    pub affinity: Option<Affinity>,
     /// How an endpoint is chosen.
     pub scheduler: Scheduler,
 }

@@ -7,6 +7,8 @@ use crate::spec::PortId;
 pub enum Verdict {
     /// Not yet decided: later stages look at it.
     Pending,
+    /// Not forwarded: its sender is owed an answer, still to be made.
+    Owed(Answer),
     /// Sent out of a port (the host port is one of them).
     Tx(PortId),
     /// Turned into a message of the switch's own, which goes out of a port.
@@ -22,6 +24,12 @@ pub struct PackedVerdict(u32);
 impl PackedVerdict {
     /// [`Verdict::Pending`].
     pub const PENDING: PackedVerdict = PackedVerdict(0);
+
+    /// True for [`Verdict::Owed`].
+    #[inline(always)]
+    pub fn is_owed(self) -> bool {
+        self.0 >> 24 == 4
+    }
 }
 
 impl From<Verdict> for PackedVerdict {
@@ -32,6 +40,7 @@ impl From<Verdict> for PackedVerdict {
             Verdict::Tx(port) => 1 << 24 | u32::from(port.0),
             Verdict::Answer(answer, port) => 2 << 24 | (answer as u32) << 16 | u32::from(port.0),
             Verdict::Drop(reason) => 3 << 24 | (reason as u32) << 16,
+            Verdict::Owed(answer) => 4 << 24 | (answer as u32) << 16,
         })
     }
 }
@@ -44,7 +53,8 @@ impl From<PackedVerdict> for Verdict {
             0 => Verdict::Pending,
             1 => Verdict::Tx(port),
             2 => Verdict::Answer(Answer::ALL[number], port),
-            _ => Verdict::Drop(DropReason::ALL[number]),
+            3 => Verdict::Drop(DropReason::ALL[number]),
+            _ => Verdict::Owed(Answer::ALL[number]),
         }
     }
 }
@@ -143,8 +153,8 @@ mod tests {
         let port = PortId(271);
         let fixed = [Verdict::Pending, Verdict::Tx(PortId(0)), Verdict::Tx(port)];
         let answers = Answer::ALL.map(|answer| Verdict::Answer(answer, port));
-        let drops = DropReason::ALL.map(Verdict::Drop);
-        for verdict in fixed.into_iter().chain(answers).chain(drops) {
+        let (owed, drops) = (Answer::ALL.map(Verdict::Owed), DropReason::ALL.map(Verdict::Drop));
+        for verdict in fixed.into_iter().chain(answers).chain(owed).chain(drops) {
             assert_eq!(Verdict::from(PackedVerdict::from(verdict)), verdict);
         }
     }

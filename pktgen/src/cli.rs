@@ -120,7 +120,7 @@ pub struct Place {
     /// Send XDP live frames instead of over AF_XDP sockets: several times as many per core.
     #[arg(long, conflicts_with = "memory")]
     pub live: bool,
-    /// Test an engine in this process instead of a network: it knows what the profile's [memory] says.
+    /// Test an engine in this process instead of a network: it knows what the profile's `[memory]` says.
     #[arg(long, conflicts_with = "tx")]
     pub memory: bool,
     /// The first hop's Ethernet address; without it, that of the receiving interface.

@@ -194,8 +194,10 @@ fn of_trials(a: &Trial, b: &Trial) -> Vec<Figure> {
             a.per_second(8 * a.total.received_bytes),
             b.per_second(8 * b.total.received_bytes),
         ),
-        figure("loss", "share", a.total.loss(), b.total.loss()),
     ];
+    if a.tracks_loss() && b.tracks_loss() {
+        figures.push(figure("loss", "share", a.total.loss(), b.total.loss()));
+    }
     let mut times = vec![("latency", a.latency.as_ref(), b.latency.as_ref())];
     if let (Some(a), Some(b)) = (&a.connections, &b.connections) {
         let failed = |c: &crate::report::model::Connections| (c.reset + c.timed_out) as f64;
@@ -308,6 +310,7 @@ mod tests {
         let printed: serde_json::Value = serde_json::from_str(&arguments.run().unwrap()).unwrap();
         assert_eq!(printed["differences"], serde_json::json!([]));
         let metrics: Vec<_> = printed["figures"].as_array().unwrap().iter().map(|f| f["metric"].clone()).collect();
+        assert!(!metrics.contains(&"loss".into()));
         assert!(metrics.contains(&"handshake p99".into()) && metrics.contains(&"new connections".into()));
         let missing = Arguments { b: file("c.json"), ..arguments };
         assert!(missing.run().unwrap_err().to_string().contains("c.json cannot be read"));

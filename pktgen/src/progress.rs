@@ -55,17 +55,22 @@ impl Progress {
     /// A trial begins that is to send for `seconds`; zero if its length is not known. No load: as fast as the port takes
     /// packets.
     pub fn begin(&mut self, label: &str, seconds: f64, offered_pps: Option<f64>) {
-        self.last_line_s = 0.0;
         let load = offered_pps.map_or("as fast as possible".to_owned(), pps);
+        self.begin_with(&format!("{label}: {load}"), seconds);
+    }
+
+    /// Something begins that `heading` says all about.
+    pub fn begin_with(&mut self, heading: &str, seconds: f64) {
+        self.last_line_s = 0.0;
         match &mut self.out {
             Out::Nothing => {}
             Out::Block(bar) => {
                 bar.reset();
                 bar.set_length((seconds * 1e3) as u64);
-                bar.set_prefix(format!("{label}: {load}"));
+                bar.set_prefix(heading.to_owned());
                 bar.set_message(String::new());
             }
-            Out::Lines(out) => written(writeln!(out, "{label}: {load}")),
+            Out::Lines(out) => written(writeln!(out, "{heading}")),
         }
     }
 

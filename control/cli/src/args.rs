@@ -63,10 +63,15 @@ pub enum Command {
         /// A VTEP's node, a port's name, a route's prefix, a service's namespace/name.
         name: String,
     },
-    /// List resources of one kind, or flows. Resources as JSON are a cluster file.
+    /// List resources of one kind. As JSON they are a cluster file.
     List {
         #[command(subcommand)]
         what: What,
+    },
+    /// List flows of the connection table, or make the switch forget them.
+    Flow {
+        #[command(subcommand)]
+        what: Flows,
     },
     /// Show packets and bytes by port, and workers.
     Counters,
@@ -104,25 +109,67 @@ pub enum What {
     /// Services and their endpoints.
     #[command(alias = "service")]
     Services,
-    /// Flows in the connection table.
-    #[command(alias = "flow")]
-    Flows {
-        /// Only this protocol.
-        #[arg(long, value_enum)]
-        protocol: Option<Protocol>,
-        /// Only from this address.
-        #[arg(long, value_name = "ADDRESS")]
-        client: Option<Ipv4Addr>,
-        /// Only to this service address.
-        #[arg(long, value_name = "ADDRESS")]
-        vip: Option<Ipv4Addr>,
-        /// Only to this backend.
-        #[arg(long, value_name = "ADDRESS")]
-        backend: Option<Ipv4Addr>,
+}
+
+/// What is done with flows.
+#[derive(Debug, Subcommand)]
+pub enum Flows {
+    /// Show flows.
+    List {
+        #[command(flatten)]
+        filter: FlowFilter,
         /// Most flows to show.
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
         limit: u32,
     },
+    /// Forget flows: what follows of a connection is taken up again, by the service as it is then.
+    Flush {
+        #[command(flatten)]
+        filter: FlowFilter,
+        /// Every flow.
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// Which flows: those that pass all of these.
+#[derive(Debug, Clone, clap::Args)]
+pub struct FlowFilter {
+    /// Only this protocol.
+    #[arg(long, value_enum)]
+    pub protocol: Option<Protocol>,
+    /// Only from this address, and port if one is given.
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    pub client: Option<Place>,
+    /// Only to this service address, and port if one is given.
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    pub vip: Option<Place>,
+    /// Only to this backend, and port if one is given.
+    #[arg(long, value_name = "ADDRESS[:PORT]")]
+    pub backend: Option<Place>,
+    /// Only in this state, as the list shows it.
+    #[arg(long)]
+    pub state: Option<String>,
+}
+
+/// An address, with a port or without.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    pub address: Ipv4Addr,
+    pub port: Option<u16>,
+}
+
+impl std::str::FromStr for Place {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is neither an IPv4 address nor one with a port, as 10.96.0.10:80");
+        let (address, port) = match text.split_once(':') {
+            Some((address, port)) => (address, Some(port.parse().map_err(|_| wrong())?)),
+            None => (text, None),
+        };
+        Ok(Place { address: address.parse().map_err(|_| wrong())?, port })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -6,7 +6,7 @@ use shunt_control_api::v1::{self, switch_client::SwitchClient};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    args::{Args, Command, Kind, Output, Protocol, What},
+    args::{Args, Command, FlowFilter, Flows, Kind, Output, Place, Protocol, What},
     cluster::Cluster,
     failure::Failure,
     show::{self, Show},
@@ -50,6 +50,14 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
             show.resources(*kind, &cluster, &status)
         }
         Command::List { what } => list(&mut client, &mut show, what).await,
+        Command::Flow { what: Flows::List { filter, limit } } => {
+            let request = v1::ListFlowsRequest { limit: *limit, filter: Some(filter.into()) };
+            show.flows(&client.list_flows(request).await?.into_inner())
+        }
+        Command::Flow { what: Flows::Flush { filter, all } } => {
+            let request = v1::FlushFlowsRequest { filter: Some(filter.into()), all: *all };
+            show.flushed(&client.flush_flows(request).await?.into_inner())
+        }
         Command::Counters => show.counters(&client.get_counters(v1::GetCountersRequest {}).await?.into_inner()),
         Command::Drops => show.drops(&client.get_counters(v1::GetCountersRequest {}).await?.into_inner()),
         Command::Status => show.status(&client.get_status(v1::GetStatusRequest {}).await?.into_inner()),
@@ -95,21 +103,6 @@ async fn list(client: &mut SwitchClient<Channel>, show: &mut Show<'_>, what: &Wh
         What::Ports => Kind::Port,
         What::Routes => Kind::Route,
         What::Services => Kind::Service,
-        What::Flows { protocol, client: from, vip, backend, limit } => {
-            let text = |address: &Option<std::net::Ipv4Addr>| address.map(|a| a.to_string()).unwrap_or_default();
-            let request = v1::ListFlowsRequest {
-                limit: *limit,
-                protocol: match protocol {
-                    None => v1::Protocol::Unspecified.into(),
-                    Some(Protocol::Tcp) => v1::Protocol::Tcp.into(),
-                    Some(Protocol::Udp) => v1::Protocol::Udp.into(),
-                },
-                client: text(from),
-                vip: text(vip),
-                backend: text(backend),
-            };
-            return show.flows(&client.list_flows(request).await?.into_inner());
-        }
     };
     let mut resources = Vec::new();
     let mut after = String::new();
@@ -136,6 +129,27 @@ async fn status_for(
         return Ok(v1::GetStatusResponse::default());
     }
     Ok(client.get_status(v1::GetStatusRequest {}).await?.into_inner())
+}
+
+impl From<&FlowFilter> for v1::FlowFilter {
+    fn from(filter: &FlowFilter) -> Self {
+        let address = |place: Option<Place>| place.map(|place| place.address.to_string()).unwrap_or_default();
+        let port = |place: Option<Place>| place.and_then(|place| place.port).unwrap_or_default().into();
+        v1::FlowFilter {
+            protocol: match filter.protocol {
+                None => v1::Protocol::Unspecified.into(),
+                Some(Protocol::Tcp) => v1::Protocol::Tcp.into(),
+                Some(Protocol::Udp) => v1::Protocol::Udp.into(),
+            },
+            client: address(filter.client),
+            vip: address(filter.vip),
+            backend: address(filter.backend),
+            client_port: port(filter.client),
+            vip_port: port(filter.vip),
+            backend_port: port(filter.backend),
+            state: filter.state.clone().unwrap_or_default(),
+        }
+    }
 }
 
 fn key(kind: Kind, name: &str) -> v1::Key {

@@ -265,10 +265,19 @@ async fn flows_are_listed() {
         idle: std::time::Duration::from_millis(1500),
         generation: 3,
     }]);
-    let table = shell.ok(&["list", "flows"]).await;
+    let table = shell.ok(&["flow", "list"]).await;
     assert!(table.contains("10.244.2.10:8080") && table.contains("1.5s"), "{table}");
-    let none = shell.json(&["list", "flows", "--protocol", "udp"]).await;
+    let none = shell.json(&["flow", "list", "--protocol", "udp"]).await;
     assert_eq!(none["flows"].as_array().unwrap().len(), 0);
+    let one = ["--client", "10.244.1.10", "--vip", "10.96.0.10:80", "--state", "established"];
+    let here = shell.json(&[&["flow", "list"], &one[..]].concat()).await;
+    assert_eq!(here["flows"].as_array().unwrap().len(), 1);
+
+    // Not without saying which.
+    assert_eq!(shell.run(&["flow", "flush"]).await.status.code(), Some(1));
+    assert_eq!(shell.run(&["flow", "flush", "--vip", "web"]).await.status.code(), Some(2));
+    assert_eq!(shell.json(&["flow", "flush", "--vip", "10.96.0.11"]).await["flushed"], 0);
+    assert_eq!(shell.ok(&[&["flow", "flush"], &one[..]].concat()).await.trim(), "flushed 1 flows");
     shell.daemon.stop().await;
 }
 

@@ -53,6 +53,8 @@ pub trait Engine: Send + Sync {
     fn report(&self) -> SwitchReport;
     /// Up to `limit` flows that `keep` lets pass.
     fn flows(&self, limit: usize, keep: &mut dyn FnMut(&FlowRecord) -> bool) -> Vec<FlowRecord>;
+    /// Forgets the flows that `chosen` lets pass; returns how many.
+    fn flush_flows(&self, chosen: &mut dyn FnMut(&FlowRecord) -> bool) -> u64;
 }
 
 impl Engine for Switch {
@@ -78,5 +80,9 @@ impl Engine for Switch {
 
     fn flows(&self, limit: usize, keep: &mut dyn FnMut(&FlowRecord) -> bool) -> Vec<FlowRecord> {
         Switch::flows(self, limit, keep)
+    }
+
+    fn flush_flows(&self, chosen: &mut dyn FnMut(&FlowRecord) -> bool) -> u64 {
+        Switch::flush_flows(self, chosen)
     }
 }

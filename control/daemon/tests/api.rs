@@ -171,14 +171,41 @@ async fn flows_are_filtered_where_they_are() {
     let list = async |daemon: &mut TestDaemon, request| daemon.client.list_flows(request).await.map(|a| a.into_inner());
     let all = list(&mut daemon, v1::ListFlowsRequest::default()).await.unwrap();
     assert_eq!((all.flows.len(), all.more), (3, false));
-    let one =
-        v1::ListFlowsRequest { client: "10.244.1.10".into(), protocol: v1::Protocol::Tcp.into(), ..Default::default() };
-    let one = list(&mut daemon, one).await.unwrap();
+    let wanted = |filter| v1::ListFlowsRequest { filter: Some(filter), ..Default::default() };
+    let from = v1::FlowFilter { client: "10.244.1.10".into(), ..Default::default() };
+    let one = v1::FlowFilter { protocol: v1::Protocol::Tcp.into(), ..from.clone() };
+    let one = list(&mut daemon, wanted(one)).await.unwrap();
     assert_eq!((one.flows.len(), one.flows[0].client.as_str(), one.flows[0].idle_ms), (1, "10.244.1.10:40000", 1500));
     let some = list(&mut daemon, v1::ListFlowsRequest { limit: 2, ..Default::default() }).await.unwrap();
     assert_eq!((some.flows.len(), some.more), (2, true));
-    let bad = list(&mut daemon, v1::ListFlowsRequest { vip: "web".into(), ..Default::default() }).await.unwrap_err();
-    assert!(bad.message().starts_with("vip: "), "{}", bad.message());
+    for (filter, count) in [
+        (v1::FlowFilter { vip_port: 80, ..Default::default() }, 3),
+        (v1::FlowFilter { backend_port: 80, ..Default::default() }, 0),
+        (v1::FlowFilter { state: "established".into(), ..Default::default() }, 3),
+        (v1::FlowFilter { state: "opening".into(), ..Default::default() }, 0),
+    ] {
+        assert_eq!(list(&mut daemon, wanted(filter.clone())).await.unwrap().flows.len(), count, "{filter:?}");
+    }
+    for (bad, field) in [
+        (v1::FlowFilter { vip: "web".into(), ..Default::default() }, "filter.vip: "),
+        (v1::FlowFilter { vip_port: 70_000, ..Default::default() }, "filter.vip_port: "),
+        (v1::FlowFilter { state: "half".into(), ..Default::default() }, "filter.state: "),
+    ] {
+        let refused = list(&mut daemon, wanted(bad)).await.unwrap_err();
+        assert!(refused.message().starts_with(field), "{}", refused.message());
+    }
+
+    // Flushing: not without saying what, and what was said is gone.
+    let flush =
+        async |daemon: &mut TestDaemon, request| daemon.client.flush_flows(request).await.map(|a| a.into_inner());
+    let nothing = flush(&mut daemon, v1::FlushFlowsRequest::default()).await.unwrap_err();
+    assert!(nothing.message().starts_with("filter: "), "{}", nothing.message());
+    let both = v1::FlushFlowsRequest { filter: Some(from.clone()), all: true };
+    assert!(flush(&mut daemon, both).await.unwrap_err().message().starts_with("all: "));
+    let some = v1::FlushFlowsRequest { filter: Some(from), all: false };
+    assert_eq!(flush(&mut daemon, some).await.unwrap().flushed, 2);
+    assert_eq!(flush(&mut daemon, v1::FlushFlowsRequest { filter: None, all: true }).await.unwrap().flushed, 1);
+    assert_eq!(list(&mut daemon, v1::ListFlowsRequest::default()).await.unwrap().flows.len(), 0);
     daemon.stop().await;
 }
 

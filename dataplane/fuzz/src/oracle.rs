@@ -33,7 +33,7 @@ mod translated;
 /// If it is wrong.
 pub fn check(in_port: u16, sent: &[u8], verdict: Verdict, out: &[u8]) {
     match verdict {
-        Verdict::Pending => panic!("undecided"),
+        Verdict::Pending | Verdict::Owed(_) => panic!("undecided"),
         Verdict::Drop(_) => {}
         Verdict::Answer(Answer::Arp, port) => {
             assert_eq!(port.0, in_port);

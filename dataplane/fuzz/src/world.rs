@@ -13,7 +13,7 @@ use shunt_dataplane::{
     flow::FlowSeed,
     io::{FRAME_SIZE, Frame, FramePool, MAX_FRAME_LEN},
     net::{MacAddr, Protocol},
-    packet::{BATCH, Batch},
+    packet::{BATCH, Batch, Meta},
     pipeline::{Env, Pipeline},
     snapshot::Snapshot,
     spec::{
@@ -170,6 +170,7 @@ pub fn run(steps: Vec<Step>) -> Vec<End> {
             // So small that scripts can fill it.
             conntrack: Conntrack::new(4, FlowSeed::from_number(7)),
             fragments: Recent::new(4, FlowSeed::from_number(7)),
+            clients: Recent::new(4, FlowSeed::from_number(7)),
             snapshot: SNAPSHOTS[0].clone(),
             now: Now(1_000_000_000_000),
             ends: Vec::new(),
@@ -196,6 +197,7 @@ struct Node<'a> {
     pipeline: Pipeline,
     conntrack: Conntrack,
     fragments: Recent,
+    clients: Recent,
     snapshot: Arc<Snapshot>,
     now: Now,
     ends: Vec<End>,
@@ -241,11 +243,13 @@ impl Node<'_> {
             self.batch.frames.push(frame);
             self.batch.received_on(PortId(port));
         }
-        let (snapshot, conntrack, fragments, now) = (&*self.snapshot, &self.conntrack, &self.fragments, self.now);
-        self.pipeline.run(&mut self.batch, &Env { snapshot, conntrack, fragments, counters: self.counters, now });
+        let (conntrack, fragments, clients) = (&self.conntrack, &self.fragments, &self.clients);
+        let env =
+            Env { snapshot: &self.snapshot, conntrack, fragments, clients, counters: self.counters, now: self.now };
+        self.pipeline.run(&mut self.batch, &env);
 
-        let metas = self.batch.metas.drain(..).map(|meta| meta.verdict());
-        for (frame, verdict) in self.batch.frames.drain(..).zip(metas) {
+        let verdicts: Vec<_> = self.batch.metas.iter().map(Meta::verdict).collect();
+        for (frame, verdict) in self.batch.frames.drain(..).zip(verdicts) {
             let (port, sent) = self.received.remove(&chunk(&frame)).expect("a packet ends once");
             oracle::check(port, &sent, verdict, frame.bytes());
             expected[usize::from(port) * FATES + fate(verdict)] += 1;
@@ -253,6 +257,7 @@ impl Node<'_> {
             self.ends.push((verdict, if leaves { frame.bytes().to_vec() } else { Vec::new() }));
             self.pool.give(frame);
         }
+        self.batch.clear();
         assert_eq!(self.received.len(), self.pipeline.held.len(), "who has not met its end waits");
         let in_hand = self.received.len() as u32;
         assert_eq!(self.pool.free() + in_hand, self.pool.capacity(), "frames are missing");
@@ -284,7 +289,7 @@ const FATES: usize = 2 + Answer::ALL.len() + DropReason::ALL.len();
 /// A fate's place among a port's counters.
 fn fate(verdict: Verdict) -> usize {
     match verdict {
-        Verdict::Pending => panic!("a packet was left undecided"),
+        Verdict::Pending | Verdict::Owed(_) => panic!("a packet was left undecided"),
         Verdict::Tx(PortId(port)) => usize::from(port == HOST),
         Verdict::Answer(answer, _) => 2 + answer as usize,
         Verdict::Drop(reason) => 2 + Answer::ALL.len() + reason as usize,

@@ -35,7 +35,7 @@ fn the_corpus_reaches_every_fate() {
             Verdict::Drop(reason) => reason.name(),
             Verdict::Answer(answer, _) => answer.name(),
             Verdict::Tx(_) => "forwarded",
-            Verdict::Pending => unreachable!("the oracle refuses it"),
+            Verdict::Pending | Verdict::Owed(_) => unreachable!("the oracle refuses it"),
         })
         .collect();
     // What takes two workers, or a device with less headroom.

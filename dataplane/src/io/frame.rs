@@ -86,6 +86,17 @@ impl Frame {
         true
     }
 
+    /// Cuts the packet down to its bytes from `start` to `end`.
+    ///
+    /// # Panics
+    /// If it has no such bytes.
+    #[inline(always)]
+    pub fn keep(&mut self, start: usize, end: usize) {
+        assert!(start <= end && end <= self.len as usize, "a part is no longer than the whole");
+        self.head += start as u16;
+        self.len = (end - start) as u16;
+    }
+
     /// Sets the packet's length, cutting it or extending it with whatever the chunk holds. False, and nothing
     /// changed, if the chunk ends before that.
     #[inline(always)]

@@ -3,10 +3,11 @@
 use crate::{
     io::Frame,
     packet::Meta,
-    snapshot::{PortEntry, Snapshot},
+    snapshot::{Overlay, PortEntry},
     stages::parse::header_with_options,
+    tables::VtepTable,
     verdict::DropReason,
-    wire::{be16, checksum, ethernet, ipv4, tcp, udp, vxlan},
+    wire::{be16, checksum, ethernet, ipv4, udp, vxlan},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
@@ -14,21 +15,26 @@ const IP: usize = ethernet::HEADER_LEN;
 /// Where the inner frame starts if the outer IPv4 header has no options.
 const PLAIN: usize = vxlan::OVERHEAD;
 
-/// Strips VXLAN from a packet that came in on an uplink. A native packet is left as it is.
+/// Strips VXLAN from a packet that came in on an uplink. False if it is a native packet: it is left as it is.
 #[inline(always)]
-pub fn strip(frame: &mut Frame, meta: &mut Meta, port: &PortEntry, snapshot: &Snapshot) -> Result<(), DropReason> {
-    let Some(overlay) = &snapshot.overlay else { return Ok(()) };
+pub fn strip(
+    frame: &mut Frame,
+    meta: &mut Meta,
+    port: &PortEntry,
+    overlay: &Overlay,
+    vteps: &VtepTable,
+) -> Result<bool, DropReason> {
     let bytes = frame.bytes();
-    let Some(head) = bytes.first_chunk::<PLAIN>() else { return Ok(()) };
+    let Some(head) = bytes.first_chunk::<PLAIN>() else { return Ok(false) };
     let ip = head[IP..].first_chunk::<{ ipv4::HEADER_LEN }>().expect("the head holds an IPv4 header");
-    if ethernet::ethertype(head) != ethernet::IPV4
-        || ipv4::dst(ip) != overlay.local
+    if ipv4::dst(ip) != overlay.local
+        || ethernet::ethertype(head) != ethernet::IPV4
         || ip[ipv4::PROTOCOL] != ipv4::UDP
         || be16(ip, ipv4::FRAGMENT) & ipv4::FRAGMENTED != 0
     {
-        return Ok(());
+        return Ok(false);
     }
-    let udp_at = IP + if ip[0] == 0x45 { ipv4::HEADER_LEN } else { header_with_options(&bytes[IP..])? };
+    let udp_at = IP + if ip[0] == ipv4::PLAIN { ipv4::HEADER_LEN } else { header_with_options(&bytes[IP..])? };
     let (start, total_len) = (udp_at + udp::HEADER_LEN + vxlan::HEADER_LEN, usize::from(ipv4::total_len(ip)));
     // Headers without options are in the head, at places known beforehand.
     let headers = if start == PLAIN {
@@ -37,9 +43,9 @@ pub fn strip(frame: &mut Frame, meta: &mut Meta, port: &PortEntry, snapshot: &Sn
         bytes.get(udp_at..start).ok_or(DropReason::BadVxlan)?
     };
     if be16(headers, udp::DST_PORT) != overlay.udp_port {
-        return Ok(());
+        return Ok(false);
     }
-    if head[..6] != port.mac.0 {
+    if ethernet::destination(head) != port.mac.to_number() {
         return Err(DropReason::NotOurMac);
     }
     if start == PLAIN && !ipv4::checksum_holds(ip) {
@@ -51,28 +57,31 @@ pub fn strip(frame: &mut Frame, meta: &mut Meta, port: &PortEntry, snapshot: &Sn
     }
     let src = ipv4::src(ip);
     if be16(headers, udp::CHECKSUM) != 0 {
-        let datagram = &bytes[udp_at..end];
-        let unfinished = port.unfinished_checksums && udp::checksum_is_unfinished(datagram, src, overlay.local);
-        if !unfinished && !udp::checksum_holds(datagram, src, overlay.local) {
-            let awaits_inner = port.unfinished_checksums && holds_once_inner_is_finished(datagram, src, overlay.local);
-            if !awaits_inner {
-                return Err(DropReason::BadOuterChecksum);
-            }
-        }
+        check_outer(&bytes[udp_at..end], src, overlay.local, port.unfinished_checksums)?;
     }
     let vni = vxlan::vni(&headers[udp::HEADER_LEN..]).ok_or(DropReason::BadVxlan)?;
     if vni != overlay.vni {
         return Err(DropReason::UnknownVni);
     }
-    if !snapshot.vteps.contains(src) {
+    if !vteps.contains(src) {
         return Err(DropReason::UnknownVtep);
     }
     let outer_ecn = ip[ipv4::TOS] & ipv4::ECN_CE;
-    if !frame.set_len(end) || !frame.reframe(start, 0) {
-        return Err(DropReason::BadVxlan);
-    }
+    frame.keep(start, end);
     meta.flags |= Meta::DECAPSULATED;
-    if outer_ecn != 0 { carry_ecn(frame, outer_ecn) } else { Ok(()) }
+    if outer_ecn != 0 {
+        carry_ecn(frame, outer_ecn)?;
+    }
+    Ok(true)
+}
+
+/// Checks the outer UDP checksum of a sender that computes one.
+#[inline(never)]
+fn check_outer(datagram: &[u8], src: u32, dst: u32, unfinished_checksums: bool) -> Result<(), DropReason> {
+    let holds = udp::checksum_holds(datagram, src, dst)
+        || unfinished_checksums
+            && (udp::checksum_is_unfinished(datagram, src, dst) || holds_once_inner_is_finished(datagram, src, dst));
+    if holds { Ok(()) } else { Err(DropReason::BadOuterChecksum) }
 }
 
 /// True if the outer checksum is right for the packet that this one becomes when its inner checksum is finished: a
@@ -83,11 +92,7 @@ fn holds_once_inner_is_finished(datagram: &[u8], src: u32, dst: u32) -> bool {
     let inner = udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN;
     let Some(ip) = datagram.get(inner..).filter(|ip| ip.len() >= ipv4::HEADER_LEN) else { return false };
     let header_len = ipv4::header_len(ip);
-    let field = match ip[ipv4::PROTOCOL] {
-        ipv4::TCP => tcp::CHECKSUM,
-        ipv4::UDP => udp::CHECKSUM,
-        _ => return false,
-    };
+    let Some(field) = checksum::field(ip[ipv4::PROTOCOL]) else { return false };
     let l4_len = usize::from(ipv4::total_len(ip)).saturating_sub(header_len);
     if header_len < ipv4::HEADER_LEN || l4_len < field + 2 || ip.len() < header_len + field + 2 {
         return false;

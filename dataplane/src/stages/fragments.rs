@@ -9,11 +9,11 @@ use crate::{
     io::Frame,
     packet::{BATCH, Batch, Meta},
     pipeline::Env,
-    stages::nat,
+    stages::{nat, track},
     tables::recent::Key,
     time::Now,
     verdict::{DropReason, Verdict},
-    wire::{be16, be32, checksum, ethernet, ipv4, tcp, udp},
+    wire::{be16, be32, ethernet, ipv4, tcp, udp},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
@@ -85,8 +85,8 @@ impl Default for Held {
 /// wait; those that need not wait any longer come back into it.
 #[cold]
 pub fn run(batch: &mut Batch, held: &mut Held, env: &Env) {
-    // As in the track stage: then nothing needs ports.
-    let needed = !env.snapshot.services.is_empty() || env.conntrack.in_use() != 0;
+    // Otherwise nothing needs ports.
+    let needed = track::is_needed(env);
     let mut at = 0;
     while needed && at < batch.len() {
         let (frame, meta) = (&batch.frames[at], &mut batch.metas[at]);
@@ -114,7 +114,7 @@ fn release(batch: &mut Batch, held: &mut Held, env: &Env) {
             return false;
         }
         match known(waiting.datagram, env) {
-            Some(ports) => set_ports(&mut waiting.meta, ports),
+            Some(ports) => set_ports(&mut waiting.meta, ports, env),
             None if env.now >= waiting.until => waiting.meta.decide(Verdict::Drop(DropReason::FragmentTimeout)),
             None => return false,
         }
@@ -134,7 +134,7 @@ fn find_ports(frame: &Frame, meta: &mut Meta, env: &Env) -> bool {
     let datagram = datagram(frame, meta);
     let is_first = be16(packet, ipv4::FRAGMENT) & ipv4::OFFSET == 0;
     if !is_first {
-        return known(datagram, env).inspect(|ports| set_ports(meta, *ports)).is_some();
+        return known(datagram, env).inspect(|ports| set_ports(meta, *ports, env)).is_some();
     }
     let l4 = &packet[usize::from(meta.ip_header_len)..];
     // A first fragment that does not even hold the transport header is nobody's honest work (RFC 1858, section 3).
@@ -144,7 +144,7 @@ fn find_ports(frame: &Frame, meta: &mut Meta, env: &Env) -> bool {
         return true;
     }
     let ports = be32(l4, 0);
-    set_ports(meta, ports);
+    set_ports(meta, ports, env);
     if meta.protocol() == ipv4::TCP {
         meta.tcp_flags = l4[tcp::FLAGS];
     }
@@ -159,8 +159,9 @@ fn known(datagram: Key, env: &Env) -> Option<u32> {
     env.fragments.get(datagram).filter(|seen| is_fresh(seen.tick)).map(|seen| seen.value as u32)
 }
 
-fn set_ports(meta: &mut Meta, ports: u32) {
+fn set_ports(meta: &mut Meta, ports: u32, env: &Env) {
     meta.key[1] |= u64::from(ports) << 32;
+    track::ask(meta, env.conntrack);
 }
 
 fn has_ports(meta: &Meta) -> bool {
@@ -179,12 +180,10 @@ fn millis(now: Now) -> u32 {
 
 /// As [`nat::translate`], for fragments: only the first one has ports and a checksum.
 #[cold]
-pub fn translate(packet: &mut [u8], meta: &Meta) -> u64 {
-    if be16(packet, ipv4::FRAGMENT) & ipv4::OFFSET == 0 {
-        return nat::translate(packet, meta);
+pub fn translate(ip: &mut [u8; ipv4::HEADER_LEN], l4: &mut [u8], meta: &Meta) {
+    if be16(ip, ipv4::FRAGMENT) & ipv4::OFFSET == 0 {
+        nat::translate(ip, l4, meta);
+    } else {
+        nat::translate_portless(ip, meta);
     }
-    let (old, new) = (meta.key[0], meta.other[0].rotate_left(32));
-    packet[ipv4::SRC..ipv4::SRC + 8].copy_from_slice(&new.to_be_bytes());
-    let words = |addresses: u64| checksum::halves((addresses >> 32) as u32) + checksum::halves(addresses as u32);
-    checksum::delta(words(old), words(new))
 }

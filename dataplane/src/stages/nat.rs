@@ -2,39 +2,46 @@
 
 use crate::{
     packet::Meta,
-    wire::{be16, checksum, icmpv4, ipv4, put16, put32, tcp, udp},
+    wire::{be16, bytes_at, checksum, icmpv4, ipv4, put16, udp},
 };
 
-/// Rewrites the packet (from its IPv4 header on) to the reverse of `meta.other`. Returns what to add to the complement
-/// of the IPv4 header checksum, which is left to the caller, who has more to change.
+/// Rewrites the packet to the reverse of `meta.other`: `ip` is its IPv4 header up to the options, `l4` what comes after
+/// them. All numbers here are in the packet's byte order.
 #[inline(always)]
-pub fn translate(packet: &mut [u8], meta: &Meta) -> u64 {
-    let ([old_addresses, old_ports], [other_addresses, other_ports]) = (meta.key, meta.other);
-    let addresses = other_addresses.rotate_left(32);
-    let ports = (other_ports >> 32) as u32;
-    let ports = ports.rotate_left(16);
-
-    let change = checksum::delta(words(old_addresses), words(addresses));
-    let l4_change = change + checksum::delta(checksum::halves((old_ports >> 32) as u32), checksum::halves(ports));
-    packet[ipv4::SRC..ipv4::SRC + 8].copy_from_slice(&addresses.to_be_bytes());
-
-    let l4 = &mut packet[usize::from(meta.ip_header_len)..];
+pub fn translate(ip: &mut [u8; ipv4::HEADER_LEN], l4: &mut [u8], meta: &Meta) {
+    let addresses = meta.other[0].rotate_left(32).to_be();
+    let ports = ((meta.other[1] >> 32) as u32).rotate_left(16).to_be();
+    let change = translate_addresses(ip, addresses);
     if meta.protocol() == ipv4::ICMP {
-        translate_echo(l4, ports);
-        return change;
+        translate_echo(l4, u32::from_be(ports));
+        return;
     }
-    put32(l4, 0, ports);
-    if meta.protocol() == ipv4::TCP {
-        let sum = be16(l4, tcp::CHECKSUM);
-        put16(l4, tcp::CHECKSUM, checksum::update(sum, l4_change));
-    } else {
-        let sum = be16(l4, udp::CHECKSUM);
-        if sum != 0 {
-            let sum = checksum::update(sum, l4_change);
-            // Zero would mean that there is no checksum (RFC 768).
-            put16(l4, udp::CHECKSUM, if sum == 0 { 0xffff } else { sum });
-        }
+    let field = checksum::field(meta.protocol()).unwrap_or(udp::CHECKSUM);
+    let (l4, l4_sum) = l4[..field + 2].split_at_mut(field);
+    let sum = u16::from_ne_bytes(bytes_at(l4_sum, 0));
+    // A UDP datagram may have none (RFC 768).
+    if sum != 0 || meta.protocol() != ipv4::UDP {
+        let old_ports = u32::from_ne_bytes(bytes_at(l4, 0));
+        let sum = checksum::update(sum, change + checksum::delta_narrow(old_ports, ports));
+        let sum = checksum::as_sent(sum, meta.protocol());
+        l4_sum.copy_from_slice(&sum.to_ne_bytes());
     }
+    l4[..4].copy_from_slice(&ports.to_ne_bytes());
+}
+
+/// As [`translate`], for what carries no ports: a fragment that is not the first one.
+#[cold]
+pub fn translate_portless(ip: &mut [u8; ipv4::HEADER_LEN], meta: &Meta) {
+    translate_addresses(ip, meta.other[0].rotate_left(32).to_be());
+}
+
+/// Writes source and destination, and returns the change that a checksum over them sees.
+#[inline(always)]
+fn translate_addresses(ip: &mut [u8; ipv4::HEADER_LEN], addresses: u64) -> u64 {
+    let change = checksum::delta(u64::from_ne_bytes(bytes_at(ip, ipv4::SRC)), addresses);
+    let sum = checksum::update(u16::from_ne_bytes(bytes_at(ip, ipv4::CHECKSUM)), change);
+    ip[ipv4::CHECKSUM..ipv4::SRC].copy_from_slice(&sum.to_ne_bytes());
+    ip[ipv4::SRC..].copy_from_slice(&addresses.to_ne_bytes());
     change
 }
 
@@ -44,13 +51,8 @@ pub fn translate(packet: &mut [u8], meta: &Meta) -> u64 {
 fn translate_echo(message: &mut [u8], ports: u32) {
     let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
     let id = if dst_port == u16::from(icmpv4::ECHO_REQUEST) { src_port } else { dst_port };
-    let change = checksum::delta(be16(message, icmpv4::ECHO_ID).into(), id.into());
+    let change = checksum::delta_narrow(be16(message, icmpv4::ECHO_ID).into(), id.into());
     put16(message, icmpv4::ECHO_ID, id);
     let sum = be16(message, icmpv4::CHECKSUM);
     put16(message, icmpv4::CHECKSUM, checksum::update(sum, change));
-}
-
-#[inline(always)]
-fn words(addresses: u64) -> u64 {
-    checksum::halves((addresses >> 32) as u32) + checksum::halves(addresses as u32)
 }

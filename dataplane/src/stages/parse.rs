@@ -1,34 +1,49 @@
 //! Finds the headers, checks them, and takes out the five-tuple.
 
+use std::hint::cold_path;
+
 use crate::{
     io::Frame,
-    net::MacAddr,
     packet::{Batch, Meta},
-    snapshot::{PortEntry, Snapshot},
-    spec::PortRole,
-    stages::{decap, local},
+    pipeline::Env,
+    snapshot::{Overlay, PortEntry, Snapshot},
+    spec::{PortId, PortRole},
+    stages::{decap, local, track},
+    tables::VtepTable,
     verdict::{DropReason, Verdict},
-    wire::{be16, be32, checksum, ethernet, icmpv4, ipv4, put16, tcp, udp},
+    wire::{be16, be32, be64, checksum, ethernet, icmpv4, ipv4, put16, tcp, udp},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
 
-/// Decapsulates what comes over the overlay and parses every packet.
+/// Decapsulates what comes over the overlay, parses every packet, and asks for the buckets of the flows.
 ///
 /// Returns the flags of all packets together, by which the pipeline knows whether there is anything unusual among them.
 /// Not inlined, as no stage is: each then has the registers to itself.
 #[inline(never)]
-pub fn run(batch: &mut Batch, snapshot: &Snapshot) -> u8 {
+pub fn run(batch: &mut Batch, env: &Env) -> u8 {
+    let tracking = track::is_needed(env);
+    // What comes to our VTEP and is no VXLAN: an answer to a masqueraded flow, or nothing that we take.
+    let takes_native = env.snapshot.masquerade.is_some();
     let mut flags = 0;
-    for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
-        let port = snapshot.port(meta.in_port);
-        if let Err(reason) = decap_and_parse(frame, meta, port, snapshot) {
-            meta.decide(match reason {
-                DropReason::UnknownEtherType => not_ipv4(frame, meta, port, snapshot),
-                reason => Verdict::Drop(reason),
-            });
+    for (in_port, frames, metas) in batch.by_port() {
+        // Copies, which no write to a packet can be suspected to change.
+        let port = *env.snapshot.port(in_port);
+        let overlay = env.snapshot.overlay.filter(|_| port.role == Some(PortRole::Uplink));
+        for (frame, meta) in frames.iter_mut().zip(metas) {
+            match decap_and_parse(frame, meta, &port, overlay.as_ref(), &env.snapshot.vteps, takes_native) {
+                Ok(()) if tracking => track::ask(meta, env.conntrack),
+                Ok(()) => {}
+                Err(reason) => {
+                    cold_path();
+                    meta.decide(match reason {
+                        DropReason::UnknownEtherType => not_ipv4(frame, meta, in_port, &port, env.snapshot),
+                        reason => Verdict::Drop(reason),
+                    });
+                }
+            }
+            flags |= meta.flags;
         }
-        flags |= meta.flags;
     }
     flags
 }
@@ -38,87 +53,116 @@ fn decap_and_parse(
     frame: &mut Frame,
     meta: &mut Meta,
     port: &PortEntry,
-    snapshot: &Snapshot,
+    overlay: Option<&Overlay>,
+    vteps: &VtepTable,
+    takes_native: bool,
 ) -> Result<(), DropReason> {
-    let mut station = port.mac;
-    if port.role == Some(PortRole::Uplink) {
-        decap::strip(frame, meta, port, snapshot)?;
-        match &snapshot.overlay {
-            Some(overlay) if meta.has(Meta::DECAPSULATED) => station = overlay.mac,
-            Some(overlay) => {
-                parse(frame, meta, station, port.unfinished_checksums)?;
-                // To our VTEP, and yet no VXLAN: an answer to a masqueraded flow, or nothing that we take.
-                let is_stray = meta.dst() == overlay.local && snapshot.masquerade.is_none();
-                return if is_stray { Err(DropReason::NotVxlan) } else { Ok(()) };
-            }
-            None => {}
+    let (mut station, mut native_on) = (port.mac.to_number(), None);
+    if let Some(overlay) = overlay {
+        if decap::strip(frame, meta, port, overlay, vteps)? {
+            station = overlay.mac.to_number();
+        } else {
+            native_on = Some(overlay.local).filter(|_| !takes_native);
         }
     }
-    parse(frame, meta, station, port.unfinished_checksums)
+    let packet = parse(frame.bytes(), station, port.unfinished_checksums)?;
+    // Ethernet pads short packets; the padding is not forwarded.
+    frame.keep(0, packet.end);
+    if packet.unfinished {
+        finish_checksum(frame, packet.protocol, packet.header_len);
+    }
+    meta.key = [packet.addresses, u64::from(packet.ports) << 32 | u64::from(packet.protocol)];
+    meta.ip_header_len = packet.header_len;
+    meta.tcp_flags = packet.tcp_flags;
+    meta.flags |= packet.flags;
+    if native_on == Some(meta.dst()) { Err(DropReason::NotVxlan) } else { Ok(()) }
 }
 
 #[cold]
-fn not_ipv4(frame: &mut Frame, meta: &Meta, port: &PortEntry, snapshot: &Snapshot) -> Verdict {
+fn not_ipv4(frame: &mut Frame, meta: &Meta, in_port: PortId, port: &PortEntry, snapshot: &Snapshot) -> Verdict {
     if ethernet::ethertype(frame.bytes()) == ethernet::ARP && !meta.has(Meta::DECAPSULATED) {
-        local::arp(frame, meta.in_port, port, snapshot.gateway)
+        local::arp(frame, in_port, port, snapshot.gateway)
     } else {
         Verdict::Drop(DropReason::UnknownEtherType)
     }
 }
 
+/// What the headers say.
+struct Packet {
+    addresses: u64,
+    ports: u32,
+    protocol: u8,
+    tcp_flags: u8,
+    /// [`Meta::FRAGMENT`], [`Meta::ICMP_ERROR`] or 0.
+    flags: u8,
+    header_len: u8,
+    /// Where it ends in the frame.
+    end: usize,
+    /// Its TCP or UDP checksum is to be computed.
+    unfinished: bool,
+}
+
+/// Checks the headers and takes out what is in them. `may_be_unfinished`: see [`finish_checksum`].
 #[inline(always)]
-fn parse(frame: &mut Frame, meta: &mut Meta, station: MacAddr, unfinished: bool) -> Result<(), DropReason> {
-    let bytes = frame.bytes();
+fn parse(bytes: &[u8], station: u64, may_be_unfinished: bool) -> Result<Packet, DropReason> {
     let head = bytes.first_chunk::<{ IP + ipv4::HEADER_LEN }>().ok_or(DropReason::Truncated)?;
     if ethernet::ethertype(head) != ethernet::IPV4 {
         return Err(DropReason::UnknownEtherType);
     }
-    if head[..6] != station.0 {
+    if ethernet::destination(head) != station {
         return Err(DropReason::NotOurMac);
     }
-    let ip = head.last_chunk::<{ ipv4::HEADER_LEN }>().expect("the header is the head's end");
-    let header_len = if ip[0] == 0x45 {
-        if !ipv4::checksum_holds(ip) {
-            return Err(DropReason::BadIpChecksum);
-        }
-        ipv4::HEADER_LEN
-    } else {
-        header_with_options(&bytes[IP..])?
-    };
-    let end = IP + usize::from(ipv4::total_len(ip));
-    let l4_at = IP + header_len;
-    if end < l4_at || end > bytes.len() {
-        return Err(DropReason::BadIpHeader);
+    let ip = head.last_chunk().expect("the header is the head's end");
+    if ip[0] != ipv4::PLAIN {
+        return parse_with_options(bytes, ip, may_be_unfinished);
     }
-    let (src, dst, protocol) = (ipv4::src(ip), ipv4::dst(ip), ip[ipv4::PROTOCOL]);
-    if is_martian(src) {
+    if !ipv4::checksum_holds(ip) {
+        return Err(DropReason::BadIpChecksum);
+    }
+    parse_packet(bytes, ip, ipv4::HEADER_LEN, may_be_unfinished)
+}
+
+#[cold]
+fn parse_with_options(
+    bytes: &[u8],
+    ip: &[u8; ipv4::HEADER_LEN],
+    may_be_unfinished: bool,
+) -> Result<Packet, DropReason> {
+    parse_packet(bytes, ip, header_with_options(&bytes[IP..])?, may_be_unfinished)
+}
+
+/// As [`parse`], when the IPv4 header is known to be sound and `header_len` long.
+#[inline(always)]
+fn parse_packet(
+    bytes: &[u8],
+    ip: &[u8; ipv4::HEADER_LEN],
+    header_len: usize,
+    may_be_unfinished: bool,
+) -> Result<Packet, DropReason> {
+    let end = IP + usize::from(ipv4::total_len(ip));
+    let l4 = bytes.get(IP + header_len..end).ok_or(DropReason::BadIpHeader)?;
+    let (addresses, protocol) = (be64(ip, ipv4::SRC), ip[ipv4::PROTOCOL]);
+    if MARTIAN[(addresses >> 56) as usize] {
         return Err(DropReason::MartianSource);
     }
-    let (mut ports, mut echo) = (0, 0);
+    let (mut ports, mut checksum, mut tcp_flags, mut flags) = (0, 0, 0, 0);
     if be16(ip, ipv4::FRAGMENT) & ipv4::FRAGMENTED != 0 {
-        meta.flags |= Meta::FRAGMENT;
+        flags = Meta::FRAGMENT;
     } else if protocol == ipv4::UDP {
-        let l4 = bytes[l4_at..end].first_chunk::<{ udp::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
-        ports = be32(l4, 0);
+        let l4 = l4.first_chunk::<{ udp::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
+        (ports, checksum) = (be32(l4, 0), be16(l4, udp::CHECKSUM));
     } else if protocol == ipv4::TCP {
-        let l4 = bytes[l4_at..end].first_chunk::<{ tcp::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
-        ports = be32(l4, 0);
-        meta.tcp_flags = l4[tcp::FLAGS];
+        let l4 = l4.first_chunk::<{ tcp::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
+        (ports, checksum, tcp_flags) = (be32(l4, 0), be16(l4, tcp::CHECKSUM), l4[tcp::FLAGS]);
     } else if protocol == ipv4::ICMP {
-        let l4 = bytes[l4_at..end].first_chunk::<{ icmpv4::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
-        if icmpv4::follows_a_flow(l4[0]) {
-            meta.flags |= Meta::ICMP_ERROR;
-        }
-        echo = icmpv4::echo_ports(l4);
+        let l4 = l4.first_chunk::<{ icmpv4::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
+        ports = icmpv4::echo_ports(l4);
+        flags = if icmpv4::follows_a_flow(l4[0]) { Meta::ICMP_ERROR } else { 0 };
     }
-    meta.ip_header_len = header_len as u8;
-    meta.key = [u64::from(src) << 32 | u64::from(dst), u64::from(ports | echo) << 32 | u64::from(protocol)];
-    // Ethernet pads short packets; the padding is not forwarded.
-    frame.set_len(end);
-    if unfinished && ports != 0 {
-        finish_checksum(frame, meta);
-    }
-    Ok(())
+    let pseudo = || checksum::pseudo_header((addresses >> 32) as u32, addresses as u32, protocol, l4.len() as u16);
+    // Not so of other protocols: the pseudo header's sum is never 0.
+    let unfinished = may_be_unfinished && checksum == checksum::fold(pseudo());
+    Ok(Packet { addresses, ports, protocol, tcp_flags, flags, header_len: header_len as u8, end, unfinished })
 }
 
 /// Header length of a header that is not the usual 20 bytes of version 4.
@@ -132,34 +176,29 @@ pub(super) fn header_with_options(packet: &[u8]) -> Result<usize, DropReason> {
     if checksum::sum(header) == 0xffff { Ok(header_len) } else { Err(DropReason::BadIpChecksum) }
 }
 
-/// Sources no packet may have (RFC 1122, section 3.2.1.3): 0/8, 127/8, multicast and above.
-#[inline(always)]
-fn is_martian(src: u32) -> bool {
-    src.wrapping_sub(0x0100_0000) >= 0xdf00_0000 || src >> 24 == 127
-}
+/// Sources no packet may have, by their first byte (RFC 1122, section 3.2.1.3): 0/8, 127/8, multicast and above.
+static MARTIAN: [bool; 256] = {
+    let mut martian = [false; 256];
+    martian[0] = true;
+    martian[127] = true;
+    let mut first = 224;
+    while first < martian.len() {
+        martian[first] = true;
+        first += 1;
+    }
+    martian
+};
 
 /// A device without a wire may pass on packets whose sender left the checksum to hardware: the field then holds the
 /// pseudo header's sum (Linux: `CHECKSUM_PARTIAL`). Such a checksum is computed here; a finished one that looks the
 /// same by chance comes out unchanged.
-#[inline(always)]
-fn finish_checksum(frame: &mut Frame, meta: &Meta) {
-    let l4 = IP + usize::from(meta.ip_header_len);
-    let at = l4 + if meta.protocol() == ipv4::TCP { tcp::CHECKSUM } else { udp::CHECKSUM };
-    let bytes = frame.bytes_mut();
-    let len = bytes.len() - l4;
-    let pseudo =
-        checksum::fold_narrow(checksum::pseudo_header(meta.src(), meta.dst(), meta.protocol(), len as u16) as u32);
-    if be16(bytes, at) == pseudo {
-        compute_checksum(bytes, l4, at, pseudo, meta.protocol());
-    }
-}
-
 #[inline(never)]
-fn compute_checksum(bytes: &mut [u8], l4: usize, at: usize, pseudo: u16, protocol: u8) {
-    put16(bytes, at, 0);
-    let sum = checksum::finish(u64::from(pseudo) + u64::from(checksum::sum(&bytes[l4..])));
-    // A UDP checksum of zero would mean that there is none (RFC 768).
-    put16(bytes, at, if sum == 0 && protocol == ipv4::UDP { 0xffff } else { sum });
+fn finish_checksum(frame: &mut Frame, protocol: u8, header_len: u8) {
+    let Some(field) = checksum::field(protocol) else { return };
+    let l4 = &mut frame.bytes_mut()[IP + usize::from(header_len)..];
+    // The pseudo header's sum, which the field holds now, is part of what is to be summed.
+    let sum = checksum::finish(checksum::sum(l4).into());
+    put16(l4, field, checksum::as_sent(sum, protocol));
 }
 
 #[cfg(test)]
@@ -169,11 +208,12 @@ mod tests {
 
     #[test]
     fn martians() {
+        let is_martian = |address: &str| MARTIAN[usize::from(address.parse::<Ipv4Addr>().unwrap().octets()[0])];
         for address in ["0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
-            assert!(is_martian(address.parse::<Ipv4Addr>().unwrap().into()), "{address}");
+            assert!(is_martian(address), "{address}");
         }
         for address in ["1.0.0.0", "10.0.0.1", "126.255.255.255", "128.0.0.1", "223.255.255.255"] {
-            assert!(!is_martian(address.parse::<Ipv4Addr>().unwrap().into()), "{address}");
+            assert!(!is_martian(address), "{address}");
         }
     }
 }

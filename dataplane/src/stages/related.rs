@@ -14,7 +14,7 @@ use crate::{
     stages::track::{self, Stale},
     tables::conntrack::{Direction, FlowState, Key},
     verdict::{DropReason, Verdict},
-    wire::{be16, checksum, ethernet, icmpv4, ipv4, put16, put32, tcp, udp},
+    wire::{be16, checksum, ethernet, icmpv4, ipv4, put16, put32, udp},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
@@ -106,36 +106,32 @@ impl Quote {
         let new_dst = (addresses >> 32) as u32;
         put32(packet, ipv4::SRC, new_src);
         put32(packet, ipv4::DST, new_dst);
-        let halves = |a, b| checksum::halves(a) + checksum::halves(b);
-        mend(packet, ipv4::CHECKSUM, checksum::delta(halves(src, dst), halves(new_src, new_dst)));
+        let pair = |src: u32, dst: u32| u64::from(src) << 32 | u64::from(dst);
+        mend(packet, ipv4::CHECKSUM, checksum::delta(pair(src, dst), pair(new_src, new_dst)));
 
         // The quoted transport checksum, if it was quoted, and if there is one.
-        let field = match packet[self.ip + ipv4::PROTOCOL] {
-            ipv4::TCP => tcp::CHECKSUM,
-            _ => udp::CHECKSUM,
-        };
-        let udp_without = field == udp::CHECKSUM && be16(packet, self.l4 + field) == 0;
+        let protocol = packet[self.ip + ipv4::PROTOCOL];
+        let field = checksum::field(protocol).unwrap_or(udp::CHECKSUM);
+        let udp_without = protocol == ipv4::UDP && be16(packet, self.l4 + field) == 0;
         let mended = !udp_without && packet.len() >= self.l4 + field + 2;
         let end = if mended { self.l4 + field + 2 } else { self.l4 + 4 };
         let quoted_before = checksum::sum(&packet[self.ip..end]);
 
-        let old = halves((self.key[0] >> 32) as u32, self.key[0] as u32);
-        let change = checksum::delta(old, halves((addresses >> 32) as u32, addresses as u32));
+        // The key's addresses are the other way round, which is all the same to a sum.
+        let change = checksum::delta(self.key[0], addresses);
         packet[self.ip + ipv4::SRC..self.ip + ipv4::SRC + 8].copy_from_slice(&addresses.to_be_bytes());
         mend(packet, self.ip + ipv4::CHECKSUM, change);
         let (old_ports, ports) = ((self.key[1] >> 32) as u32, (ports >> 32) as u32);
         put32(packet, self.l4, ports);
         if mended {
-            let ports_change = checksum::delta(checksum::halves(old_ports), checksum::halves(ports));
+            let ports_change = checksum::delta_narrow(old_ports, ports);
             mend(packet, self.l4 + field, change + ports_change);
-            // Zero would mean that there is no checksum (RFC 768).
-            if field == udp::CHECKSUM && be16(packet, self.l4 + field) == 0 {
-                put16(packet, self.l4 + field, 0xffff);
-            }
+            let sum = be16(packet, self.l4 + field);
+            put16(packet, self.l4 + field, checksum::as_sent(sum, protocol));
         }
         let quoted_after = checksum::sum(&packet[self.ip..end]);
         let message = self.ip - icmpv4::HEADER_LEN;
-        mend(packet, message + icmpv4::CHECKSUM, checksum::delta(quoted_before.into(), quoted_after.into()));
+        mend(packet, message + icmpv4::CHECKSUM, checksum::delta_narrow(quoted_before.into(), quoted_after.into()));
     }
 }
 

@@ -1,17 +1,12 @@
 //! Looks destinations up in the FIB.
 
-use crate::{
-    packet::{Batch, Meta},
-    snapshot::Snapshot,
-};
+use crate::{next_hop::NextHop, packet::Meta, snapshot::Snapshot};
 
-/// Finds the next hop of every pending packet that has none yet.
-#[inline(never)]
-pub fn run(batch: &mut Batch, snapshot: &Snapshot) {
-    for meta in &mut batch.metas {
-        if meta.is_pending() && !meta.has(Meta::ROUTED) {
-            meta.next_hop = snapshot.fib.lookup(meta.dst());
-            meta.flags |= Meta::ROUTED;
-        }
+/// Where a packet goes: as its flow decided, else by its destination.
+#[inline(always)]
+pub fn next_hop<'a>(meta: &mut Meta, snapshot: &'a Snapshot) -> &'a NextHop {
+    if !meta.has(Meta::ROUTED) {
+        meta.next_hop = snapshot.fib.lookup(meta.dst());
     }
+    snapshot.next_hop(meta.next_hop)
 }

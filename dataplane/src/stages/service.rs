@@ -18,17 +18,15 @@ use crate::{
 /// some tens of nanoseconds.
 const TRIES: u32 = 64;
 
-/// What to answer a packet with, by its index in the batch.
-pub type Errors = Vec<(u16, Answer)>;
-
 /// New flows: the packet's index in the batch, and the hash of the reply key.
 pub type Opening = Vec<(u16, u64)>;
 
 /// Translates the first packet of every flow to a service, and of every flow that leaves the cluster masqueraded. Notes
-/// flows that come into the cluster untranslated, where answers to them would be mistaken for such. In two passes, so that the cache misses of a batch overlap: first all choose a backend and ask for the bucket of the answers,
-/// then all are put into the table.
+/// flows that come into the cluster untranslated, where answers to them would be mistaken for such. In two passes, so
+/// that the cache misses of a batch overlap: first all choose a backend and ask for the bucket of the answers, then all
+/// are put into the table.
 #[inline(never)]
-pub fn run(batch: &mut Batch, opening: &mut Opening, errors: &mut Errors, env: &Env) {
+pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env) {
     if !env.snapshot.tracks {
         return;
     }
@@ -52,12 +50,11 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, errors: &mut Errors, env: &
                 env.conntrack.prefetch_bucket(reply_hash);
                 opening.push((at as u16, reply_hash));
             }
-            Err(reason) => {
-                meta.decide(Verdict::Drop(reason));
-                if reason == DropReason::NoBackend {
-                    errors.push((at as u16, Answer::PortUnreachable));
-                }
+            Err(DropReason::NoBackend) => {
+                meta.decide(Verdict::Owed(Answer::PortUnreachable));
+                batch.owes = true;
             }
+            Err(reason) => meta.decide(Verdict::Drop(reason)),
         }
     }
     for (at, reply_hash) in opening.drain(..) {
@@ -74,12 +71,12 @@ fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<(), DropR
     if !may_open(meta) {
         return Err(DropReason::OutOfState);
     }
-    let services = &env.snapshot.services;
-    if !services.admits(service, meta.src()) {
+    let service = env.snapshot.services.get(service);
+    if !service.admits(meta.src()) {
         return Err(DropReason::SourceNotAllowed);
     }
-    let choice = services.choice(service, env.snapshot.origin(meta.in_port, meta.src()));
-    let backend = select::backend(meta, choice).ok_or(match choice.otherwise {
+    let choice = service.choice(env.snapshot.origin(meta.in_port, meta.src()));
+    let backend = select::backend(meta, service, choice, env).ok_or(match choice.otherwise {
         Otherwise::Refuse => DropReason::NoBackend,
         Otherwise::Drop => DropReason::NoLocalBackend,
     })?;
@@ -121,10 +118,12 @@ fn open(meta: &mut Meta, mut reply_hash: u64, env: &Env) -> Result<(), DropReaso
     let (generation, now) = (env.snapshot.generation, env.now.seconds());
     let state = FlowState::first(meta.protocol());
     let next_hops = [(meta.other[0] >> 32) as u32, meta.src()].map(|address| env.snapshot.fib.lookup(address));
+    let counted = meta.has(Meta::COUNTED);
     let mut failure = DropReason::ConntrackContended;
     for attempt in 1..=TRIES {
         let reply = meta.other;
-        match env.conntrack.insert([(meta.key, meta.hash), (reply, reply_hash)], next_hops, generation, state, now) {
+        let keys = [(meta.key, meta.hash), (reply, reply_hash)];
+        match env.conntrack.insert(keys, next_hops, generation, state, now, counted) {
             Ok(()) => {
                 env.counters.flows_opened.add(1);
                 meta.next_hop = next_hops[0];

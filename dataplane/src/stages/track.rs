@@ -4,7 +4,10 @@ use crate::{
     packet::{BATCH, Batch, Meta},
     pipeline::Env,
     spec::Backend,
-    tables::conntrack::{Direction, Hit, Key, Slot},
+    tables::{
+        Conntrack,
+        conntrack::{Direction, Hit, Key, Slot},
+    },
     verdict::{DropReason, Verdict},
     wire::{ipv4, tcp},
 };
@@ -14,19 +17,28 @@ use std::net::Ipv4Addr;
 /// The slots of a batch's packets, between probing and reading.
 pub type Slots = [Option<Slot>; BATCH];
 
-/// Finds the flow of every pending TCP and UDP packet. In three passes, so that the cache misses of a whole batch
-/// overlap: first all buckets are asked for, then all entries, then all are read.
+/// Whether packets have to be looked up at all.
+#[inline]
+pub fn is_needed(env: &Env) -> bool {
+    env.snapshot.tracks || env.conntrack.in_use() != 0
+}
+
+/// Asks for the bucket of a packet's flow, if it is of a protocol that has ports, or an echo.
+#[inline(always)]
+pub fn ask(meta: &mut Meta, conntrack: &Conntrack) {
+    if meta.ports() != 0 {
+        meta.hash = conntrack.hash(meta.key);
+        meta.flags |= Meta::HASHED;
+        conntrack.prefetch_bucket(meta.hash);
+    }
+}
+
+/// Finds the flow of every packet that has [asked](ask) for it. In two passes, so that the cache misses of a whole batch
+/// overlap: first all entries are asked for, then all are read.
 #[inline(never)]
 pub fn run(batch: &mut Batch, slots: &mut Slots, env: &Env) {
-    if !env.snapshot.tracks && env.conntrack.in_use() == 0 {
+    if !is_needed(env) {
         return;
-    }
-    for meta in &mut batch.metas {
-        if meta.is_pending() && meta.key[1] >> 32 != 0 {
-            meta.hash = env.conntrack.hash(meta.key);
-            meta.flags |= Meta::HASHED;
-            env.conntrack.prefetch_bucket(meta.hash);
-        }
     }
     for (meta, slot) in batch.metas.iter().zip(slots.iter_mut()) {
         *slot = if meta.has(Meta::HASHED) { env.conntrack.probe(meta.hash) } else { None };
@@ -35,13 +47,19 @@ pub fn run(batch: &mut Batch, slots: &mut Slots, env: &Env) {
         }
     }
     for (meta, slot) in batch.metas.iter_mut().zip(slots.iter()) {
-        if !meta.has(Meta::HASHED) {
-            continue;
+        match slot.and_then(|slot| env.conntrack.read(slot, meta.key)) {
+            Some(hit) => apply(meta, &hit, env),
+            None if meta.has(Meta::HASHED) => search(meta, env),
+            None => {}
         }
-        let hit = slot.and_then(|slot| env.conntrack.read(slot, meta.key));
-        if let Some(hit) = hit.or_else(|| env.conntrack.find(meta.key, meta.hash)) {
-            apply(meta, &hit, env);
-        }
+    }
+}
+
+/// Looks for the flow where it is seldom: in another slot than the first that looked right.
+#[inline(never)]
+fn search(meta: &mut Meta, env: &Env) {
+    if let Some(hit) = env.conntrack.find(meta.key, meta.hash) {
+        apply(meta, &hit, env);
     }
 }
 

@@ -23,8 +23,8 @@ use crate::{
     publish::{Lagging, Publisher},
     snapshot::{CompileError, Snapshot},
     spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole},
-    stages::fragments::DATAGRAMS,
-    tables::{Conntrack, Recent},
+    stages::{fragments::DATAGRAMS, select::CLIENTS},
+    tables::{Conntrack, Recent, conntrack::Flow},
     worker::{Alarm, Command, Inbox, Owners, Shared, Worker},
     xsk::{Classifier, Interface, UplinkFilter, WorkerMemory, XdpMode, XskError},
 };
@@ -149,6 +149,7 @@ impl Switch {
         let shared = Shared {
             conntrack: Arc::new(Conntrack::new(config.flow_capacity, FlowSeed::from_number(seed))),
             fragments: Arc::new(Recent::new(DATAGRAMS, FlowSeed::from_number(seed))),
+            clients: Arc::new(Recent::new(CLIENTS, FlowSeed::from_number(seed))),
             owners: Arc::new(Owners::default()),
             inboxes: alarms.into_iter().map(Inbox::new).collect(),
             epoch: Instant::now(),
@@ -281,6 +282,15 @@ impl Switch {
         let now = crate::worker::now(self.shared.epoch).seconds();
         let records = self.shared.conntrack.flows().filter_map(|flow| FlowRecord::new(&flow, now));
         records.filter(|record| keep(record)).take(limit).collect()
+    }
+
+    /// Forgets the flows that `chosen` accepts. Returns how many. What follows of a connection is taken up again from the
+    /// client's next packet, by the service as it is then.
+    pub fn flush_flows(&self, chosen: &mut dyn FnMut(&FlowRecord) -> bool) -> u64 {
+        let now = crate::worker::now(self.shared.epoch).seconds();
+        let conntrack = &self.shared.conntrack;
+        let is_chosen = |flow: &Flow| FlowRecord::new(flow, now).is_some_and(|record| chosen(&record));
+        conntrack.flows().filter(is_chosen).filter(|flow| conntrack.forget(flow)).count() as u64
     }
 
     /// Stops the workers and detaches all ports.

@@ -35,11 +35,13 @@ pub struct Maglev {
     endpoints: Arc<[Endpoint]>,
 }
 
-/// Indices into the backends.
+/// Indices into the endpoints.
 #[derive(Clone)]
 enum Slots {
-    /// There is no choice: at most one backend.
-    Unneeded,
+    /// No endpoint has a weight.
+    Nobody,
+    /// One endpoint has a weight.
+    Only(u16),
     Narrow(Arc<[u8]>),
     Wide(Arc<[u16]>),
 }
@@ -53,8 +55,11 @@ impl Maglev {
     pub fn build(endpoints: &Arc<[Endpoint]>, seed: u64) -> Maglev {
         let endpoints = if is_ascending(endpoints) { endpoints.clone() } else { ascending(endpoints).into() };
         assert!(endpoints.len() <= MAX_BACKENDS, "{} endpoints are more than {MAX_BACKENDS}", endpoints.len());
-        if endpoints.len() < 2 {
-            return Maglev { slots: Slots::Unneeded, endpoints };
+        let mut weighty = (0..).zip(endpoints.iter()).filter(|(_, endpoint)| endpoint.weight > 0);
+        match (weighty.next(), weighty.next()) {
+            (None, _) => return Maglev { slots: Slots::Nobody, endpoints },
+            (Some((only, _)), None) => return Maglev { slots: Slots::Only(only), endpoints },
+            _ => {}
         }
         let owners = populate(&mut turns(&endpoints, seed), table_size(endpoints.len()));
         let slots = if endpoints.len() < u8::MAX as usize {
@@ -69,7 +74,8 @@ impl Maglev {
     #[inline]
     pub fn select(&self, flow_hash: u64) -> Option<Backend> {
         let index = match &self.slots {
-            Slots::Unneeded => 0,
+            Slots::Nobody => return None,
+            Slots::Only(index) => usize::from(*index),
             Slots::Narrow(slots) => usize::from(*slots.get(reduce(flow_hash, slots.len()))?),
             Slots::Wide(slots) => usize::from(*slots.get(reduce(flow_hash, slots.len()))?),
         };
@@ -123,6 +129,9 @@ fn reduce(hash: u64, n: usize) -> usize {
 /// A backend at its turn: the next slot it prefers and the stride to the ones after.
 struct Turn {
     backend: u16,
+    weight: u32,
+    /// Weight saved up for a slot: one costs as much as the greatest weight.
+    credit: u32,
     hash: u64,
     next: u32,
     skip: u32,
@@ -132,24 +141,31 @@ struct Turn {
 fn turns(endpoints: &[Endpoint], seed: u64) -> Vec<Turn> {
     let hasher = Hasher::new(seed, PURPOSE);
     let size = u64::from(table_size(endpoints.len()));
-    let turn = |(index, Endpoint { backend, .. }): (usize, &Endpoint)| {
+    let turn = |(index, Endpoint { backend, weight }): (usize, &Endpoint)| {
         let hash = hasher.hash(u64::from(u32::from(backend.address)) << 16 | u64::from(backend.port));
         let (high, low) = (hash >> 32, hash & u64::from(u32::MAX));
         // Any stride but 0 visits every slot of a prime number of them.
         let (next, skip) = (((high * size) >> 32) as u32, ((low * (size - 1)) >> 32) as u32 + 1);
-        Turn { backend: index as u16, hash, next, skip }
+        Turn { backend: index as u16, weight: (*weight).into(), credit: 0, hash, next, skip }
     };
-    let mut turns: Vec<_> = endpoints.iter().enumerate().map(turn).collect();
+    let weighty = endpoints.iter().enumerate().filter(|(_, endpoint)| endpoint.weight > 0);
+    let mut turns: Vec<_> = weighty.map(turn).collect();
     turns.sort_unstable_by_key(|turn| (turn.hash, turn.backend));
     turns
 }
 
-/// The owner of every slot.
+/// The owner of every slot. There is at least one turn, and all have a weight.
 fn populate(turns: &mut [Turn], size: u32) -> Vec<u16> {
     let mut owners = vec![FREE; size as usize];
     let mut left = size;
+    let price = turns.iter().map(|turn| turn.weight).max().expect("there is one");
     loop {
         for turn in &mut *turns {
+            turn.credit += turn.weight;
+            if turn.credit < price {
+                continue;
+            }
+            turn.credit -= price;
             let mut slot = turn.next;
             while owners[slot as usize] != FREE {
                 slot = step(slot, turn.skip, size);
@@ -191,7 +207,7 @@ mod tests {
     /// The backend of every slot.
     fn owners(maglev: &Maglev) -> Vec<Backend> {
         let indices: Vec<usize> = match &maglev.slots {
-            Slots::Unneeded => vec![],
+            Slots::Nobody | Slots::Only(_) => vec![],
             Slots::Narrow(slots) => slots.iter().map(|&i| i.into()).collect(),
             Slots::Wide(slots) => slots.iter().map(|&i| i.into()).collect(),
         };
@@ -271,7 +287,48 @@ mod tests {
         let one = backends(1);
         let maglev = build(&one, 1);
         assert!((0..1000).all(|hash| maglev.select(hash) == Some(one[0])));
-        assert!(matches!(maglev.slots, Slots::Unneeded));
+        assert!(matches!(maglev.slots, Slots::Only(0)));
+    }
+
+    fn weighted(weights: &[u16]) -> Vec<Endpoint> {
+        backends(weights.len())
+            .into_iter()
+            .zip(weights)
+            .map(|(backend, &weight)| Endpoint { backend, weight })
+            .collect()
+    }
+
+    #[test]
+    fn shares_follow_the_weights() {
+        let all = weighted(&[1, 2, 3, 10, 0, 100, 1000]);
+        let owners = owners(&Maglev::build(&all.as_slice().into(), 1));
+        let total: u32 = all.iter().map(|endpoint| u32::from(endpoint.weight)).sum();
+        for Endpoint { backend, weight } in all {
+            let share = owners.iter().filter(|owner| **owner == backend).count() as f64;
+            // Each of the seven is off by less than a slot, and the greatest by what the others lack.
+            let fair = owners.len() as f64 * f64::from(weight) / f64::from(total);
+            assert!((share - fair).abs() <= 7.0, "weight {weight}: {share} slots, {fair:.1} are fair");
+        }
+    }
+
+    #[test]
+    fn without_weight_nothing_new_comes_and_the_backend_is_still_known() {
+        let all = weighted(&[0, 5, 0]);
+        let maglev = Maglev::build(&all.as_slice().into(), 1);
+        assert!((0..100).all(|hash| maglev.select(hash) == Some(all[1].backend)));
+        assert!(all.iter().all(|endpoint| maglev.contains(endpoint.backend)));
+        assert_eq!(Maglev::build(&weighted(&[0, 0]).as_slice().into(), 1).select(7), None);
+    }
+
+    #[test]
+    fn when_a_weight_changes_little_else_changes_hands() {
+        let before = weighted(&[10; 20]);
+        let mut after = before.clone();
+        after[7].weight = 0;
+        let [before, after] = [before, after].map(|list| owners(&Maglev::build(&list.as_slice().into(), 3)));
+        let changed = before.iter().zip(&after).filter(|(b, a)| b != a).count();
+        let percent = 100.0 * changed as f64 / before.len() as f64;
+        assert!((5.0..9.0).contains(&percent), "5% are its own: {percent}%");
     }
 
     #[test]

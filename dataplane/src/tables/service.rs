@@ -3,8 +3,10 @@
 //! An open-addressing hash of cache lines: each line holds up to five keys and the services they belong to, and a
 //! lookup reads one, rarely two. What a service's new flows need (its Maglev table) is kept apart, by index.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::{Prefixes, hash::Hasher, maglev::Maglev};
-use crate::spec::{Backend, Otherwise, Rule, ServiceSpec};
+use crate::spec::{Affinity, Backend, Endpoint, Otherwise, Rule, Scheduler, ServiceSpec};
 
 /// Keys in one line: five of 8 bytes and five indices of 4 bytes are 60 bytes.
 const WAYS: usize = 5;
@@ -33,12 +35,38 @@ struct Line {
     services: [u32; WAYS],
 }
 
-struct Service {
+/// One frontend, as new flows need it.
+pub struct Service {
     key: u64,
+    /// Whether clients stay with an endpoint.
+    pub affinity: Option<Affinity>,
+    /// How an endpoint is chosen.
+    pub scheduler: Scheduler,
+    /// Flows that have had their turn.
+    turn: AtomicU32,
     /// By [`Origin`].
     choices: [Choice; 3],
     /// Who may use it; empty: everybody.
     sources: Prefixes,
+}
+
+impl Service {
+    /// What there is for new flows from `origin`.
+    #[inline]
+    pub fn choice(&self, origin: Origin) -> &Choice {
+        &self.choices[origin as usize]
+    }
+
+    /// Whether it may be used from `source` (host order).
+    #[inline]
+    pub fn admits(&self, source: u32) -> bool {
+        self.sources.is_empty() || self.sources.contains(source)
+    }
+
+    /// Counts up with each call, over all workers.
+    pub fn next_turn(&self) -> u32 {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
 }
 
 /// Where a new flow comes from: it says which of a service's rules applies.
@@ -63,10 +91,21 @@ pub struct Choice {
 }
 
 impl Choice {
-    /// The backend for a new flow; `None` if there is none.
+    /// The backend that a hash names; `None` if there is none.
     #[inline]
-    pub fn select(&self, flow_hash: u64) -> Option<Backend> {
-        self.maglev.select(flow_hash)
+    pub fn select(&self, hash: u64) -> Option<Backend> {
+        self.maglev.select(hash)
+    }
+
+    /// The endpoints to choose from, those without weight among them, by ascending backend.
+    pub fn endpoints(&self) -> &[Endpoint] {
+        self.maglev.endpoints()
+    }
+
+    /// The endpoint that `backend` is, if it is one.
+    pub fn endpoint(&self, backend: Backend) -> Option<Endpoint> {
+        let endpoints = self.endpoints();
+        endpoints.binary_search_by_key(&backend, |endpoint| endpoint.backend).ok().map(|at| endpoints[at])
     }
 }
 
@@ -88,8 +127,13 @@ impl ServiceTable {
         for spec in specs {
             let key = key(spec.vip.into(), spec.port, spec.protocol as u8);
             if table.insert(key) {
-                let choices = choices(spec.rules(), reuse.find(key), seed);
-                table.services.push(Service { key, choices, sources: Prefixes::new(&spec.sources) });
+                let known = reuse.find(key);
+                let choices = choices(spec.rules(), known.map_or(&[], |service| &service.choices), seed);
+                // Else every update would make the first endpoints' turn come first.
+                let turn = AtomicU32::new(known.map_or(0, |service| service.turn.load(Ordering::Relaxed)));
+                let (affinity, scheduler) = (spec.affinity, spec.scheduler);
+                let sources = Prefixes::new(&spec.sources);
+                table.services.push(Service { key, affinity, scheduler, turn, choices, sources });
             }
         }
         table
@@ -112,23 +156,13 @@ impl ServiceTable {
         self.find(key(vip, port, protocol))
     }
 
-    /// What a service of this table has for new flows from `origin`.
+    /// A service of this table.
     ///
     /// # Panics
     /// If the index is another table's and beyond this one's.
     #[inline]
-    pub fn choice(&self, service: ServiceIndex, origin: Origin) -> &Choice {
-        &self.services[service.0 as usize].choices[origin as usize]
-    }
-
-    /// Whether a service of this table may be used from `source` (host order).
-    ///
-    /// # Panics
-    /// If the index is another table's and beyond this one's.
-    #[inline]
-    pub fn admits(&self, service: ServiceIndex, source: u32) -> bool {
-        let sources = &self.services[service.0 as usize].sources;
-        sources.is_empty() || sources.contains(source)
+    pub fn get(&self, service: ServiceIndex) -> &Service {
+        &self.services[service.0 as usize]
     }
 
     /// Whether `backend` still serves a service of this table, whomever.
@@ -208,13 +242,12 @@ struct Reuse<'a> {
 }
 
 impl<'a> Reuse<'a> {
-    fn find(&mut self, key: u64) -> &'a [Choice] {
-        let Some(previous) = self.previous else { return &[] };
+    fn find(&mut self, key: u64) -> Option<&'a Service> {
+        let previous = self.previous?;
         let is_next = previous.services.get(self.cursor).is_some_and(|service| service.key == key);
-        let found = if is_next { Some(self.cursor) } else { previous.find(key).map(|index| index.0 as usize) };
-        let Some(index) = found else { return &[] };
+        let index = if is_next { self.cursor } else { previous.find(key)?.0 as usize };
         self.cursor = index + 1;
-        &previous.services[index].choices
+        Some(&previous.services[index])
     }
 }
 
@@ -225,7 +258,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{net::Protocol, spec::Endpoint};
+    use crate::net::Protocol;
 
     fn backend(i: u32) -> Backend {
         Backend { address: Ipv4Addr::from(0x0af4_0000 + i), port: 8080 }
@@ -249,7 +282,7 @@ mod tests {
 
     /// The Maglev table of a service; that two builds share one shows in its backends' address.
     fn maglev<'a>(table: &'a ServiceTable, spec: &ServiceSpec) -> &'a Maglev {
-        &table.choice(find(table, spec).unwrap(), Origin::Pod).maglev
+        &table.get(find(table, spec).unwrap()).choice(Origin::Pod).maglev
     }
 
     fn share(one: &Maglev, other: &Maglev) -> bool {
@@ -278,7 +311,7 @@ mod tests {
             let service = find(&table, spec).unwrap();
             let backends: Vec<_> = spec.from_pods.endpoints.iter().map(|endpoint| endpoint.backend).collect();
             for origin in [Origin::Pod, Origin::Node, Origin::Outside] {
-                assert_eq!(table.choice(service, origin).select(99), backends.first().copied());
+                assert_eq!(table.get(service).choice(origin).select(99), backends.first().copied());
             }
             assert!(backends.iter().all(|&b| table.has_backend(service, b)));
             assert!(!table.has_backend(service, backend(4)));
@@ -340,7 +373,7 @@ mod tests {
         let table = ServiceTable::build(&[spec.clone()], None, 1);
         let service = find(&table, &spec).unwrap();
         let [pods, node, outside] =
-            [Origin::Pod, Origin::Node, Origin::Outside].map(|origin| table.choice(service, origin));
+            [Origin::Pod, Origin::Node, Origin::Outside].map(|origin| table.get(service).choice(origin));
         assert!(share(&pods.maglev, &outside.maglev), "though the lists are two");
         assert_eq!(node.select(7), Some(backend(3)));
         assert_eq!([pods, node, outside].map(|c| c.otherwise), [Otherwise::Refuse, Otherwise::Refuse, Otherwise::Drop]);
@@ -349,7 +382,7 @@ mod tests {
         // Another rule may take a table over.
         std::mem::swap(&mut spec.from_pods, &mut spec.from_node);
         let after = ServiceTable::build(&[spec.clone()], Some(&table), 1);
-        assert!(share(&after.choice(service, Origin::Node).maglev, &pods.maglev));
+        assert!(share(&after.get(service).choice(Origin::Node).maglev, &pods.maglev));
     }
 
     type Model = HashMap<(u32, u16, Protocol), Vec<Backend>>;
@@ -381,7 +414,7 @@ mod tests {
                     prop_assert_eq!(found.is_some(), expected.is_some());
                     let Some((service, expected)) = found.zip(expected) else { continue };
                     for hash in [0, 1, 0x1234_5678, u64::MAX, seed] {
-                        let selected = table.choice(service, Origin::Outside).select(hash);
+                        let selected = table.get(service).choice(Origin::Outside).select(hash);
                         prop_assert_eq!(selected.is_some(), !expected.is_empty());
                         prop_assert!(selected.is_none_or(|backend| expected.contains(&backend)));
                     }

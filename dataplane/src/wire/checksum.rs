@@ -1,7 +1,12 @@
 //! The Internet checksum: computing it (RFC 1071) and changing it when a field changes (RFC 1624).
 //!
 //! Sums are kept wide and folded once at the end. One's complement addition does not care about byte order
-//! (RFC 1071, section 2 (B)), so whole slices are summed in native order and swapped once.
+//! (RFC 1071, section 2 (B)), so whole slices are summed in native order and swapped once. Nor does it care about the
+//! width of the words: 2^16, 2^32 and 2^64 are all 1 modulo 65,535.
+
+use std::hint::cold_path;
+
+use super::{ipv4, tcp, udp};
 
 /// The one's complement sum of `bytes`, in network order and not complemented; an odd last byte counts as the high
 /// half of a word.
@@ -27,16 +32,14 @@ pub fn sum(bytes: &[u8]) -> u16 {
 /// Folds a wide sum into 16 bits with end-around carry.
 #[inline(always)]
 pub fn fold(total: u64) -> u16 {
-    let total = (total >> 32) + (total & 0xffff_ffff);
-    let total = (total >> 32) + (total & 0xffff_ffff);
-    fold_narrow(total as u32)
+    // The halves added to each other crosswise: the upper half gets their sum and, from the lower one, the carry.
+    fold_narrow((total.wrapping_add(total.rotate_left(32)) >> 32) as u32)
 }
 
-/// As [`fold`], for sums of at most 65,536 words, which take half the steps.
+/// As [`fold`], for narrower sums.
 #[inline(always)]
 pub fn fold_narrow(total: u32) -> u16 {
-    let total = (total >> 16) + (total & 0xffff);
-    ((total >> 16) + total) as u16
+    (total.wrapping_add(total.rotate_left(16)) >> 16) as u16
 }
 
 /// The checksum to send over a sum: its complement.
@@ -48,13 +51,14 @@ pub fn finish(total: u64) -> u16 {
 /// The sum of the TCP and UDP pseudo header (RFC 9293 section 3.1, RFC 768): addresses, protocol, length in bytes.
 #[inline(always)]
 pub fn pseudo_header(src: u32, dst: u32, protocol: u8, len: u16) -> u64 {
-    halves(src) + halves(dst) + u64::from(protocol) + u64::from(len)
+    u64::from(src) + u64::from(dst) + u64::from(protocol) + u64::from(len)
 }
 
-/// The two 16-bit words of a 32-bit field, added.
+/// Adds two wide sums with end-around carry.
 #[inline(always)]
-pub fn halves(value: u32) -> u64 {
-    u64::from(value >> 16) + u64::from(value & 0xffff)
+pub fn add(a: u64, b: u64) -> u64 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + u64::from(carry)
 }
 
 /// True if the 16-bit words that make up `words`, in any byte order, add up to zero in one's complement, as those of a
@@ -65,19 +69,46 @@ pub fn is_sound(words: u64) -> bool {
     words.is_multiple_of(0xffff)
 }
 
-/// What to add to a checksum's complement when fields summing to `old` are replaced by fields summing to `new`:
-/// `~m + m'` of RFC 1624, equation 3. `old` must be a sum of at most 16 words.
+/// What to add to a checksum's complement when the words of `old` become those of `new`: `~m + m'` of RFC 1624,
+/// equation 3. Below 2^33, so that deltas can be added up. Any byte order will do, if it is the checksum's.
 #[inline(always)]
 pub fn delta(old: u64, new: u64) -> u64 {
-    // 0xffff is zero in one's complement, so 16 of them in front of the difference keep it positive.
-    16 * 0xffff - old + new
+    let total = add(!old, new);
+    (total >> 32) + (total & 0xffff_ffff)
+}
+
+/// As [`delta`], for fewer words.
+#[inline(always)]
+pub fn delta_narrow(old: u32, new: u32) -> u64 {
+    u64::from(!old) + u64::from(new)
 }
 
 /// A checksum after a change (RFC 1624, equation 3: `HC' = ~(~HC + ~m + m')`).
 #[inline(always)]
 pub fn update(checksum: u16, delta: u64) -> u16 {
-    // Two deltas and a checksum are far below what fits.
-    !fold_narrow((u64::from(!checksum) + delta) as u32)
+    !fold(u64::from(!checksum) + delta)
+}
+
+/// Where the checksum starts in the header of a transport protocol; `None` for one that the switch does not know.
+#[inline(always)]
+pub fn field(protocol: u8) -> Option<usize> {
+    match protocol {
+        ipv4::TCP => Some(tcp::CHECKSUM),
+        ipv4::UDP => Some(udp::CHECKSUM),
+        _ => None,
+    }
+}
+
+/// A computed transport checksum as it is sent: for UDP zero would mean that there is none (RFC 768).
+#[inline(always)]
+pub fn as_sent(checksum: u16, protocol: u8) -> u16 {
+    if checksum == 0 {
+        cold_path();
+        if protocol == ipv4::UDP {
+            return 0xffff;
+        }
+    }
+    checksum
 }
 
 #[cfg(test)]
@@ -126,7 +157,8 @@ mod tests {
             let before = !sum(&bytes);
             let old = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
             bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
-            prop_assert_eq!(update(before, delta(halves(old), halves(value))), !sum(&bytes));
+            prop_assert_eq!(update(before, delta(old.into(), value.into())), !sum(&bytes));
+            prop_assert_eq!(update(before, delta_narrow(old, value)), !sum(&bytes));
         }
     }
 }

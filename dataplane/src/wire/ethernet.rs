@@ -7,7 +7,7 @@
 //! +-------------------+-------------------+-------+---------
 //! ```
 
-use super::{be16, put16};
+use super::{be16, be64, ipv4, put16};
 use crate::net::MacAddr;
 
 /// Bytes of the header, without a VLAN tag.
@@ -20,13 +20,13 @@ pub const IPV4: u16 = 0x0800;
 /// EtherType of ARP.
 pub const ARP: u16 = 0x0806;
 
-/// A frame's destination.
+/// A frame's destination, as a number ([`MacAddr::to_number`]).
 ///
 /// # Panics
 /// If the slice is shorter than the header.
 #[inline(always)]
-pub fn destination(frame: &[u8]) -> MacAddr {
-    MacAddr([frame[0], frame[1], frame[2], frame[3], frame[4], frame[5]])
+pub fn destination(frame: &[u8]) -> u64 {
+    be64(frame, 0) >> 16
 }
 
 /// A frame's source.
@@ -45,6 +45,13 @@ pub fn source(frame: &[u8]) -> MacAddr {
 #[inline(always)]
 pub fn ethertype(frame: &[u8]) -> u16 {
     be16(frame, TYPE)
+}
+
+/// Splits what a packet begins with into the Ethernet header and the IPv4 header without its options.
+#[inline(always)]
+pub fn split(head: &mut [u8; HEADER_LEN + ipv4::HEADER_LEN]) -> (&mut [u8; HEADER_LEN], &mut [u8; ipv4::HEADER_LEN]) {
+    let (ethernet, ip) = head.split_first_chunk_mut().expect("it is longer");
+    (ethernet, ip.first_chunk_mut().expect("the rest is a header"))
 }
 
 /// Writes a header.
@@ -67,6 +74,6 @@ mod tests {
         let (a, b) = (MacAddr([1, 2, 3, 4, 5, 6]), MacAddr([7, 8, 9, 10, 11, 12]));
         let mut frame = [0; HEADER_LEN];
         emit(&mut frame, a, b, ARP);
-        assert_eq!((destination(&frame), source(&frame), ethertype(&frame)), (a, b, ARP));
+        assert_eq!((destination(&frame), source(&frame), ethertype(&frame)), (a.to_number(), b, ARP));
     }
 }

@@ -14,10 +14,12 @@
 //! | options ...                   | 20
 //! ```
 
-use super::{be16, be32, checksum, put16, put32};
+use super::{be16, be32, bytes_at, checksum, put16, put32};
 
 /// Bytes of the header without options.
 pub const HEADER_LEN: usize = 20;
+/// The first byte of a header without options: version 4, five words of 4 bytes.
+pub const PLAIN: u8 = 0x45;
 /// Where the DSCP and ECN byte is.
 pub const TOS: usize = 1;
 /// Where the total length starts.
@@ -60,8 +62,8 @@ pub const ECN_CE: u8 = 0b11;
 /// True if the 20 bytes of a header without options sum up (RFC 791, section 3.1).
 #[inline(always)]
 pub fn checksum_holds(header: &[u8; HEADER_LEN]) -> bool {
-    let word = |at: usize| u64::from(u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]));
-    checksum::is_sound(word(0) + word(4) + word(8) + word(12) + word(16))
+    let words = checksum::add(u64::from_ne_bytes(bytes_at(header, 0)), u64::from_ne_bytes(bytes_at(header, 8)));
+    checksum::is_sound(checksum::add(words, u32::from_ne_bytes(bytes_at(header, DST)).into()))
 }
 
 /// The fields of a header to send.
@@ -91,7 +93,7 @@ impl Header {
     /// # Panics
     /// If the slice is shorter.
     pub fn emit(&self, packet: &mut [u8]) {
-        packet[0] = 0x45;
+        packet[0] = PLAIN;
         packet[TOS] = self.tos;
         put16(packet, TOTAL_LEN, self.total_len);
         put16(packet, ID, self.id);
@@ -130,13 +132,22 @@ pub fn total_len(packet: &[u8]) -> u16 {
     be16(packet, TOTAL_LEN)
 }
 
+/// Takes one from the time to live, which must not be 0, and mends the checksum.
+#[inline(always)]
+pub fn decrement_ttl(header: &mut [u8; HEADER_LEN]) {
+    header[TTL] -= 1;
+    let sum = u32::from(be16(header, CHECKSUM)) + 0x0100;
+    // The carry, and 0xffff is written as 0.
+    put16(header, CHECKSUM, (sum + u32::from(sum >= 0xffff)) as u16);
+}
+
 /// Changes DSCP and ECN and mends the checksum.
 #[inline(always)]
 pub fn set_tos(packet: &mut [u8], tos: u8) {
     let old = packet[TOS];
     packet[TOS] = tos;
     let sum = be16(packet, CHECKSUM);
-    put16(packet, CHECKSUM, checksum::update(sum, checksum::delta(u64::from(old), u64::from(tos))));
+    put16(packet, CHECKSUM, checksum::update(sum, checksum::delta_narrow(old.into(), tos.into())));
 }
 
 #[cfg(test)]
@@ -161,11 +172,26 @@ mod tests {
     }
 
     #[test]
+    fn a_ttl_counted_down_gives_the_checksum_that_computing_would() {
+        for id in 0..=u16::MAX {
+            let header = |ttl| Header { tos: 0, total_len: 20, id, flags: 0, ttl, protocol: UDP, src: 1, dst: 2 };
+            let (mut counted, mut computed) = ([0; HEADER_LEN], [0; HEADER_LEN]);
+            header(9).emit(&mut counted);
+            decrement_ttl(&mut counted);
+            header(8).emit(&mut computed);
+            assert_eq!(counted, computed);
+        }
+    }
+
+    #[test]
     fn changes_keep_the_checksum_right() {
         let mut bytes = header();
         set_tos(&mut bytes, 0xfb);
         assert!(checksum_holds(&bytes));
         assert_eq!((bytes[TTL], bytes[TOS]), (2, 0xfb));
+        decrement_ttl(&mut bytes);
+        assert!(checksum_holds(&bytes));
+        assert_eq!(bytes[TTL], 1);
         bytes[SRC] ^= 0x10;
         assert!(!checksum_holds(&bytes));
     }

@@ -12,13 +12,22 @@ pub mod tcp;
 pub mod udp;
 pub mod vxlan;
 
+/// The `N` bytes at `at`.
+///
+/// # Panics
+/// If the slice ends before that.
+#[inline(always)]
+pub fn bytes_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N].try_into().expect("it has that length")
+}
+
 /// Reads a big-endian 16-bit number at `at`.
 ///
 /// # Panics
 /// If the slice ends before that.
 #[inline(always)]
 pub fn be16(bytes: &[u8], at: usize) -> u16 {
-    u16::from_be_bytes([bytes[at], bytes[at + 1]])
+    u16::from_be_bytes(bytes_at(bytes, at))
 }
 
 /// Reads a big-endian 32-bit number at `at`.
@@ -27,7 +36,16 @@ pub fn be16(bytes: &[u8], at: usize) -> u16 {
 /// If the slice ends before that.
 #[inline(always)]
 pub fn be32(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    u32::from_be_bytes(bytes_at(bytes, at))
+}
+
+/// Reads a big-endian 64-bit number at `at`.
+///
+/// # Panics
+/// If the slice ends before that.
+#[inline(always)]
+pub fn be64(bytes: &[u8], at: usize) -> u64 {
+    u64::from_be_bytes(bytes_at(bytes, at))
 }
 
 /// Writes a 16-bit number at `at`, big-endian.

@@ -27,7 +27,7 @@ pub use self::{
 use crate::{
     counters::WorkerCounters,
     io::{Frame, FramePool, PacketIo},
-    packet::{BATCH, Batch, Meta},
+    packet::{BATCH, Batch},
     pipeline::{Env, Pipeline},
     publish::Subscriber,
     snapshot::Snapshot,
@@ -93,6 +93,8 @@ pub struct Shared {
     pub conntrack: Arc<Conntrack>,
     /// What is known of fragmented datagrams.
     pub fragments: Arc<Recent>,
+    /// The endpoints of clients of services with session affinity.
+    pub clients: Arc<Recent>,
     /// Which worker sends on a port.
     pub owners: Arc<Owners>,
     /// The inboxes of all workers, by index.
@@ -251,16 +253,17 @@ impl Worker {
     }
 
     fn process(&mut self, now: Now) {
-        let Shared { conntrack, fragments, .. } = &self.shared;
-        let env = Env { snapshot: self.snapshot.current(), conntrack, fragments, counters: &self.counters, now };
+        let Shared { conntrack, fragments, clients, .. } = &self.shared;
+        let snapshot = self.snapshot.current();
+        let env = Env { snapshot, conntrack, fragments, clients, counters: &self.counters, now };
         self.counters.bursts.add(u64::from(!self.batch.is_empty()));
         self.counters.packets.add(self.batch.len() as u64);
         self.pipeline.run(&mut self.batch, &env);
         let Worker { batch, ports, pool, shared, counters, .. } = self;
         let mut frames = batch.frames.drain(..);
-        for run in batch.metas.chunk_by(Meta::shares_fate_with) {
-            let frames = frames.by_ref().take(run.len());
-            match run[0].verdict() {
+        for run in &batch.runs {
+            let frames = frames.by_ref().take(run.len);
+            match run.verdict {
                 Verdict::Tx(port) | Verdict::Answer(_, port) => match ports.sender(port) {
                     Some(tx) => tx.extend(frames),
                     // No queue of that port is ours: another worker sends it.
@@ -271,11 +274,11 @@ impl Worker {
                         pool.give(frame);
                     }),
                 },
-                Verdict::Drop(_) | Verdict::Pending => frames.for_each(|frame| pool.give(frame)),
+                Verdict::Drop(_) | Verdict::Pending | Verdict::Owed(_) => frames.for_each(|frame| pool.give(frame)),
             }
         }
         drop(frames);
-        self.batch.metas.clear();
+        batch.clear();
     }
 
     /// Queues what other workers handed over.

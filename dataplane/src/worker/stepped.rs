@@ -13,7 +13,7 @@ use crate::{
     publish::Publisher,
     snapshot::{CompileError, Snapshot},
     spec::{ForwardingSpec, PortId},
-    stages::fragments::DATAGRAMS,
+    stages::{fragments::DATAGRAMS, select::CLIENTS},
     tables::{Conntrack, Recent},
     time::Now,
 };
@@ -44,6 +44,7 @@ impl Stepped {
         let shared = Shared {
             conntrack: conntrack.clone(),
             fragments: Arc::new(Recent::new(DATAGRAMS, FlowSeed::from_number(seed))),
+            clients: Arc::new(Recent::new(CLIENTS, FlowSeed::from_number(seed))),
             owners: Arc::default(),
             inboxes: alarms.into_iter().map(Inbox::new).collect(),
             epoch: Instant::now(),

@@ -1,8 +1,10 @@
 //! Workers without threads, kernel or clock, over devices in memory: what becomes of flows, packet by packet.
 
+mod affinity;
 mod fragments;
 mod pressure;
 mod related;
+mod schedulers;
 mod states;
 mod workers;
 mod world;

@@ -86,7 +86,7 @@ pub fn connect(
     let label = profile.rate.map_or(format!("{} at once", profile.concurrent), |rate| {
         format!("{rate} connections/s, {} at once at most", profile.concurrent)
     });
-    progress.begin(&label, profile.duration.as_secs_f64(), None);
+    progress.begin_with(&label, profile.duration.as_secs_f64());
     let mut run = Run::new(crowd, progress);
     let mut source = Source::new(profile, run.find(profile)?);
     run.begin();
@@ -138,7 +138,7 @@ pub fn serve(
     let ours = holds(&profile.to);
     let crowd = Crowd::new(link, Neighbours::new(mac), role, profile.concurrent, profile.seed, ours);
     let label = format!("serving port {}", profile.to_port.value(0));
-    progress.begin(&label, duration.map_or(0.0, |duration| duration.as_secs_f64()), None);
+    progress.begin_with(&label, duration.map_or(0.0, |duration| duration.as_secs_f64()));
     let mut run = Run::new(crowd, progress);
     run.begin();
     let end = duration.map_or(u64::MAX, nanoseconds);

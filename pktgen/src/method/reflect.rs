@@ -75,7 +75,8 @@ fn swap(frame: &mut [u8]) -> bool {
     let is_ipv4 = frame.len() >= ethernet::HEADER_LEN + ipv4::HEADER_LEN
         && ethernet::ethertype(frame) == ethernet::IPV4
         && frame[ethernet::HEADER_LEN] == 0x45;
-    if !is_ipv4 || ethernet::destination(frame).is_multicast() {
+    // The lowest bit of the first byte is that of a group.
+    if !is_ipv4 || frame[0] & 1 == 1 {
         return false;
     }
     let (to, from) = frame.split_at_mut(6);
@@ -129,7 +130,7 @@ mod tests {
             assert!(inspect(&frame).is_some_and(|seen| seen.intact && seen.signature.sequence == 3));
             assert_eq!(be16(&frame, template.ports), 9);
             assert_eq!(ipv4::src(&frame[template.ip..]), 0x0a00_0002);
-            assert_eq!(ethernet::destination(&frame), stations.from);
+            assert_eq!(ethernet::destination(&frame), stations.from.to_number());
             assert!(turn(&mut frame));
             assert_eq!(frame, before);
         }

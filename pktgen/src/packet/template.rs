@@ -2,10 +2,7 @@
 
 use shunt_dataplane::{
     net::MacAddr,
-    wire::{
-        checksum::{self, halves},
-        ethernet, icmpv4, ipv4, put16, put32, tcp, udp, vxlan,
-    },
+    wire::{checksum, ethernet, icmpv4, ipv4, put16, put32, tcp, udp, vxlan},
 };
 
 use super::{headers_len, signature};
@@ -142,7 +139,7 @@ impl Template {
 
     /// The IPv4 header's checksum and the transport's, for a flow. The signature's balance leaves the latter alone.
     pub fn checksums(&self, flow: Flow) -> (u16, u16) {
-        let addresses = halves(flow.src) + halves(flow.dst);
+        let addresses = u64::from(flow.src) + u64::from(flow.dst);
         let ports = u64::from(flow.src_port) + u64::from(flow.dst_port);
         let ip = u64::from(self.sums.0) + addresses;
         let pseudo = if self.protocol == Protocol::Icmp { 0 } else { addresses };

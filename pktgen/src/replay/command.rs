@@ -128,7 +128,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         Pace::Rate(pps) => crate::quantity::pps(pps),
         Pace::Max => "as fast as possible".to_owned(),
     };
-    progress.begin(&label, expected_s.unwrap_or(0.0), offered_pps);
+    progress.begin_with(&label, expected_s.unwrap_or(0.0));
     let outcome = send(schedule, &label, (offered, offered_pps), &mut station, &stop, &mut progress);
     progress.end();
     let mut warnings = Vec::new();

@@ -31,7 +31,9 @@ pub fn page_of(report: &Report) -> String {
         @if !report.requirements.is_empty() { (section("Requirements", &requirements(report))) }
         @let figures = plots::figures(report);
         @if !figures.is_empty() { (section("Plots", &crate::plot::page::plots(&figures))) }
-        @if !report.trials.is_empty() { (section("Trials", &trials(report))) }
+        @let connections = connections(report);
+        @if !connections.is_empty() { (section("Connections", &table(&CONNECTIONS, &connections))) }
+        @else if !report.trials.is_empty() { (section("Trials", &trials(report))) }
         @let streams = streams(report);
         @if !streams.is_empty() { (section("Streams", &table(&STREAMS, &streams))) }
         (section("Setup", &setup_of(report)))
@@ -139,6 +141,39 @@ fn trials(report: &Report) -> Markup {
         "max",
     ];
     table(&headings, &report.trials.iter().map(row).collect::<Vec<_>>())
+}
+
+const CONNECTIONS: [&str; 13] = [
+    "trial",
+    "length",
+    "opened",
+    "established",
+    "answered",
+    "closed",
+    "reset",
+    "timed out",
+    "most at once",
+    "handshake p50",
+    "handshake p99",
+    "request p50",
+    "request p99",
+];
+
+/// What became of connections, in trials that made them.
+fn connections(report: &Report) -> Vec<Vec<Cell>> {
+    let row = |trial: &Trial| {
+        let c = trial.connections.as_ref()?;
+        let mut row = vec![Cell::words(&trial.label), Cell::number(seconds(trial.seconds))];
+        row.extend([c.opened, c.established, c.answered, c.closed].map(|n| Cell::number(count(n))));
+        let failed = |n: u64| Cell::number(count(n)).toned(if n > 0 { Tone::Bad } else { Tone::Plain });
+        row.extend([failed(c.reset), failed(c.timed_out), Cell::number(count(c.peak))]);
+        for distribution in [&c.handshake, &c.request] {
+            let at = |share| distribution.as_ref().map_or(String::new(), |d| time(d.at(share) as f64));
+            row.extend([0.5, 0.99].map(|share| Cell::number(at(share))));
+        }
+        Some(row)
+    };
+    report.trials.iter().filter_map(row).collect()
 }
 
 const STREAMS: [&str; 11] =

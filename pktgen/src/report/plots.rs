@@ -132,7 +132,7 @@ fn latency_percentiles(trials: &[Trial]) -> Option<Lines> {
     }
     (!series.is_empty()).then(|| Lines {
         title: "Latency by percentile".to_owned(),
-        x: Axis::new("share of packets at most this late", Scale::Nines, Unit::Share),
+        x: Axis::new("share that took at most as long", Scale::Nines, Unit::Share),
         y: latency_axis(),
         series,
         marks: Vec::new(),

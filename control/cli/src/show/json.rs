@@ -115,6 +115,17 @@ struct Worker {
     flows_gave_way: u64,
 }
 
+#[derive(Serialize)]
+pub struct Flushed {
+    flushed: u64,
+}
+
+impl From<&v1::FlushFlowsResponse> for Flushed {
+    fn from(answer: &v1::FlushFlowsResponse) -> Self {
+        Flushed { flushed: answer.flushed }
+    }
+}
+
 /// Packets answered by the switch itself, of those received on a port.
 pub fn answered(port: &v1::PortCounters) -> u64 {
     port.answers.iter().map(|answer| answer.packets).sum()

@@ -71,6 +71,14 @@ impl Show<'_> {
         }
     }
 
+    /// How many flows were flushed.
+    pub fn flushed(&mut self, answer: &v1::FlushFlowsResponse) -> Result<(), Failure> {
+        match self.output {
+            Output::Json => self.json(&json::Flushed::from(answer)),
+            Output::Table => self.text(format!("flushed {} flows", answer.flushed)),
+        }
+    }
+
     /// Counters of ports and workers.
     pub fn counters(&mut self, answer: &v1::GetCountersResponse) -> Result<(), Failure> {
         match self.output {

@@ -1,47 +1,87 @@
-//! Flows, filtered while the table is walked.
+//! Flows, listed and flushed by a filter that is applied while the table is walked.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use shunt_control_api::{FieldError, field, v1};
-use shunt_dataplane::{net::Protocol, switch::FlowRecord};
+use shunt_dataplane::{net::Protocol, switch::FlowRecord, tables::conntrack::FlowState};
 
 use crate::engine::Engine;
 
 /// Which flows are wanted; `None`: any.
-#[derive(Debug)]
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Filter {
     protocol: Option<Protocol>,
-    client: Option<Ipv4Addr>,
-    vip: Option<Ipv4Addr>,
-    backend: Option<Ipv4Addr>,
+    client: Side,
+    vip: Side,
+    backend: Side,
+    state: Option<&'static str>,
 }
 
-impl TryFrom<v1::ListFlowsRequest> for Filter {
+#[derive(Debug, Default, PartialEq)]
+struct Side {
+    address: Option<Ipv4Addr>,
+    port: Option<u16>,
+}
+
+impl Side {
+    fn new(name: &str, address: &str, port: u32) -> Result<Side, FieldError> {
+        Ok(Side {
+            address: if address.is_empty() { None } else { Some(field::address(name, address)?) },
+            port: if port == 0 { None } else { Some(field::transport_port(&format!("{name}_port"), port)?) },
+        })
+    }
+
+    fn passes(&self, socket: SocketAddrV4) -> bool {
+        self.address.is_none_or(|address| address == *socket.ip()) && self.port.is_none_or(|port| port == socket.port())
+    }
+}
+
+impl TryFrom<v1::FlowFilter> for Filter {
     type Error = FieldError;
 
-    fn try_from(request: v1::ListFlowsRequest) -> Result<Self, FieldError> {
-        let address = |name: &str, text: &str| {
-            if text.is_empty() { Ok(None) } else { field::address(name, text).map(Some) }
-        };
+    fn try_from(filter: v1::FlowFilter) -> Result<Self, FieldError> {
         Ok(Filter {
-            protocol: match request.protocol {
+            protocol: match filter.protocol {
                 0 => None,
-                _ => Some(request.protocol().try_into()?),
+                _ => Some(filter.protocol().try_into()?),
             },
-            client: address("client", &request.client)?,
-            vip: address("vip", &request.vip)?,
-            backend: address("backend", &request.backend)?,
+            client: Side::new("client", &filter.client, filter.client_port)?,
+            vip: Side::new("vip", &filter.vip, filter.vip_port)?,
+            backend: Side::new("backend", &filter.backend, filter.backend_port)?,
+            state: if filter.state.is_empty() { None } else { Some(state(&filter.state)?) },
         })
     }
 }
 
+fn state(name: &str) -> Result<&'static str, FieldError> {
+    let names = FlowState::ALL.map(FlowState::name);
+    let known = names.into_iter().find(|known| *known == name);
+    known.ok_or_else(|| FieldError::new("state", format!("{name:?} is none; use one of {}", names.join(", "))))
+}
+
 impl Filter {
+    /// What a request wants flushed. A filter that every flow passes must be meant.
+    pub(super) fn to_flush(request: v1::FlushFlowsRequest) -> Result<Filter, FieldError> {
+        let filter = Filter::try_from(request.filter.unwrap_or_default()).map_err(|e| e.within("filter"))?;
+        match (request.all, filter == Filter::default()) {
+            (false, true) => Err(FieldError::new("filter", "is missing; say which flows to flush, or set all")),
+            (true, false) => Err(FieldError::new("all", "contradicts filter; give one of them")),
+            _ => Ok(filter),
+        }
+    }
+
     fn passes(&self, flow: &FlowRecord) -> bool {
         self.protocol.is_none_or(|protocol| protocol == flow.protocol)
-            && self.client.is_none_or(|client| client == *flow.client.ip())
-            && self.vip.is_none_or(|vip| vip == *flow.vip.ip())
-            && self.backend.is_none_or(|backend| backend == *flow.backend.ip())
+            && self.client.passes(flow.client)
+            && self.vip.passes(flow.vip)
+            && self.backend.passes(flow.backend)
+            && self.state.is_none_or(|state| state == flow.state)
     }
+}
+
+/// Flushes the flows that pass.
+pub(super) fn flush(engine: &dyn Engine, filter: &Filter) -> v1::FlushFlowsResponse {
+    v1::FlushFlowsResponse { flushed: engine.flush_flows(&mut |flow| filter.passes(flow)) }
 }
 
 /// Up to `limit` flows that pass, and whether there are more.

@@ -123,10 +123,21 @@ impl v1::switch_server::Switch for SwitchApi {
     ) -> Result<Response<v1::ListFlowsResponse>, Status> {
         let request = request.into_inner();
         let limit = page(request.limit);
-        let filter = flows::Filter::try_from(request).map_err(invalid)?;
+        let filter = request.filter.unwrap_or_default();
+        let filter = flows::Filter::try_from(filter).map_err(|e| invalid(e.within("filter")))?;
         let engine: Arc<_> = self.controller.engine().clone();
         let flows = tokio::task::spawn_blocking(move || flows::list(&*engine, &filter, limit)).await;
         flows.map(Response::new).map_err(|e| Status::internal(format!("the flows cannot be read: {e}")))
+    }
+
+    async fn flush_flows(
+        &self,
+        request: Request<v1::FlushFlowsRequest>,
+    ) -> Result<Response<v1::FlushFlowsResponse>, Status> {
+        let filter = flows::Filter::to_flush(request.into_inner()).map_err(invalid)?;
+        let engine: Arc<_> = self.controller.engine().clone();
+        let flushed = tokio::task::spawn_blocking(move || flows::flush(&*engine, &filter)).await;
+        flushed.map(Response::new).map_err(|e| Status::internal(format!("the flows cannot be flushed: {e}")))
     }
 }
 

@@ -165,6 +165,10 @@ impl Engine for MemoryEngine {
     fn flows(&self, limit: usize, keep: &mut dyn FnMut(&FlowRecord) -> bool) -> Vec<FlowRecord> {
         self.state.lock().unwrap().flows.iter().filter(|flow| keep(flow)).take(limit).cloned().collect()
     }
+
+    fn flush_flows(&self, chosen: &mut dyn FnMut(&FlowRecord) -> bool) -> u64 {
+        self.state.lock().unwrap().flows.extract_if(.., |flow| chosen(flow)).count() as u64
+    }
 }
 
 /// A kernel that says what the test wants.

@@ -96,7 +96,7 @@ impl Tour {
         say(&format!("  nsenter --net=/run/netns/{name}-pod-a1 bash -c 'cat < /dev/tcp/10.96.0.10/80 & sleep 1'"));
         say(&format!("  nsenter --net=/run/netns/{name}-underlay tcpdump -ni node-a udp port {VXLAN_PORT}"));
         for (node, shunt) in self.lab.daemons() {
-            for what in [&["status"][..], &["counters"], &["list", "flows"]] {
+            for what in [&["status"][..], &["counters"], &["flow", "list"]] {
                 let line = crate::error::command_line(&shunt.ctl_command(what)?);
                 let line = line.trim_start_matches("timeout --kill-after=1 30 ");
                 say(&format!("  {line}    # {}", node.plan.name()));

@@ -14,8 +14,8 @@
 //! they look, in one order that all agree on; whichever sees it settles the matter, and only one commit succeeds.
 
 use super::{
-    ACTIVITY, COMMITTED, Conntrack, DECISION, Direction, FREE, FlowState, Key, LINKING, LIVE, NEXT_INCARNATION, PHASE,
-    SLOTS, Slot, VERSION, pack_activity, pack_decision, preferred_slot,
+    ACTIVITY, COMMITTED, COUNTED, Conntrack, DECISION, Direction, FREE, FlowState, Key, LINKING, LIVE,
+    NEXT_INCARNATION, PHASE, SLOTS, Slot, VERSION, pack_activity, pack_decision, preferred_slot,
 };
 use crate::tables::arena::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -46,7 +46,7 @@ enum Claim<'a> {
 
 impl Conntrack {
     /// Tracks a new flow. `keys` are the forward and the reply key, each with its hash; `next_hops` are the decisions for
-    /// packets of either direction, as of `generation`.
+    /// packets of either direction, as of `generation`. It counts as its backend's load while it lives, if `counted`.
     pub fn insert(
         &self,
         keys: [(Key, u64); 2],
@@ -54,6 +54,7 @@ impl Conntrack {
         generation: u32,
         state: FlowState,
         tick: u32,
+        counted: bool,
     ) -> Result<(), InsertError> {
         let entry = self.free.pop(&self.entries).ok_or(InsertError::Full)?;
         let words = &self.entries[entry as usize].0;
@@ -69,7 +70,7 @@ impl Conntrack {
             reply[1],
             pack_decision(next_hops[0], free, generation),
             pack_decision(next_hops[1], free, generation),
-            pack_activity(tick, free, state),
+            pack_activity(tick, free, state) | if counted { COUNTED } else { 0 },
         ];
         for (word, value) in words.iter().zip(content) {
             word.store(value, Ordering::Relaxed);
@@ -80,6 +81,9 @@ impl Conntrack {
         // Nobody else changes the version of an entry that is linking.
         let result = self.link_both(entry, keys, tick);
         if result.is_ok() {
+            if counted {
+                self.loads.of(self.backend_hash(reply)).fetch_add(1, Ordering::Relaxed);
+            }
             words[VERSION].store(free + LIVE, Ordering::Release);
         } else {
             words[VERSION].store(free + NEXT_INCARNATION, Ordering::Release);
@@ -122,7 +126,7 @@ impl Conntrack {
     /// Steps 1 and 2 for one key.
     fn claim(&self, key: Key, hash: u64, slot: Slot) -> Claim<'_> {
         let homes = self.homes(hash);
-        let ours = hash & !(COMMITTED | 0xffff_ffff) | u64::from(slot.0);
+        let ours = hash & !(COMMITTED | 0xffff_ffff) | slot.to_word();
         let Some((position, claimed)) = self.claim_any(&homes, hash, ours) else { return Claim::Full };
 
         let looked_at = if self.displaced.load(Ordering::SeqCst) == 0 { 2 } else { 4 };
@@ -177,11 +181,9 @@ impl Conntrack {
     fn settle(&self, place: Place, key: Key, ours_is_earlier: bool) -> Option<Claim<'_>> {
         loop {
             let word = place.word.load(Ordering::Acquire);
-            if word == 0 || !self.entry_has(Slot(word as u32), key) {
-                return None;
-            }
+            let slot = Slot::from_word(word).filter(|slot| self.entry_has(*slot, key))?;
             if word & COMMITTED != 0 {
-                return Some(Claim::Exists(Slot(word as u32)));
+                return Some(Claim::Exists(slot));
             }
             if !ours_is_earlier {
                 return Some(Claim::Withdrawn);
@@ -205,7 +207,7 @@ impl Conntrack {
     }
 
     fn entry_has(&self, slot: Slot, key: Key) -> bool {
-        slot.0 > 1 && self.read_in(|phase| phase != FREE, slot, key).is_some()
+        self.read_in(|phase| phase != FREE, slot, key).is_some()
     }
 
     /// Makes room for a flow whose answers would look like those of a flow that is over.
@@ -221,7 +223,7 @@ impl Conntrack {
 
     /// Empties the slot of an entry that is being removed, wherever it is.
     pub(super) fn unlink(&self, hash: u64, slot: Slot) {
-        let word = (hash | COMMITTED) & !0xffff_ffff | u64::from(slot.0);
+        let word = (hash | COMMITTED) & !0xffff_ffff | slot.to_word();
         let homes = self.homes(hash);
         for position in 0..4 * SLOTS {
             let place = self.place(&homes, position);

@@ -27,7 +27,7 @@ fn hashed(table: &Conntrack, keys: [Key; 2]) -> [(Key, u64); 2] {
 }
 
 fn insert(table: &Conntrack, n: u64) -> Result<(), InsertError> {
-    table.insert(hashed(table, keys(n)), [5, 6], 1, FlowState::Opening, 0)
+    table.insert(hashed(table, keys(n)), [5, 6], 1, FlowState::Opening, 0, false)
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_reader_never_mixes_an_old_flow_with_the_one_that_took_its_entry() {
         let worker = thread::spawn(move || {
             let key = keys(1)[0];
             other.remove(&other.find(key, other.hash(key)).unwrap());
-            other.insert(hashed(&other, keys(2)), [7, 8], 2, FlowState::Opening, 0).unwrap();
+            other.insert(hashed(&other, keys(2)), [7, 8], 2, FlowState::Opening, 0, false).unwrap();
         });
         let slot = Slot::new(0, Direction::Forward);
         for n in [1, 2] {

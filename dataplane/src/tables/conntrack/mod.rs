@@ -26,6 +26,7 @@
 
 mod free;
 mod insert;
+mod load;
 mod ports;
 mod pressure;
 mod state;
@@ -33,7 +34,9 @@ mod state;
 pub use insert::InsertError;
 pub use state::{Direction, FlowState};
 
-use self::{free::FreeList, ports::Ports};
+use std::num::NonZeroU32;
+
+use self::{free::FreeList, load::Loads, ports::Ports};
 use super::arena::{Arena, AtomicU32, Ordering, fence};
 use crate::flow::{FiveTuple, FlowSeed};
 
@@ -46,6 +49,11 @@ const COMMITTED: u64 = 1 << 32;
 const DECISION: usize = 4;
 const ACTIVITY: usize = 6;
 const VERSION: usize = 7;
+
+/// The state's part of an activity word.
+const STATE: u64 = 0b1111;
+/// Set in the activity word of a flow that counts as its backend's load.
+const COUNTED: u64 = 1 << 7;
 
 /// Next hops a decision can name.
 pub const MAX_NEXT_HOPS: u32 = 1 << 20;
@@ -70,29 +78,42 @@ pub struct Conntrack {
     displaced: AtomicU32,
     /// Where the search for an entry that may give way goes on.
     hand: AtomicU32,
+    loads: Loads,
     ports: Ports,
     seed: FlowSeed,
 }
 
 /// Where a key was found: an entry, and which of its keys.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Slot(u32);
+pub struct Slot(NonZeroU32);
 
 impl Slot {
     /// The entry's index.
     #[inline(always)]
     pub fn entry(self) -> u32 {
-        (self.0 >> 1) - 1
+        (self.0.get() >> 1) - 1
     }
 
     /// Which key.
     #[inline(always)]
     pub fn direction(self) -> Direction {
-        if self.0 & 1 == 0 { Direction::Forward } else { Direction::Reply }
+        if self.0.get() & 1 == 0 { Direction::Forward } else { Direction::Reply }
     }
 
     fn new(entry: u32, direction: Direction) -> Slot {
-        Slot((entry + 1) << 1 | direction as u32)
+        Slot(NonZeroU32::new((entry + 1) << 1 | direction as u32).expect("the one makes it so"))
+    }
+
+    /// What a word of a bucket holds; `None` if it is empty.
+    #[inline(always)]
+    fn from_word(word: u64) -> Option<Slot> {
+        NonZeroU32::new(word as u32).map(Slot)
+    }
+
+    /// Its part of a word of a bucket.
+    #[inline(always)]
+    fn to_word(self) -> u64 {
+        u64::from(self.0.get())
     }
 }
 
@@ -178,6 +199,7 @@ impl Conntrack {
             free: FreeList::new(),
             displaced: AtomicU32::new(0),
             hand: AtomicU32::new(0),
+            loads: Loads::new(capacity),
             ports: Ports::new(capacity),
             seed,
         }
@@ -224,7 +246,7 @@ impl Conntrack {
         // Mostly it is where it was to be put first.
         let word = self.buckets[bucket].0[preferred_slot(hash)].load(Ordering::Acquire);
         if word >> 32 == (hash | COMMITTED) >> 32 {
-            return Some(Slot(word as u32));
+            return Slot::from_word(word);
         }
         let found = self.probe_bucket(bucket, hash);
         if found.is_none() {
@@ -249,7 +271,7 @@ impl Conntrack {
         // Acquire pairs with the release of the commit: the entry was written before its slot was committed.
         let word = self.buckets[bucket].0[matches.trailing_zeros() as usize % SLOTS].load(Ordering::Acquire);
         // The slot may have been emptied since.
-        (word != 0).then_some(Slot(word as u32))
+        Slot::from_word(word)
     }
 
     /// The slots of a bucket, a bit each, that hold the hash's tag and are committed. Every slot is compared, without a
@@ -270,7 +292,7 @@ impl Conntrack {
     #[inline(always)]
     fn read_in(&self, believed: impl FnOnce(u64) -> bool, slot: Slot, key: Key) -> Option<Hit> {
         let words = &self.entries[slot.entry() as usize].0;
-        let at = (slot.0 & 1) as usize;
+        let at = slot.direction() as usize;
         // Acquire: the words read below are at least as new as this version.
         let version = words[VERSION].load(Ordering::Acquire);
         let load = |at: usize| words[at].load(Ordering::Relaxed);
@@ -291,7 +313,7 @@ impl Conntrack {
             let mut alike = self.committed(*bucket, hash);
             while alike != 0 {
                 let word = self.buckets[*bucket].0[alike.trailing_zeros() as usize % SLOTS].load(Ordering::Acquire);
-                let hit = if word == 0 { None } else { self.read(Slot(word as u32), key) };
+                let hit = Slot::from_word(word).and_then(|slot| self.read(slot, key));
                 if hit.is_some() {
                     return hit;
                 }
@@ -305,7 +327,7 @@ impl Conntrack {
     /// do not pull the line back and forth for every packet.
     #[inline(always)]
     pub fn touch(&self, hit: &Hit, state: FlowState, tick: u32) {
-        let activity = hit.activity & !0xffff_ffff_0000_00ff | u64::from(tick) << 32 | state as u64;
+        let activity = hit.activity & !(0xffff_ffff_0000_0000 | STATE) | u64::from(tick) << 32 | state as u64;
         if activity != hit.activity {
             self.exchange(hit.slot, ACTIVITY, hit.activity, activity);
         }
@@ -313,7 +335,7 @@ impl Conntrack {
 
     /// Replaces the decision that `hit` carried. If the flow has gone or another worker was faster, nothing happens.
     pub fn redecide(&self, hit: &Hit, next_hop: u32, generation: u32) {
-        let at = DECISION + (hit.slot.0 & 1) as usize;
+        let at = DECISION + hit.slot.direction() as usize;
         let decision = u64::from(next_hop) << 44 | hit.decision & (0xfff << 32) | u64::from(generation);
         self.exchange(hit.slot, at, hit.decision, decision);
     }
@@ -326,13 +348,19 @@ impl Conntrack {
         let _ = word.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Forgets the flow at `slot`, if it is still the one that `hit` described.
-    pub fn remove(&self, hit: &Hit) {
+    /// Forgets the flow that `hit` described, if it is still there. True if this call did it.
+    pub fn remove(&self, hit: &Hit) -> bool {
         let words = &self.entries[hit.slot.entry() as usize].0;
         let version = words[VERSION].load(Ordering::Acquire);
-        if incarnation(version) == hit.activity >> 8 & ((1 << INCARNATION_BITS) - 1) {
-            self.remove_version(hit.slot.entry(), version);
-        }
+        incarnation(version) == hit.activity >> 8 & ((1 << INCARNATION_BITS) - 1)
+            && self.remove_version(hit.slot.entry(), version)
+    }
+
+    /// Forgets a flow that was read before. True if it was still there and this call removed it.
+    pub fn forget(&self, flow: &Flow) -> bool {
+        let key = flow.forward.to_words();
+        let hit = self.find(key, self.hash(key)).filter(|hit| hit.other == flow.reply.to_words());
+        hit.is_some_and(|hit| self.remove(&hit))
     }
 
     /// Forgets an entry if its version is still `version`. True if this call did it.
@@ -345,6 +373,10 @@ impl Conntrack {
             return false;
         }
         // No reader believes the entry any more, and this call alone owns it.
+        if words[ACTIVITY].load(Ordering::Relaxed) & COUNTED != 0 {
+            let reply = [words[2].load(Ordering::Relaxed), words[3].load(Ordering::Relaxed)];
+            self.loads.of(self.backend_hash(reply)).fetch_sub(1, Ordering::Relaxed);
+        }
         let keys = [Direction::Forward, Direction::Reply].map(|direction| {
             let at = 2 * direction as usize;
             let key = [words[at].load(Ordering::Relaxed), words[at + 1].load(Ordering::Relaxed)];

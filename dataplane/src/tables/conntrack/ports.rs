@@ -138,7 +138,7 @@ mod tests {
             let random = u64::from(n + attempt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let port = table.take_port(answer(remote, 0), &RANGE, random)?;
             let keys = flow(n, remote, port).map(|key| (key, table.hash(key)));
-            if table.insert(keys, [0, 0], 1, FlowState::Unreplied, 0).is_ok() {
+            if table.insert(keys, [0, 0], 1, FlowState::Unreplied, 0, false).is_ok() {
                 return Some(port);
             }
         }

@@ -1,6 +1,6 @@
 //! Making room in a full table: what anybody can fill it with gives way, what two sides have agreed on never does.
 
-use super::{ACTIVITY, Conntrack, FlowState, LIVE, PHASE, VERSION};
+use super::{ACTIVITY, Conntrack, FlowState, LIVE, PHASE, STATE, VERSION};
 use crate::tables::arena::Ordering;
 
 /// Entries looked at for one that may go: about a microsecond's worth where none is found.
@@ -24,7 +24,7 @@ impl Conntrack {
                 return false;
             }
             // Marked first: an answer that arrives at this very moment either makes this fail or comes too late.
-            let over = activity & !0xff | FlowState::Reset as u64;
+            let over = activity & !STATE | FlowState::Reset as u64;
             let marked = words[ACTIVITY].compare_exchange(activity, over, Ordering::Relaxed, Ordering::Relaxed).is_ok();
             marked && self.remove_version(entry, version)
         })

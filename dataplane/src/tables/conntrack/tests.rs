@@ -24,7 +24,7 @@ fn hashed(table: &Conntrack, keys: [Key; 2]) -> [(Key, u64); 2] {
 }
 
 fn insert(table: &Conntrack, n: u32, tick: u32) -> Result<(), InsertError> {
-    table.insert(hashed(table, keys(n)), [n % 100, n % 7], 3, FlowState::Opening, tick)
+    table.insert(hashed(table, keys(n)), [n % 100, n % 7], 3, FlowState::Opening, tick, false)
 }
 
 fn find(table: &Conntrack, key: Key) -> Option<Hit> {
@@ -55,7 +55,8 @@ fn a_second_insert_and_a_clashing_reply_are_told_apart() {
     assert_eq!(insert(&table, 1, 0), Err(InsertError::Exists));
     let [mut forward, reply] = keys(1);
     forward[0] += 1; // another VIP, the same backend and client port
-    let clash = |table: &Conntrack| table.insert(hashed(table, [forward, reply]), [0, 0], 0, FlowState::Opening, 0);
+    let clash =
+        |table: &Conntrack| table.insert(hashed(table, [forward, reply]), [0, 0], 0, FlowState::Opening, 0, false);
     assert_eq!(clash(&table), Err(InsertError::ReplyInUse));
     assert_eq!(table.in_use(), 1);
 
