@@ -1,7 +1,33 @@
-//! What the benches share: cycles, allocations, traffic, an in-memory device that keeps the time, and the limit probe.
+//! What Shunt costs: the engine alone, and the side-by-side report that `./dev bench` writes.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`engine`], [`stages`] | part 1, the engine in memory: whole paths, and stage by stage |
+//! | [`scenario`], [`device`], [`probe`], [`measure`] | what that is made of: paths, devices, the limit probe, cycles and allocations |
+//! | [`veth`] | part 2, contenders end to end between two veths |
+//! | [`applications`] | part 3, iperf3, sockperf and wrk between two nodes |
+//! | [`control`] | part 4, changes and storms of them |
+//! | [`daemon`], [`peers`], [`scratch`] | what runs beside: Shunt's daemon, other people's switches, and their removal |
+//! | [`rows`], [`table`], [`markdown`], [`page`], [`machine`] | what was measured, and how it is told |
 #![deny(unsafe_code)]
 
+pub mod applications;
+pub mod control;
+pub mod daemon;
 pub mod device;
+pub mod engine;
+pub mod machine;
+pub mod markdown;
 pub mod measure;
+pub mod page;
+pub mod peers;
 pub mod probe;
+pub mod rows;
 pub mod scenario;
+pub mod scratch;
+pub mod stages;
+pub mod table;
+pub mod veth;
+
+/// What can go wrong: shown to a person, or given as the reason for a figure that is missing.
+pub type Error = Box<dyn std::error::Error>;

@@ -21,8 +21,9 @@ const VTEP_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 3]);
 const PEER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 4]);
 const UNDERLAY: u32 = 0xc0a8_3201; // 192.168.50.1
 const VTEPS: u32 = 250;
-const SERVICES: u32 = 1000;
 const BACKENDS: u32 = 10;
+/// Nanoseconds from one batch to the next, at most.
+const TICK: u64 = 100_000;
 /// Bytes of an inner frame.
 const FRAME_LEN: usize = 64;
 
@@ -52,6 +53,15 @@ impl Path {
         matches!(self, Path::ServiceEncap | Path::DecapServiceReply | Path::NewFlow)
     }
 
+    /// Where its packets come in, and where they leave.
+    pub fn ports(self) -> (PortId, PortId) {
+        match self {
+            Path::Route => (UPLINK, UPLINK),
+            Path::DecapRoute | Path::DecapServiceReply => (UPLINK, POD),
+            Path::RouteEncap | Path::ServiceEncap | Path::NewFlow => (POD, UPLINK),
+        }
+    }
+
     /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
@@ -63,6 +73,22 @@ impl Path {
             Path::NewFlow => "service + encap, new flow",
         }
     }
+}
+
+/// How much there is of everything.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scale {
+    /// Flows, one packet of each.
+    pub flows: u32,
+    /// Native prefixes, beside those of 250 nodes and 250 local pods.
+    pub routes: u32,
+    /// Services of 10 endpoints each, where the path has services.
+    pub services: u32,
+}
+
+impl Scale {
+    /// What there is unless something else is said.
+    pub const USUAL: Scale = Scale { flows: 131_072, routes: 4_750, services: 1_000 };
 }
 
 /// A small generator (SplitMix64): the same packets on every run.
@@ -77,10 +103,10 @@ impl Random {
     }
 }
 
-/// One path over so many flows, ready to run.
+/// One path at one scale, ready to run.
 pub struct Scenario {
     path: Path,
-    flows: u32,
+    scale: Scale,
     switch: Stepped,
     clock: Arc<Clock>,
     packets: Arc<Packets>,
@@ -92,23 +118,19 @@ impl Scenario {
     ///
     /// # Panics
     /// If the switch does not forward every packet as it should: then there is nothing to measure.
-    pub fn new(path: Path, flows: u32) -> Scenario {
-        let mut switch = Stepped::new(1, 4 * BATCH as u32, 2 * flows, 1).expect("descriptors for a waker");
-        switch.publish(&spec(path)).expect("the spec is sound");
+    pub fn new(path: Path, scale: Scale) -> Scenario {
+        let mut switch = Stepped::new(1, 4 * BATCH as u32, 2 * scale.flows, 1).expect("descriptors for a waker");
+        switch.publish(&spec(path, scale)).expect("the spec is sound");
         let clock = Arc::new(Clock::default());
-        let forward = Arc::new(packets(path, flows));
+        let forward = Arc::new(packets(path, scale));
         let replies = path == Path::DecapServiceReply;
         let packets = if replies { Arc::new(answers(&mut switch, &forward)) } else { forward };
-        let (input, output) = match path {
-            Path::Route => (UPLINK, UPLINK),
-            Path::DecapRoute | Path::DecapServiceReply => (UPLINK, POD),
-            Path::RouteEncap | Path::ServiceEncap | Path::NewFlow => (POD, UPLINK),
-        };
-        check(path, &packets, input, output, if replies { Some(&mut switch) } else { None });
+        let (input, output) = path.ports();
+        check(path, scale, &packets, input, output, if replies { Some(&mut switch) } else { None });
         attach(&mut switch, input, output, packets.clone(), &clock, None);
-        let mut scenario = Scenario { path, flows, switch, clock, packets, now: 0 };
+        let mut scenario = Scenario { path, scale, switch, clock, packets, now: 0 };
         if path == Path::ServiceEncap {
-            for _ in 0..flows.div_ceil(BATCH as u32) {
+            for _ in 0..scale.flows.div_ceil(BATCH as u32) {
                 scenario.batch();
             }
         }
@@ -118,20 +140,39 @@ impl Scenario {
     /// Runs one batch: cycles, packets sent, allocator calls. Opens new flows only as long as there are unused packets:
     /// see [`Scenario::batches`].
     pub fn batch(&mut self) -> (u64, u64, u64) {
-        // 100 microseconds a batch: fast enough that flows do not expire.
-        self.now += 100_000;
-        self.switch.step(0, Now(10_000_000_000 + self.now));
+        let now = self.tick();
+        self.switch.step(0, now);
         self.clock.take()
+    }
+
+    /// The time of the next batch.
+    pub fn tick(&mut self) -> Now {
+        // So short after the one before that all flows have had a packet before the first of them expires.
+        self.now += TICK.min(20_000_000_000 / u64::from(self.scale.flows.div_ceil(BATCH as u32)));
+        Now(10_000_000_000 + self.now)
+    }
+
+    /// The switch.
+    pub fn switch(&self) -> &Stepped {
+        &self.switch
     }
 
     /// How many batches can be measured before the scenario must be made anew.
     pub fn batches(&self) -> u64 {
-        if self.path == Path::NewFlow { u64::from(self.flows) / BATCH as u64 } else { u64::MAX }
+        if self.path == Path::NewFlow { u64::from(self.scale.flows) / BATCH as u64 } else { u64::MAX }
     }
 
-    /// The packets, for the limit probe.
+    /// The packets.
     pub fn packets(&self) -> Arc<Packets> {
         self.packets.clone()
+    }
+
+    /// Packets of as many flows from pods to services, for the limit probe.
+    pub fn requests(&self) -> Arc<Packets> {
+        match self.path {
+            Path::ServiceEncap | Path::NewFlow => self.packets(),
+            _ => Arc::new(packets(Path::ServiceEncap, self.scale)),
+        }
     }
 }
 
@@ -158,16 +199,15 @@ fn vtep_address(n: u32) -> Ipv4Addr {
     Ipv4Addr::from(UNDERLAY + 1 + n)
 }
 
-/// 250 nodes on the overlay, 4,750 more native prefixes, 250 local pods; for the paths with a service 1,000 services of
-/// 10 endpoints each. With services, every packet is looked up in the connection table, so plain paths have none, as
+/// 250 nodes on the overlay, native prefixes, 250 local pods; for the paths with a service services of 10 endpoints each. With services, every packet is looked up in the connection table, so plain paths have none, as
 /// VPP's plain paths have no NAT.
-fn spec(path: Path) -> ForwardingSpec {
+fn spec(path: Path, scale: Scale) -> ForwardingSpec {
     let mut routes = Vec::new();
     for node in 0..VTEPS {
         let prefix = ipnet::Ipv4Net::new_assert(Ipv4Addr::from(0x0af4_0000 + ((node + 2) << 8)), 24);
         routes.push(RouteSpec { prefix, via: Via::Vtep(vtep_address(node)) });
     }
-    for network in 0..4_750u32 {
+    for network in 0..scale.routes {
         let prefix = ipnet::Ipv4Net::new_assert(Ipv4Addr::from(0x1400_0000 + (network << 8)), 24);
         routes.push(RouteSpec { prefix, via: Via::Gateway { port: UPLINK, mac: Some(PEER_MAC) } });
     }
@@ -181,7 +221,7 @@ fn spec(path: Path) -> ForwardingSpec {
         uplink: UPLINK,
         next_hop: Some(PEER_MAC),
     });
-    let services = if path.has_services() { SERVICES } else { 0 };
+    let services = if path.has_services() { scale.services } else { 0 };
     let services = (0..services).map(|n| {
         let endpoints = (0..BACKENDS).map(|b| {
             let pod = n * BACKENDS + b;
@@ -200,12 +240,13 @@ fn spec(path: Path) -> ForwardingSpec {
         router: Some(Ipv4Addr::new(10, 244, 1, 0)),
         masquerade: None,
         pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],
-        service_cidrs: vec!["10.96.0.0/16".parse().expect("a prefix")],
+        service_cidrs: vec!["10.96.0.0/12".parse().expect("a prefix")],
     }
 }
 
 /// One packet of every flow, in random order.
-fn packets(path: Path, flows: u32) -> Packets {
+fn packets(path: Path, scale: Scale) -> Packets {
+    let flows = scale.flows;
     let mut random = Random(u64::from(flows));
     let mut packets = Packets { len: FRAME_LEN, bytes: Vec::with_capacity(flows as usize * FRAME_LEN) };
     if path == Path::DecapRoute {
@@ -223,7 +264,7 @@ fn packets(path: Path, flows: u32) -> Packets {
         let inner = |mac, src, dst, dst_port| datagram(mac, (src, port), (dst, dst_port));
         match path {
             Path::Route => {
-                let dst = 0x1400_0000 + (random.below(4_750) << 8) + random.below(256);
+                let dst = 0x1400_0000 + (random.below(scale.routes) << 8) + random.below(256);
                 packets.bytes.extend(inner(UPLINK_MAC, local_pod, dst, 9));
             }
             Path::RouteEncap => packets.bytes.extend(inner(POD_MAC, local_pod, remote_pod, 9)),
@@ -231,7 +272,7 @@ fn packets(path: Path, flows: u32) -> Packets {
                 packets.bytes.extend(encapsulated(&inner(VTEP_MAC, remote_pod, local_pod, 9), flow % VTEPS));
             }
             Path::ServiceEncap | Path::NewFlow | Path::DecapServiceReply => {
-                packets.bytes.extend(inner(POD_MAC, local_pod, 0x0a60_0000 + random.below(SERVICES), 80));
+                packets.bytes.extend(inner(POD_MAC, local_pod, 0x0a60_0000 + random.below(scale.services), 80));
             }
         }
     }
@@ -312,13 +353,13 @@ fn answers(switch: &mut Stepped, requests: &Arc<Packets>) -> Packets {
 
 /// Runs some packets through a switch of their own (or the one that knows their flows) and looks at what comes out:
 /// all of it, with the right length and right checksums.
-fn check(path: Path, packets: &Arc<Packets>, input: PortId, output: PortId, known: Option<&mut Stepped>) {
+fn check(path: Path, scale: Scale, packets: &Arc<Packets>, input: PortId, output: PortId, known: Option<&mut Stepped>) {
     let mut own;
     let switch = match known {
         Some(switch) => switch,
         None => {
             own = Stepped::new(1, 4 * BATCH as u32, 4 * BATCH as u32, 1).expect("descriptors for a waker");
-            own.publish(&spec(path)).expect("the spec is sound");
+            own.publish(&spec(path, scale)).expect("the spec is sound");
             &mut own
         }
     };

@@ -5,9 +5,10 @@ use std::{hint::black_box, net::Ipv4Addr, sync::Arc};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use ipnet::Ipv4Net;
 use shunt_dataplane::{
+    flow::{FiveTuple, FlowSeed},
     net::Protocol,
     spec::{Backend, Endpoint, ServiceSpec},
-    tables::{Fib, Maglev, Origin, ServiceTable, VtepTable},
+    tables::{Conntrack, Fib, Maglev, Origin, ServiceTable, VtepTable, conntrack::FlowState},
 };
 
 /// Long enough that branch predictors cannot learn it by heart.
@@ -138,6 +139,33 @@ fn service(c: &mut Criterion) {
     }
 }
 
+/// What a port for a masqueraded flow costs, by how many of the range its destination has taken.
+fn masquerade(c: &mut Criterion) {
+    const RANGE: std::ops::RangeInclusive<u16> = 61_000..=65_535;
+    let answer = |port| FiveTuple { src: 0x0af4_0001, dst: 0xc0a8_0001, src_port: 8080, dst_port: port, protocol: 6 };
+    let flow = |port: u16| {
+        let forward = FiveTuple { src: 0x0a00_0001, dst: 0x0a60_0001, src_port: port, dst_port: 80, protocol: 6 };
+        [forward.to_words(), answer(port).to_words()]
+    };
+    let mut group = c.benchmark_group("masquerade port");
+    for (name, taken) in [("none", 0), ("90%", 4083), ("all but one", 4535), ("all", 4536)] {
+        let table = Conntrack::new(1 << 20, FlowSeed::from_number(7));
+        let mut random = Random(9);
+        for _ in 0..taken {
+            let port = table.take_port(answer(0), &RANGE, random.next()).expect("one is left");
+            let keys = flow(port).map(|key| (key, table.hash(key)));
+            table.insert(keys, [0, 0], 1, FlowState::Established, 0, false).expect("the port is free");
+        }
+        group.bench_function(format!("taken and given back, {name} taken before"), |b| {
+            b.iter(|| {
+                let port = table.take_port(answer(0), &RANGE, random.next());
+                port.inspect(|port| table.give_back(flow(*port)))
+            })
+        });
+    }
+    group.finish();
+}
+
 fn vtep(c: &mut Criterion) {
     let table = VtepTable::build((0..5000).map(|i| 0x0a64_0000 + i), 1);
     let mut random = Random(5);
@@ -150,5 +178,5 @@ fn vtep(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, fib, maglev, service, vtep);
+criterion_group!(benches, fib, maglev, service, masquerade, vtep);
 criterion_main!(benches);

@@ -3,8 +3,9 @@
  * The XDP classifier: which received frames are the switch's. Two programs, one of which is loaded per interface:
  *
  *   shunt_port    pod and host ports: every frame is the switch's.
- *   shunt_uplink  the switch takes VXLAN for our VTEP and what is routed to our pods natively; all else (ssh, the API
- *                 server, ARP, fragments of the outer packet) goes on to the kernel, so the node stays reachable.
+ *   shunt_uplink  the switch takes VXLAN for our VTEP, what is routed to our pods natively, what is addressed to a
+ *                 frontend of a service, and answers to masqueraded flows; all else (ssh, the API server, ARP, fragments
+ *                 of the outer packet) goes on to the kernel, so the node stays reachable.
  *
  * No header of the system is included, so that the object builds the same everywhere clang is.
  */
@@ -25,7 +26,7 @@ typedef unsigned long long u64;
 
 /* linux/bpf.h */
 enum { XDP_DROP = 1, XDP_PASS = 2 };
-enum { BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_LPM_TRIE = 11, BPF_MAP_TYPE_XSKMAP = 17 };
+enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_LPM_TRIE = 11, BPF_MAP_TYPE_XSKMAP = 17 };
 enum { BPF_F_NO_PREALLOC = 1 };
 
 struct xdp_md {
@@ -57,7 +58,22 @@ struct prefix {
 	u32 address;
 };
 
-/* Sized to the interface's queues before it is created. */
+/* A frontend of a service: address and port in network order. */
+struct frontend {
+	u32 address;
+	u16 port;
+	u8 protocol;
+	u8 zero;
+};
+
+/* The address in network order, its ports in the machine's. No port is taken if the first is above the last. */
+struct masquerade {
+	u32 address;
+	u16 first;
+	u16 last;
+};
+
+/* Sized to the interface's queues before it is created, as `frontends` is to the port's role. */
 struct {
 	NUMBER(type, BPF_MAP_TYPE_XSKMAP);
 	NUMBER(max_entries, 1);
@@ -79,6 +95,21 @@ struct {
 	TYPE(key, struct prefix);
 	TYPE(value, u8);
 } native SEC(".maps");
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_HASH);
+	NUMBER(max_entries, 1);
+	NUMBER(map_flags, BPF_F_NO_PREALLOC);
+	TYPE(key, struct frontend);
+	TYPE(value, u8);
+} frontends SEC(".maps");
+
+struct {
+	NUMBER(type, BPF_MAP_TYPE_ARRAY);
+	NUMBER(max_entries, 1);
+	TYPE(key, u32);
+	TYPE(value, struct masquerade);
+} masquerade SEC(".maps");
 
 struct ethernet {
 	u8 destination[6];
@@ -106,7 +137,23 @@ struct udp {
 	u16 checksum;
 };
 
-enum { ETHERTYPE_IPV4 = 0x0800, PROTOCOL_UDP = 17, MORE_FRAGMENTS_OR_OFFSET = 0x3fff };
+/* TCP, UDP and SCTP begin with them. */
+struct ports {
+	u16 source;
+	u16 destination;
+};
+
+struct icmp {
+	u8 type;
+	u8 code;
+	u16 checksum;
+	u16 id;
+	u16 sequence;
+};
+
+enum { ETHERTYPE_IPV4 = 0x0800, MORE_FRAGMENTS_OR_OFFSET = 0x3fff, OFFSET = 0x1fff };
+enum { PROTOCOL_ICMP = 1, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17, PROTOCOL_SCTP = 132 };
+enum { ECHO_REPLY = 0, UNREACHABLE = 3, TIME_EXCEEDED = 11, PARAMETER_PROBLEM = 12 };
 
 /* A frame on a queue that has no socket yet, or no longer, is dropped: passed on, it would go round the switch through
  * the node's own forwarding, and so round every policy. */
@@ -114,6 +161,47 @@ SEC("xdp")
 int shunt_port(struct xdp_md *ctx)
 {
 	return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_DROP);
+}
+
+/* Whether a port of ours, in network order, is one that masqueraded flows have. */
+INLINE int is_masqueraded(u32 address, u16 port)
+{
+	const u32 zero = 0;
+	const struct masquerade *taken = bpf_map_lookup_elem(&masquerade, &zero);
+	const u16 number = be16(port);
+
+	return taken && address == taken->address && number >= taken->first && number <= taken->last;
+}
+
+/* Whether what is behind this address and port of ours is translated. */
+INLINE int is_translated(u32 address, u16 port, u8 protocol)
+{
+	struct frontend key = { .address = address, .port = port, .protocol = protocol };
+
+	if (protocol != PROTOCOL_TCP && protocol != PROTOCOL_UDP && protocol != PROTOCOL_SCTP)
+		return 0;
+	return is_masqueraded(address, port) || bpf_map_lookup_elem(&frontends, &key);
+}
+
+/* Whether an ICMP message answers a masqueraded echo, or is about a packet that left translated: its source is ours. */
+INLINE int is_icmp_of_translated(const struct ipv4 *ip, const struct icmp *icmp, const void *end)
+{
+	const struct ipv4 *quoted = (const void *)(icmp + 1);
+	const struct ports *ports = (const void *)(quoted + 1);
+
+	if ((const void *)(icmp + 1) > end)
+		return 0;
+	if (icmp->type == ECHO_REPLY)
+		return is_masqueraded(ip->destination, icmp->id);
+	if (icmp->type != UNREACHABLE && icmp->type != TIME_EXCEEDED && icmp->type != PARAMETER_PROBLEM)
+		return 0;
+	/* A quoted packet with IPv4 options is left to the kernel; so is one whose quote ends before its ports. */
+	if ((const void *)((const struct icmp *)ports + 1) > end || quoted->version_ihl != 0x45 ||
+	    quoted->fragment & be16(OFFSET) || quoted->source != ip->destination)
+		return 0;
+	if (quoted->protocol == PROTOCOL_ICMP)
+		return is_masqueraded(quoted->source, ((const struct icmp *)ports)->id);
+	return is_translated(quoted->source, ports->source, quoted->protocol);
 }
 
 INLINE int is_ours(const struct filter *filter, const void *data, const void *end)
@@ -139,9 +227,18 @@ INLINE int is_ours(const struct filter *filter, const void *data, const void *en
 	if (filter->takes_native) {
 		struct prefix key = { .length = 32, .address = ip->destination };
 
-		return bpf_map_lookup_elem(&native, &key) != 0;
+		if (bpf_map_lookup_elem(&native, &key))
+			return 1;
 	}
-	return 0;
+
+	/* A fragment tells no ports, or not all of them do: the kernel has them all. */
+	if (ip->fragment & be16(MORE_FRAGMENTS_OR_OFFSET))
+		return 0;
+	if (ip->protocol == PROTOCOL_ICMP)
+		return is_icmp_of_translated(ip, (const void *)udp, end);
+	if ((const void *)((const struct ports *)udp + 1) > end)
+		return 0;
+	return is_translated(ip->destination, ((const struct ports *)udp)->destination, ip->protocol);
 }
 
 SEC("xdp")

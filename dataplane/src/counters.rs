@@ -55,6 +55,8 @@ pub struct PortCounters {
     pub tx_bytes: Counter,
     /// Packets to this port that its device, or the worker that serves it, had no room for.
     pub tx_dropped: Counter,
+    /// Packets to this port that were in another memory, and for which this port's had no free frame.
+    pub tx_no_frame: Counter,
 }
 
 impl Default for PortCounters {
@@ -70,6 +72,7 @@ impl Default for PortCounters {
             tx_packets: Counter::default(),
             tx_bytes: Counter::default(),
             tx_dropped: Counter::default(),
+            tx_no_frame: Counter::default(),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     net::{MacAddr, Protocol},
     next_hop::{Kind, NextHop},
     spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, ServiceSpec, Via},
-    tables::{Fib, Origin, Prefixes, ServiceTable, VtepTable, conntrack, maglev},
+    tables::{Endpoints, Fib, Origin, Prefixes, ServiceTable, VtepTable, conntrack, maglev},
 };
 
 /// Next hop of every destination without a route.
@@ -98,6 +98,8 @@ pub struct Snapshot {
     pub next_hops: Box<[NextHop]>,
     /// The services.
     pub services: Arc<ServiceTable>,
+    /// Where they lead.
+    pub endpoints: Arc<Endpoints>,
     /// The address answered by ARP on pod and host ports; 0: none.
     pub gateway: u32,
     /// The source of ICMP errors; 0: none are sent.
@@ -143,9 +145,15 @@ impl Snapshot {
             Some(previous) if previous.sources.fib == routes => previous.fib.clone(),
             _ => Arc::new(Fib::build(routes.iter().copied(), NO_ROUTE)),
         };
-        let services = match previous {
-            Some(previous) if previous.sources.services == spec.services => previous.services.clone(),
-            _ => Arc::new(ServiceTable::build(&spec.services, previous.map(|p| &*p.services), seed)),
+        let (services, endpoints) = match previous {
+            Some(previous) if previous.sources.services == spec.services => {
+                (previous.services.clone(), previous.endpoints.clone())
+            }
+            _ => {
+                let services = ServiceTable::build(&spec.services, previous.map(|p| &*p.services), seed);
+                let endpoints = Endpoints::of(&spec.services, previous.map(|p| &*p.endpoints), seed);
+                (Arc::new(services), Arc::new(endpoints))
+            }
         };
         Ok(Snapshot {
             generation,
@@ -155,6 +163,7 @@ impl Snapshot {
             fib,
             next_hops: next_hops.list.into(),
             services,
+            endpoints,
             gateway: spec.gateway.map_or(0, u32::from),
             router: spec.router.map_or(0, u32::from),
             tracks: !spec.services.is_empty() || masquerade.as_ref().is_some_and(Masquerade::has_egress),

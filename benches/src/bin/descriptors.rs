@@ -10,6 +10,7 @@ use std::{process::Command, time::Instant};
 use nix::sched::{CloneFlags, unshare};
 use shunt_dataplane::{
     io::{Frame, FramePool, PacketIo, RX_HEADROOM},
+    spec::PortRole,
     xsk::{WorkerMemory, XskDevice},
 };
 
@@ -27,7 +28,7 @@ fn main() -> Result<(), Error> {
         }
     }
     let (memory, mut pool) = WorkerMemory::new(FRAMES)?;
-    let mut device = memory.open("port", 0)?;
+    let mut device = memory.open("port", 0, PortRole::Uplink, 1)?;
     println!("ns per packet in tx_burst, median and 95th percentile of {ROUNDS} bursts of {BURST}\n");
     println!(
         "{:>6} {:>22} {:>22} {:>22} {:>22}",

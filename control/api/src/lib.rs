@@ -12,6 +12,7 @@ mod port;
 mod protocol;
 mod resource;
 mod route;
+mod selection;
 mod service;
 mod vtep;
 

@@ -1,10 +1,10 @@
 //! Kubernetes Services of type ClusterIP and their endpoints.
 
-use std::{collections::HashSet, net::Ipv4Addr};
+use std::{collections::HashSet, net::Ipv4Addr, time::Duration};
 
-use shunt_dataplane::net::Protocol;
+use shunt_dataplane::{net::Protocol, spec::Scheduler};
 
-use crate::{FieldError, field, v1};
+use crate::{FieldError, field, selection, v1};
 
 /// A Service with its endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +19,10 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// `EndpointSlice.endpoints` of all its slices.
     pub endpoints: Vec<Endpoint>,
+    /// How long clients stay with an endpoint; `None`: they do not.
+    pub affinity: Option<Duration>,
+    /// How endpoints are chosen.
+    pub scheduler: Scheduler,
 }
 
 /// `Service.spec.ports[]`.
@@ -45,6 +49,8 @@ pub struct Endpoint {
     pub node: String,
     /// `zone`; empty: unknown.
     pub zone: String,
+    /// Its share of new flows beside the others' weights.
+    pub weight: u16,
 }
 
 /// `EndpointSlice.ports[]`.
@@ -84,7 +90,9 @@ impl TryFrom<v1::Service> for Service {
         let ports = each("ports", service.ports, ServicePort::try_from)?;
         let endpoints = each("endpoints", service.endpoints, Endpoint::try_from)?;
         check_ports(&ports)?;
-        Ok(Service { namespace, name, cluster_ip, ports, endpoints })
+        let affinity = selection::affinity(service.client_ip_affinity)?;
+        let scheduler = selection::scheduler(service.scheduler)?;
+        Ok(Service { namespace, name, cluster_ip, ports, endpoints, affinity, scheduler })
     }
 }
 
@@ -152,6 +160,7 @@ impl TryFrom<v1::Endpoint> for Endpoint {
             },
             node: endpoint.node,
             zone: endpoint.zone,
+            weight: selection::weight(endpoint.weight)?,
         })
     }
 }
@@ -164,6 +173,8 @@ impl From<&Service> for v1::Service {
             cluster_ip: service.cluster_ip.to_string(),
             ports: service.ports.iter().map(v1::ServicePort::from).collect(),
             endpoints: service.endpoints.iter().map(v1::Endpoint::from).collect(),
+            client_ip_affinity: selection::affinity_message(service.affinity),
+            scheduler: selection::scheduler_number(service.scheduler),
         }
     }
 }
@@ -192,6 +203,7 @@ impl From<&Endpoint> for v1::Endpoint {
             conditions: (conditions != v1::EndpointConditions::default()).then_some(conditions),
             node: endpoint.node.clone(),
             zone: endpoint.zone.clone(),
+            weight: selection::weight_field(endpoint.weight),
         }
     }
 }
@@ -216,7 +228,10 @@ mod tests {
                 conditions: Some(v1::EndpointConditions { ready: Some(false), serving: Some(true), terminating: None }),
                 node: "node-a".into(),
                 zone: "z1".into(),
+                weight: Some(3),
             }],
+            client_ip_affinity: Some(v1::ClientIpAffinity { timeout_seconds: Some(60) }),
+            scheduler: v1::Scheduler::RoundRobin.into(),
         }
     }
 
@@ -247,6 +262,8 @@ mod tests {
         assert!(refused(|s| s.namespace = "a/b".into()).starts_with("namespace: "));
         assert!(refused(|s| s.name.clear()).starts_with("name: "));
         assert!(refused(|s| s.endpoints[0].address = "127.0.0.1".into()).starts_with("endpoints[0].address: "));
+        assert!(refused(|s| s.endpoints[0].weight = Some(65_536)).starts_with("endpoints[0].weight: "));
+        assert!(refused(|s| s.scheduler = 77).starts_with("scheduler: "));
     }
 
     #[test]

@@ -63,6 +63,45 @@ pub struct Service {
     pub port: Vec<ServicePort>,
     #[serde(default)]
     pub endpoint: Vec<Endpoint>,
+    /// As in Kubernetes, `None` unless given.
+    #[serde(default, skip_serializing_if = "SessionAffinity::is_none")]
+    pub session_affinity: SessionAffinity,
+    /// Seconds, of `ClientIP`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub affinity_timeout: Option<u32>,
+    #[serde(default, skip_serializing_if = "Scheduler::is_maglev")]
+    pub scheduler: Scheduler,
+}
+
+/// `Service.spec.sessionAffinity`.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionAffinity {
+    #[default]
+    None,
+    #[serde(rename = "ClientIP")]
+    ClientIp,
+}
+
+impl SessionAffinity {
+    fn is_none(&self) -> bool {
+        *self == SessionAffinity::None
+    }
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scheduler {
+    #[default]
+    Maglev,
+    RoundRobin,
+    LeastConnections,
+    SourceHash,
+}
+
+impl Scheduler {
+    fn is_maglev(&self) -> bool {
+        *self == Scheduler::Maglev
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +139,8 @@ pub struct Endpoint {
     pub node: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub zone: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -229,7 +270,18 @@ impl From<v1::Route> for Route {
 }
 
 impl From<Service> for v1::Service {
-    fn from(Service { namespace, name, cluster_ip, port, endpoint }: Service) -> Self {
+    fn from(service: Service) -> Self {
+        let client_ip_affinity = match service.session_affinity {
+            SessionAffinity::None => None,
+            SessionAffinity::ClientIp => Some(v1::ClientIpAffinity { timeout_seconds: service.affinity_timeout }),
+        };
+        let scheduler = match service.scheduler {
+            Scheduler::Maglev => v1::Scheduler::Maglev,
+            Scheduler::RoundRobin => v1::Scheduler::RoundRobin,
+            Scheduler::LeastConnections => v1::Scheduler::LeastConnections,
+            Scheduler::SourceHash => v1::Scheduler::SourceHash,
+        };
+        let Service { namespace, name, cluster_ip, port, endpoint, .. } = service;
         let ports = port.into_iter().map(|port| v1::ServicePort {
             name: port.name,
             protocol: match port.protocol {
@@ -252,13 +304,31 @@ impl From<Service> for v1::Service {
             }),
             node: endpoint.node,
             zone: endpoint.zone,
+            weight: endpoint.weight,
         });
-        v1::Service { namespace, name, cluster_ip, ports: ports.collect(), endpoints: endpoints.collect() }
+        v1::Service {
+            namespace,
+            name,
+            cluster_ip,
+            ports: ports.collect(),
+            endpoints: endpoints.collect(),
+            client_ip_affinity,
+            scheduler: scheduler.into(),
+        }
     }
 }
 
 impl From<v1::Service> for Service {
     fn from(service: v1::Service) -> Self {
+        let scheduler = match service.scheduler() {
+            v1::Scheduler::Unspecified | v1::Scheduler::Maglev => Scheduler::Maglev,
+            v1::Scheduler::RoundRobin => Scheduler::RoundRobin,
+            v1::Scheduler::LeastConnections => Scheduler::LeastConnections,
+            v1::Scheduler::SourceHash => Scheduler::SourceHash,
+        };
+        let session_affinity =
+            if service.client_ip_affinity.is_some() { SessionAffinity::ClientIp } else { SessionAffinity::None };
+        let affinity_timeout = service.client_ip_affinity.and_then(|affinity| affinity.timeout_seconds);
         let port = service.ports.into_iter().map(|port| ServicePort {
             protocol: if port.protocol() == v1::Protocol::Udp { Protocol::Udp } else { Protocol::Tcp },
             name: port.name,
@@ -278,6 +348,7 @@ impl From<v1::Service> for Service {
                 terminating: conditions.terminating,
                 node: endpoint.node,
                 zone: endpoint.zone,
+                weight: endpoint.weight,
             }
         });
         Service {
@@ -286,6 +357,9 @@ impl From<v1::Service> for Service {
             cluster_ip: service.cluster_ip,
             port: port.collect(),
             endpoint: endpoint.collect(),
+            session_affinity,
+            affinity_timeout,
+            scheduler,
         }
     }
 }
@@ -312,6 +386,9 @@ mod tests {
         namespace = "default"
         name = "web"
         cluster_ip = "10.96.0.10"
+        session_affinity = "ClientIP"
+        affinity_timeout = 600
+        scheduler = "least-connections"
         [[service.port]]
         name = "http"
         port = 80
@@ -323,6 +400,7 @@ mod tests {
         address = "10.244.1.10"
         ready = false
         zone = "z1"
+        weight = 5
         [[service.endpoint.port]]
         name = "http"
         port = 8080
@@ -339,6 +417,9 @@ mod tests {
         let service = &request.services[0];
         assert_eq!([service.ports[0].protocol(), service.ports[1].protocol()], [v1::Protocol::Tcp, v1::Protocol::Udp]);
         assert_eq!(service.endpoints[0].conditions.unwrap().ready, Some(false));
+        assert_eq!(service.endpoints[0].weight, Some(5));
+        assert_eq!(service.client_ip_affinity, Some(v1::ClientIpAffinity { timeout_seconds: Some(600) }));
+        assert_eq!(service.scheduler(), v1::Scheduler::LeastConnections);
 
         use v1::resource::Kind;
         let kinds = [

@@ -211,7 +211,7 @@ async fn counters_drops_and_conservation() {
     let counters = shell.json(&["counters"]).await;
     let port = &counters["ports"][0];
     assert_eq!((&port["interface"], &port["dropped"], &port["rx_packets"]), (&"eth0".into(), &6.into(), &100.into()));
-    assert_eq!(counters["workers"][0]["capacity"], 8192);
+    assert_eq!(counters["workers"][0]["memories"][0]["capacity"], 8192);
     assert!(shell.ok(&["counters"]).await.contains("8192"));
     let drops = shell.ok(&["drops"]).await;
     assert!(drops.contains(reason.name()) && drops.contains(reason.sentence()), "{drops}");

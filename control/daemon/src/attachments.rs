@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use shunt_dataplane::{
     spec::{MAX_PORTS, PortId, PortRole},
     switch::{AttachSpec, PortInfo},
-    xsk::{UplinkFilter, XdpMode},
+    xsk::{MemoryChoice, UplinkFilter, XdpMode},
 };
 
 use crate::{compile::AttachedPorts, config::Config, desired::State, engine::Engine, kernel::KernelView};
@@ -15,16 +15,18 @@ use crate::{compile::AttachedPorts, config::Config, desired::State, engine::Engi
 pub struct Wanted {
     role: PortRole,
     classify: UplinkFilter,
+    memory: MemoryChoice,
 }
 
 /// Every interface that should be in the switch, by its name.
 pub fn wanted(config: &Config, state: &State, view: &KernelView) -> BTreeMap<String, Wanted> {
-    let plain = |role| Wanted { role, classify: UplinkFilter::default() };
+    let plain = |role| Wanted { role, classify: UplinkFilter::default(), memory: MemoryChoice::Shared };
     let udp_port = config.vxlan.as_ref().map(|vxlan| vxlan.udp_port);
     let classify = UplinkFilter { vxlan: view.underlay.zip(udp_port), native: vec![config.node.pod_cidr] };
     let mut wanted: BTreeMap<_, _> = state.ports().map(|port| (port.interface.clone(), plain(PortRole::Pod))).collect();
     wanted.insert(config.host_peer(), plain(PortRole::Host));
-    wanted.insert(config.uplink.clone(), Wanted { role: PortRole::Uplink, classify });
+    let (role, memory) = (PortRole::Uplink, config.uplink_memory);
+    wanted.insert(config.uplink.clone(), Wanted { role, classify, memory });
     wanted
 }
 
@@ -144,11 +146,11 @@ impl Attachments {
                 }
                 (_, None) => Progress::Pending(format!("all {MAX_PORTS} port numbers are in use; remove a port")),
                 (Some(link), Some(id)) => {
-                    let (role, classify) = (wanted.role, wanted.classify.clone());
-                    match engine.attach(AttachSpec { id, interface: interface.clone(), role, xdp_mode: mode, classify })
-                    {
+                    let Wanted { role, classify, memory } = wanted.clone();
+                    let spec = AttachSpec { id, interface: interface.clone(), role, xdp_mode: mode, classify, memory };
+                    match engine.attach(spec) {
                         Ok(info) => {
-                            tracing::info!(interface, id = id.0, ?role, queues = info.queues, mode = ?info.xdp_mode, "attached");
+                            log_attached(&info, role);
                             fresh.push(id);
                             Progress::Attached { info, link: link.index }
                         }
@@ -200,5 +202,13 @@ impl Attachments {
                 || self.by_interface.values().any(|a| a.info().is_some_and(|info| info.id == *id))
         };
         (0..MAX_PORTS as u16).map(PortId).find(|id| !used(id))
+    }
+}
+
+fn log_attached(info: &PortInfo, role: PortRole) {
+    let (interface, id, queues, mode) = (&info.interface, info.id.0, info.queues, info.xdp_mode);
+    tracing::info!(interface, id, ?role, queues, ?mode, zero_copy = info.zero_copy, "attached");
+    if let Some(why) = &info.why_copy {
+        tracing::info!(interface, "no zero-copy mode, so the kernel copies its packets: {why}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
     net::Ipv4Addr,
     sync::Arc,
 };
@@ -11,7 +12,8 @@ use shunt_control_api::{Resource, Service};
 use shunt_dataplane::{
     net::MacAddr,
     spec::{
-        Backend, Endpoint, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via, VtepSpec, VxlanSpec,
+        Affinity, Backend, Endpoint, ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec,
+        ServiceSpec, Via, VtepSpec, VxlanSpec,
     },
     switch::PortInfo,
 };
@@ -86,7 +88,7 @@ impl Compiler {
             services: self.services(state),
             gateway: Some(GATEWAY),
             router: Some(node.overlay_address()),
-            masquerade: None,
+            masquerade: Some(masquerade(identity, view)),
             pod_cidrs: vec![node.cluster_cidr],
             service_cidrs: vec![node.service_cidr],
         }
@@ -127,6 +129,17 @@ fn port_specs(view: &KernelView, ports: &AttachedPorts<'_>) -> Vec<PortSpec> {
     specs
 }
 
+/// The addresses that stand in for others; an uplink without one is as good as none.
+fn masquerade(identity: &Identity, view: &KernelView) -> MasqueradeSpec {
+    let (config, overlay) = (&identity.config.masquerade, identity.config.node.overlay_address());
+    MasqueradeSpec {
+        overlay,
+        underlay: view.underlay.unwrap_or(overlay),
+        ports: config.ports.clone(),
+        egress: config.egress.clone(),
+    }
+}
+
 fn routes(
     identity: &Identity,
     state: &State,
@@ -164,14 +177,25 @@ fn routes(
 fn compile_service(service: &Service) -> Vec<ServiceSpec> {
     let compile = |port: &shunt_control_api::ServicePort| {
         let ready = service.endpoints.iter().filter(|endpoint| endpoint.conditions.is_ready());
-        // A set: slices are merged, and an endpoint in two of them is still one.
-        let endpoints: BTreeSet<Endpoint> = ready
+        // A map: slices are merged, and an endpoint in two of them is still one.
+        let endpoints: BTreeMap<Backend, u16> = ready
             .flat_map(|endpoint| {
                 let named = endpoint.ports.iter().filter(|p| p.name == port.name);
-                named.map(|p| Backend { address: endpoint.address, port: p.port }.into())
+                named.map(|p| (Backend { address: endpoint.address, port: p.port }, endpoint.weight))
             })
             .collect();
-        ServiceSpec::simple(service.cluster_ip, port.port, port.protocol, endpoints.into_iter().collect())
+        let endpoints = endpoints.into_iter().map(|(backend, weight)| Endpoint { backend, weight }).collect();
+        // Kube-proxy, too, remembers a client for each port of a service, whatever address it came by.
+        let group = || {
+            let mut hasher = DefaultHasher::new();
+            (&service.namespace, &service.name, &port.name).hash(&mut hasher);
+            hasher.finish()
+        };
+        ServiceSpec {
+            affinity: service.affinity.map(|timeout| Affinity { timeout, group: group() }),
+            scheduler: service.scheduler,
+            ..ServiceSpec::simple(service.cluster_ip, port.port, port.protocol, endpoints)
+        }
     };
     service.ports.iter().map(compile).collect()
 }

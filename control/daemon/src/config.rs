@@ -3,6 +3,9 @@
 //! Unknown keys and impossible values are refused with the key's path; nothing is guessed.
 
 mod file;
+mod masquerade;
+
+pub use masquerade::Masquerade;
 
 use std::{
     fs,
@@ -12,7 +15,10 @@ use std::{
 
 use ipnet::Ipv4Net;
 use shunt_control_api::{FieldError, field};
-use shunt_dataplane::{net::MacAddr, xsk::XdpMode};
+use shunt_dataplane::{
+    net::MacAddr,
+    xsk::{MemoryChoice, XdpMode},
+};
 
 /// The configuration of one node's switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,13 +27,17 @@ pub struct Config {
     pub node: Node,
     /// `[uplink] interface`.
     pub uplink: String,
+    /// `[uplink] zero_copy`: which memory the uplink is to have.
+    pub uplink_memory: MemoryChoice,
     /// `[vxlan]`; `None`: native routing only.
     pub vxlan: Option<Vxlan>,
+    /// `[masquerade]`.
+    pub masquerade: Masquerade,
     /// `[host] interface`: the kernel's end of the host port's veth.
     pub host: String,
     /// `[workers] cores`: one worker each.
     pub cores: Vec<usize>,
-    /// `[workers] frames`: in each worker's UMEM.
+    /// `[workers] frames`: those that the ports of a worker share.
     pub frames_per_worker: u32,
     /// `[conntrack] flows`: room for this many.
     pub flow_capacity: u32,
@@ -157,7 +167,9 @@ impl TryFrom<file::File> for Config {
         Ok(Config {
             node,
             uplink,
+            uplink_memory: zero_copy(&file.uplink.zero_copy)?,
             vxlan: file.vxlan.map(vxlan).transpose()?,
+            masquerade: file.masquerade.try_into()?,
             host,
             cores: cores(file.workers.cores)?,
             frames_per_worker: in_range("workers.frames", file.workers.frames, 1024, 1 << 20)?,
@@ -251,6 +263,14 @@ fn in_range(path: &str, value: u32, min: u32, max: u32) -> Result<u32, FieldErro
     Ok(value)
 }
 
+fn zero_copy(text: &str) -> Result<MemoryChoice, FieldError> {
+    match text {
+        "auto" => Ok(MemoryChoice::ZeroCopy),
+        "off" => Ok(MemoryChoice::Shared),
+        _ => Err(FieldError::new("uplink.zero_copy", format!("{text:?} is unknown; use auto or off"))),
+    }
+}
+
 fn xdp_mode(text: &str) -> Result<XdpMode, FieldError> {
     match text {
         "auto" => Ok(XdpMode::Auto),
@@ -291,7 +311,8 @@ mod tests {
         assert_eq!(config.vxlan, None);
         assert_eq!(config.host, "shunt0");
         assert_eq!(config.host_peer(), "shunt0p");
-        assert_eq!(config.frames_per_worker, 8192);
+        assert_eq!(config.frames_per_worker, 32768);
+        assert_eq!(config.uplink_memory, MemoryChoice::ZeroCopy);
         assert_eq!(config.flow_capacity, 1 << 20);
         assert_eq!(config.socket, Path::new("/run/shunt/shuntd.sock"));
         assert_eq!(config.state_dir, Path::new("/var/lib/shunt"));
@@ -332,6 +353,7 @@ mod tests {
             ("10.96.0.0/16", "10.244.128.0/24", "node.service_cidr"),
             ("\"eth0\"", "\"an uplink\"", "uplink.interface"),
             ("\"eth0\"", "\"shunt0\"", "host.interface"),
+            ("\"eth0\"", "\"eth0\"\nzero_copy = \"on\"", "uplink.zero_copy"),
             ("[workers]", "[host]\ninterface = \"fifteen-bytes-x\"\n[workers]", "host.interface"),
             ("cores = [0]", "cores = []", "workers.cores"),
             ("cores = [0]", "cores = [0, 0]", "workers.cores[1]"),

@@ -133,13 +133,14 @@ impl Page {
 
     fn ports(&mut self, ports: &[(&PortReport, String)]) {
         type Field = fn(&PortReport) -> u64;
-        let families: [(&str, &str, Field); 8] = [
+        let families: [(&str, &str, Field); 9] = [
             ("received_packets", "Packets received.", |p| p.rx_packets),
             ("received_bytes", "Bytes received.", |p| p.rx_bytes),
             ("missed_packets", "Packets the device dropped before the switch saw them.", |p| p.missed),
             ("transmitted_packets", "Packets transmitted.", |p| p.tx_packets),
             ("transmitted_bytes", "Bytes transmitted.", |p| p.tx_bytes),
             ("transmit_dropped_packets", "Packets to this port for which its device had no room.", |p| p.tx_dropped),
+            ("transmit_no_frame_packets", "Packets to this port for which its memory had no frame.", |p| p.tx_no_frame),
             ("forwarded_packets", "Packets received here and sent out of another port.", |p| p.forwarded),
             ("to_host_packets", "Packets received here and delivered to the host.", |p| p.to_host),
         ];
@@ -168,23 +169,30 @@ impl Page {
 
     fn workers(&mut self, workers: &[WorkerReport]) {
         type Field = fn(&WorkerReport) -> u64;
-        let families: [(&str, &str, Field); 6] = [
+        let families: [(&str, &str, Field); 7] = [
             ("packets", "Packets a worker has taken in.", |w| w.packets),
             ("bursts", "Bursts a worker has taken in.", |w| w.bursts),
             ("sleeps", "Times a worker went to sleep.", |w| w.sleeps),
             ("flows_opened", "Flows a worker put into the connection table.", |w| w.flows_opened),
             ("flows_expired", "Flows a worker expired.", |w| w.flows_expired),
             ("flows_gave_way", "Half open flows a worker removed from a full table.", |w| w.flows_gave_way),
+            ("clients_forgotten", "Clients with session affinity forgotten for want of room.", |w| w.clients_forgotten),
         ];
         for (name, help, field) in families {
             let samples = workers.iter().map(|w| (format!("core=\"{}\"", w.core), field(w)));
             self.family(&format!("shunt_worker_{name}_total"), "counter", help, samples);
         }
-        let frames = workers.iter().flat_map(|w| {
-            let places = [("free", w.free), ("in_hand", w.in_hand), ("receive", w.receive), ("transmit", w.transmit)];
-            places.map(|(place, frames)| (format!("core=\"{}\",place=\"{place}\"", w.core), u64::from(frames)))
+        let memories = workers.iter().flat_map(|w| w.memories.iter().map(move |memory| (w.core, memory)));
+        let frames = memories.flat_map(|(core, m)| {
+            let port = m.port.map(|port| port.to_string()).unwrap_or_default();
+            let places = [("free", m.free), ("in_hand", m.in_hand), ("receive", m.receive), ("transmit", m.transmit)];
+            places.map(|(place, frames)| {
+                (format!("core=\"{core}\",own_port_id=\"{port}\",place=\"{place}\""), u64::from(frames))
+            })
         });
-        self.family("shunt_worker_frames", "gauge", "Frames of a worker's UMEM, by where they are.", frames);
+        let help =
+            "Frames of a worker's memories, by where they are; own_port_id: of the one that this port has for itself.";
+        self.family("shunt_worker_frames", "gauge", help, frames);
     }
 
     fn switch(&mut self, report: &SwitchReport) {

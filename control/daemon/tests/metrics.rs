@@ -53,7 +53,7 @@ async fn counters_are_there_to_be_scraped() {
         "shunt_port_dropped_packets_total{port=\"default/a\",interface=\"va1\",reason=\"no_route\"} 4",
         "shunt_port_dropped_packets_total{port=\"default/a\",interface=\"va1\",reason=\"too_big\"} 0",
         "shunt_port_answered_packets_total{port=\"default/a\",interface=\"va1\",answer=\"arp_reply\"} 1",
-        "shunt_worker_frames{core=\"0\",place=\"free\"} 8000",
+        "shunt_worker_frames{core=\"0\",own_port_id=\"\",place=\"free\"} 8000",
         "shunt_flow_capacity 1048576",
         "shunt_state_version 1",
         "shunt_ports_pending 1",

@@ -81,7 +81,7 @@ pub fn conservation(shunt: &ShuntNode) -> Result<Finding> {
         Err(LabError::Timeout { last, .. }) => return Ok(Finding::of(false, last)),
         Err(other) => return Err(other),
     };
-    let frames: u32 = counters.workers.iter().map(|worker| worker.capacity).sum();
+    let frames = counters.frames();
     let seen =
         format!("{} packets received, each accounted for; {frames} frames, each in its place", counters.received());
     Ok(Finding::of(frames > 0, seen))

@@ -71,6 +71,12 @@ pub struct Service {
     pub name: String,
     /// `spec.clusterIP`.
     pub cluster_ip: Ipv4Addr,
+    /// `spec.sessionAffinity`, if it is not the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_affinity: Option<&'static str>,
+    /// How endpoints are chosen, if not as by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheduler: Option<&'static str>,
     /// `spec.ports`.
     #[serde(rename = "port")]
     pub ports: Vec<ServicePort>,
@@ -125,6 +131,8 @@ impl Service {
             namespace: "default".into(),
             name: name.into(),
             cluster_ip,
+            session_affinity: None,
+            scheduler: None,
             ports: vec![ServicePort { name: "main".into(), protocol, port }],
             endpoints: backends.into_iter().map(endpoint).collect(),
         }

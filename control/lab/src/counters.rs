@@ -7,6 +7,8 @@ use serde::Deserialize;
 pub struct Counters {
     /// By port.
     pub ports: Vec<PortCounters>,
+    /// All removed ports together.
+    pub removed: PortCounters,
     /// By worker.
     pub workers: Vec<WorkerCounters>,
 }
@@ -22,6 +24,8 @@ pub struct PortCounters {
     pub tx_packets: u64,
     /// Packets to this port for which its device had no room.
     pub tx_dropped: u64,
+    /// Packets to this port for which its memory had no frame.
+    pub tx_no_frame: u64,
     /// Of those received: sent out of another port.
     pub forwarded: u64,
     /// Of those received: given to the node's kernel.
@@ -45,11 +49,22 @@ pub struct Drop {
     pub packets: u64,
 }
 
-/// One worker's frames.
+/// One worker's frames and work.
 #[derive(Clone, Debug, Deserialize)]
 pub struct WorkerCounters {
     /// The core it runs on.
     pub core: u32,
+    /// Its memories.
+    pub memories: Vec<MemoryCounters>,
+    /// Packets it handled.
+    pub packets: u64,
+    /// Times it went to sleep.
+    pub sleeps: u64,
+}
+
+/// One memory's frames.
+#[derive(Clone, Debug, Deserialize)]
+pub struct MemoryCounters {
     /// All frames.
     pub capacity: u32,
     /// In no ring and no hand.
@@ -60,10 +75,6 @@ pub struct WorkerCounters {
     pub receive: u32,
     /// In transmit and completion rings.
     pub transmit: u32,
-    /// Packets it handled.
-    pub packets: u64,
-    /// Times it went to sleep.
-    pub sleeps: u64,
 }
 
 impl Counters {
@@ -71,20 +82,21 @@ impl Counters {
     pub fn imbalances(&self) -> Vec<String> {
         let mut found = Vec::new();
         let (mut to_send, mut sent) = (0, 0);
-        for port in &self.ports {
+        for port in self.ports.iter().chain([&self.removed]) {
             let left = port.forwarded + port.to_host + port.answered;
             let (received, gone) = (port.rx_packets, left + port.dropped + port.held);
             if received != gone {
                 found.push(format!("port {}: {received} packets received, {gone} accounted for", port.name));
             }
             to_send += left;
-            sent += port.tx_packets + port.tx_dropped;
+            sent += port.tx_packets + port.tx_dropped + port.tx_no_frame;
         }
         if to_send != sent {
             found.push(format!("{to_send} packets were to leave by some port, {sent} left or found no room"));
         }
-        for worker in &self.workers {
-            let (all, seen) = (worker.capacity, worker.free + worker.in_hand + worker.receive + worker.transmit);
+        for (worker, memory) in self.workers.iter().flat_map(|worker| worker.memories.iter().map(move |m| (worker, m)))
+        {
+            let (all, seen) = (memory.capacity, memory.free + memory.in_hand + memory.receive + memory.transmit);
             if all != seen {
                 found.push(format!("worker on core {}: {all} frames, {seen} accounted for", worker.core));
             }
@@ -94,7 +106,12 @@ impl Counters {
 
     /// Packets received on all ports.
     pub fn received(&self) -> u64 {
-        self.ports.iter().map(|port| port.rx_packets).sum()
+        self.ports.iter().chain([&self.removed]).map(|port| port.rx_packets).sum()
+    }
+
+    /// Frames of all memories.
+    pub fn frames(&self) -> u32 {
+        self.workers.iter().flat_map(|worker| &worker.memories).map(|memory| memory.capacity).sum()
     }
 }
 
@@ -103,10 +120,12 @@ mod tests {
     use super::*;
 
     const BALANCED: &str = r#"{
-        "ports": [{"name": "uplink", "rx_packets": 10, "tx_packets": 8, "tx_dropped": 1,
+        "ports": [{"name": "uplink", "rx_packets": 10, "tx_packets": 7, "tx_dropped": 1, "tx_no_frame": 1,
                    "forwarded": 5, "to_host": 3, "answered": 1, "dropped": 0, "held": 1}],
-        "workers": [{"core": 0, "capacity": 100, "free": 40, "in_hand": 0, "receive": 50, "transmit": 10,
-                     "packets": 10, "sleeps": 2}]
+        "removed": {"name": "removed", "rx_packets": 1, "tx_packets": 1, "tx_dropped": 0, "tx_no_frame": 0,
+                    "forwarded": 1, "to_host": 0, "answered": 0, "dropped": 0, "held": 0},
+        "workers": [{"core": 0, "packets": 10, "sleeps": 2, "memories": [
+            {"capacity": 100, "free": 40, "in_hand": 0, "receive": 50, "transmit": 10}]}]
     }"#;
 
     #[test]
@@ -116,9 +135,9 @@ mod tests {
         let mut forgotten = balanced.clone();
         forgotten.ports[0].dropped = 0;
         let mut unsent = balanced.clone();
-        unsent.ports[0].tx_packets = 7;
+        unsent.ports[0].tx_packets = 6;
         let mut leaked = balanced.clone();
-        leaked.workers[0].free = 39;
+        leaked.workers[0].memories[0].free = 39;
         for broken in [forgotten, unsent, leaked] {
             assert_eq!(broken.imbalances().len(), 1, "{:?}", broken.imbalances());
         }

@@ -1,4 +1,4 @@
-//! A node forwarded by the Linux kernel, set up as flannel does it with its VXLAN backend.
+//! A node forwarded by the Linux kernel, set up as flannel does it with its VXLAN or host-gw backend.
 
 use std::net::Ipv4Addr;
 
@@ -6,16 +6,34 @@ use crate::{
     cluster::Service,
     error::Result,
     netns::Namespace,
-    plan::{GATEWAY, NodePlan, POD_MTU, Plan, PodPlan, SERVICE_CIDR, VNI, VXLAN_PORT},
+    plan::{GATEWAY, NodePlan, POD_MTU, Plan, PodPlan, Routing, SERVICE_CIDR, VNI, VXLAN_PORT},
 };
 
-/// Makes flannel.1 in the node's namespace, and the entries that lead to each other node: the route to its pods, the
-/// neighbour entry for the route's next hop and the forwarding entry for that neighbour's MAC address.
+/// Makes the node's namespace forward, and leads it to each other node's pods.
 pub fn set_up(namespace: &Namespace, node: &NodePlan, plan: &Plan) -> Result<()> {
     namespace.sysctl("net.ipv4.ip_forward", "1")?;
     if !plan.kernel_unfinished_checksums {
         namespace.run("ethtool -K eth0 tx off")?;
     }
+    match plan.routing {
+        Routing::Overlay => overlay(namespace, node, plan),
+        Routing::Native => flat(namespace, node, plan),
+    }
+}
+
+/// Gives the node its address, and a route to each other node's pods by that node's underlay address.
+fn flat(namespace: &Namespace, node: &NodePlan, plan: &Plan) -> Result<()> {
+    namespace.ip(&format!("addr add {}/32 dev lo", node.overlay()))?;
+    for other in plan.nodes.iter().filter(|other| other.letter != node.letter) {
+        let (prefix, gateway, source) = (other.pod_cidr(), other.underlay(), node.overlay());
+        namespace.ip(&format!("route replace {prefix} via {gateway} dev eth0 src {source}"))?;
+    }
+    Ok(())
+}
+
+/// Makes flannel.1, and the entries that lead to each other node: the route to its pods, the neighbour entry for the
+/// route's next hop and the forwarding entry for that neighbour's MAC address.
+fn overlay(namespace: &Namespace, node: &NodePlan, plan: &Plan) -> Result<()> {
     let checksum = if plan.kernel_udp_checksum { "udpcsum" } else { "noudpcsum" };
     namespace.ip(&format!(
         "link add flannel.1 address {} mtu {POD_MTU} type vxlan id {VNI} local {} dev eth0 dstport {VXLAN_PORT} nolearning {checksum}",

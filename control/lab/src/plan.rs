@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use shunt_dataplane::net::{MacAddr, Protocol};
 
-use crate::cluster::{Cluster, Port, Service, Vtep};
+use crate::cluster::{Cluster, Port, Route, Service, Vtep};
 
 /// The gateway that all pods use; the switch answers for it.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -40,6 +40,15 @@ pub enum Forwarder {
     Shunt,
     /// The Linux kernel: a VXLAN device as flannel sets it up, nftables for services.
     Kernel,
+}
+
+/// How packets get from node to node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Routing {
+    /// In VXLAN.
+    Overlay,
+    /// As they are: each node has a route to the others' pods by their underlay addresses (flannel's host-gw backend).
+    Native,
 }
 
 /// A node.
@@ -134,12 +143,16 @@ pub struct Plan {
     pub nodes: Vec<NodePlan>,
     /// Workers of each Shunt node, and queues of each veth.
     pub workers: usize,
+    /// How packets get from node to node.
+    pub routing: Routing,
     /// Services known to every node.
     pub services: Vec<Service>,
     /// MTU of the pods' interfaces, in bytes.
     pub pod_mtu: u16,
     /// `[xdp] mode` of the Shunt nodes.
     pub xdp_mode: &'static str,
+    /// Whether Shunt nodes masquerade what leaves the cluster.
+    pub egress: bool,
     /// Whether kernel nodes send outer UDP checksums (the kernel's default) or zero.
     pub kernel_udp_checksum: bool,
     /// Whether kernel nodes leave checksums to their uplink, which is a veth and finishes none: on a wire nobody sees
@@ -161,10 +174,25 @@ impl Plan {
             ],
             nodes,
             workers: 1,
+            routing: Routing::Overlay,
             pod_mtu: POD_MTU,
             xdp_mode: "auto",
+            egress: false,
             kernel_udp_checksum: true,
             kernel_unfinished_checksums: false,
+        }
+    }
+
+    /// node-a, forwarded by `a`, and node-b, forwarded by the kernel, with two pods each. There is neither an overlay nor
+    /// a service, and pods have the underlay's MTU.
+    pub fn flat(a: Forwarder) -> Plan {
+        let node = |letter, forwarder| NodePlan { letter, forwarder, pods: 2 };
+        Plan {
+            nodes: vec![node('a', a), node('b', Forwarder::Kernel)],
+            routing: Routing::Native,
+            services: Vec::new(),
+            pod_mtu: UNDERLAY_MTU,
+            ..Plan::three_nodes(a)
         }
     }
 
@@ -176,10 +204,16 @@ impl Plan {
             mac: other.vtep_mac(),
             pod_cidr: other.pod_cidr(),
         };
+        let route = |other: &NodePlan| Route { prefix: other.pod_cidr(), via: other.underlay() };
+        let others = || self.nodes.iter().filter(|other| other.letter != node.letter);
+        let (vteps, routes) = match self.routing {
+            Routing::Overlay => (others().map(vtep).collect(), Vec::new()),
+            Routing::Native => (Vec::new(), others().map(route).collect()),
+        };
         Cluster {
-            vteps: self.nodes.iter().filter(|other| other.letter != node.letter).map(vtep).collect(),
+            vteps,
             ports: node.pods().iter().map(PodPlan::port).collect(),
-            routes: Vec::new(),
+            routes,
             services: self.services.clone(),
         }
     }

@@ -18,7 +18,7 @@ use crate::{
     counters::{Counters, Drop},
     error::{LabError, Result, command_line},
     netns::Namespace,
-    plan::{CLUSTER_CIDR, NodePlan, Plan, SERVICE_CIDR, VNI, VXLAN_PORT},
+    plan::{CLUSTER_CIDR, NodePlan, Plan, Routing, SERVICE_CIDR, VNI, VXLAN_PORT},
     wait,
 };
 
@@ -40,7 +40,9 @@ pub struct ShuntNode {
 struct Config<'a> {
     node: Node,
     uplink: Interface<'a>,
-    vxlan: Vxlan,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vxlan: Option<Vxlan>,
+    masquerade: Masquerade,
     host: Interface<'a>,
     workers: Workers,
     conntrack: Conntrack,
@@ -64,6 +66,10 @@ struct Vxlan {
     vni: u32,
     port: u16,
     mac: String,
+}
+#[derive(Serialize)]
+struct Masquerade {
+    egress: bool,
 }
 #[derive(Serialize)]
 struct Workers {
@@ -99,7 +105,12 @@ impl ShuntNode {
                 service_cidr: SERVICE_CIDR,
             },
             uplink: Interface { interface: "eth0" },
-            vxlan: Vxlan { vni: VNI, port: VXLAN_PORT, mac: node.vtep_mac().to_string() },
+            vxlan: (plan.routing == Routing::Overlay).then(|| Vxlan {
+                vni: VNI,
+                port: VXLAN_PORT,
+                mac: node.vtep_mac().to_string(),
+            }),
+            masquerade: Masquerade { egress: plan.egress },
             host: Interface { interface: "shunt0" },
             // Nodes begin at different cores, so that two of them with one worker each do not share one.
             workers: Workers {

@@ -27,6 +27,8 @@ enum Leftover {
     Namespace(String),
     /// A directory with what is in it.
     Directory(PathBuf),
+    /// A kernel setting that was changed, and what it was before.
+    Setting(PathBuf, String),
 }
 
 static REGISTRY: Mutex<Vec<(u64, Leftover)>> = Mutex::new(Vec::new());
@@ -46,6 +48,11 @@ impl Tidy {
     /// Registers a directory.
     pub fn directory(path: &Path) -> Tidy {
         register(Leftover::Directory(path.to_owned()))
+    }
+
+    /// Registers a setting of the kernel that is about to be changed, with the value that it must have again.
+    pub fn setting(path: &Path, value: &str) -> Tidy {
+        register(Leftover::Setting(path.to_owned(), value.to_owned()))
     }
 }
 
@@ -105,6 +112,11 @@ fn remove(leftover: &Leftover) {
         Leftover::Directory(path) => {
             if let Err(error) = std::fs::remove_dir_all(path) {
                 eprintln!("left behind: directory {}: {error}", path.display());
+            }
+        }
+        Leftover::Setting(path, value) => {
+            if let Err(error) = std::fs::write(path, value) {
+                eprintln!("left behind: {} is not {value} again: {error}", path.display());
             }
         }
     }

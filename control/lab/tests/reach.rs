@@ -60,9 +60,6 @@ fn with_generic_xdp() {
             pod.offload("tso", false)?;
             pod.offload("gso", false)?;
         }
-        for node in &lab.nodes[..2] {
-            node.namespace.run("ethtool -K shunt0 tso off gso off")?;
-        }
         all_pairs(lab)
     });
 }

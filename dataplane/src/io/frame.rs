@@ -1,7 +1,8 @@
 //! Frames and their pool: who owns which 2 KiB of memory.
 //!
-//! A pool's memory is never returned to the operating system: pools are made once per worker and live as long as the
-//! process. That is what lets a [`Frame`] be a plain owned value without a lifetime or a reference count.
+//! Frames belong to a memory, and a pool is the account of one memory. It is unmapped only when the account shows that
+//! no [`Frame`] of it exists (`xsk::PortMemory`), and never while one may. That is what lets a frame be a plain owned
+//! value without a lifetime or a reference count. Which memory a frame is of is told by its address.
 //!
 //! ```text
 //! 0          256      320                                   2048
@@ -38,14 +39,14 @@ pub struct Frame {
     len: u16,
 }
 
-// SAFETY: a frame is the only owner of its chunk, and chunks are never unmapped.
+// SAFETY: a frame is the only owner of its chunk, and chunks are not unmapped while a frame of their memory exists.
 unsafe impl Send for Frame {}
 
 impl Frame {
     /// The packet.
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
-        // SAFETY: `head + len <= FRAME_SIZE`, the chunk lives as long as the process and this frame owns it.
+        // SAFETY: `head + len <= FRAME_SIZE`, the chunk is mapped while this frame exists, and this frame owns it.
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(self.head as usize), self.len as usize) }
     }
 
@@ -177,13 +178,19 @@ impl Chunks {
         (offset / FRAME_SIZE) as u32
     }
 
+    /// True if the frame is one of these chunks.
+    #[inline(always)]
+    fn hold(self, frame: &Frame) -> bool {
+        (frame.base.as_ptr() as usize).wrapping_sub(self.base.as_ptr() as usize) < self.count as usize * FRAME_SIZE
+    }
+
     /// How many chunks there are.
     pub(crate) fn count(self) -> u32 {
         self.count
     }
 }
 
-/// All frames of one worker, and the free ones among them.
+/// All frames of one memory, and the free ones among them.
 #[derive(Debug)]
 pub struct FramePool {
     chunks: Chunks,
@@ -204,7 +211,8 @@ impl FramePool {
     /// A pool over `count` chunks of [`FRAME_SIZE`] bytes at `base`.
     ///
     /// # Safety
-    /// The memory must be aligned to [`FRAME_SIZE`], valid for the rest of the process's life and used by nothing else.
+    /// The memory must be aligned to [`FRAME_SIZE`], used by nothing else, and valid for as long as the pool or any frame
+    /// of it exists.
     pub(crate) unsafe fn from_raw(base: NonNull<u8>, count: u32) -> FramePool {
         FramePool { chunks: Chunks { base, count }, free: (0..count).rev().collect() }
     }
@@ -235,6 +243,21 @@ impl FramePool {
     pub fn give(&mut self, frame: Frame) {
         let index = self.chunks.index(frame);
         self.free.push(index);
+    }
+
+    /// True if the frame is of this pool's memory.
+    #[inline(always)]
+    pub fn owns(&self, frame: &Frame) -> bool {
+        self.chunks.hold(frame)
+    }
+
+    /// Takes a free frame and copies another memory's packet into it, to the same place; `None` if no frame is free.
+    #[inline]
+    pub fn copy_of(&mut self, foreign: &Frame) -> Option<Frame> {
+        let mut copy = self.take()?;
+        (copy.head, copy.len) = (foreign.head, foreign.len);
+        copy.bytes_mut().copy_from_slice(foreign.bytes());
+        Some(copy)
     }
 
     /// Takes a free chunk to hand to the kernel: the caller owns it as an index until [`Chunks::adopt`] or
@@ -281,6 +304,19 @@ mod tests {
         let mut ours = FramePool::on_heap(1);
         let mut theirs = FramePool::on_heap(1);
         ours.give(theirs.take().unwrap());
+    }
+
+    #[test]
+    fn a_copy_is_of_the_other_memory_and_starts_where_the_packet_did() {
+        let (mut ours, mut theirs) = (FramePool::on_heap(1), FramePool::on_heap(1));
+        let mut foreign = theirs.take().unwrap();
+        assert!(foreign.fill(b"0123456789") && foreign.reframe(0, 50));
+        let copy = ours.copy_of(&foreign).unwrap();
+        assert!(copy.bytes() == foreign.bytes() && copy.headroom() == RX_HEADROOM - 50);
+        assert!(ours.owns(&copy) && !ours.owns(&foreign) && theirs.owns(&foreign));
+        assert!(ours.copy_of(&foreign).is_none(), "no frame is free");
+        ours.give(copy);
+        theirs.give(foreign);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The device seam: frames, the pool that owns them, and the small trait behind which every port sits.
 //!
-//! Frames belong to one worker's [`FramePool`]. At any quiet point
-//! `free + in hand + (fill + rx + tx + completion of every device) = the pool's frames`, exactly.
+//! Frames belong to one memory, whose account is a [`FramePool`]. At any quiet point, for every memory,
+//! `free + in hand + (fill + rx + tx + completion of its devices) = the pool's frames`, exactly. Every call of a device
+//! is given the pool of the device's memory, and only frames of that.
 
 mod frame;
 mod memory;

@@ -22,9 +22,8 @@ const TRIES: u32 = 64;
 pub type Opening = Vec<(u16, u64)>;
 
 /// Translates the first packet of every flow to a service, and of every flow that leaves the cluster masqueraded. Notes
-/// flows that come into the cluster untranslated, where answers to them would be mistaken for such. In two passes, so
-/// that the cache misses of a batch overlap: first all choose a backend and ask for the bucket of the answers, then all
-/// are put into the table.
+/// untranslated flows that could be mistaken for such. In two passes, so that the cache misses of a batch overlap: first
+/// all choose a backend and ask for the bucket of the answers, then all are put into the table.
 #[inline(never)]
 pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env) {
     if !env.snapshot.tracks {
@@ -37,8 +36,7 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env) {
         let chosen = match env.snapshot.services.lookup(meta.dst(), meta.dst_port(), meta.protocol()) {
             Some(service) => choose(meta, service, env),
             None if env.snapshot.leaves_the_cluster(meta.src(), meta.dst()) => leave(meta, env),
-            // Or its answers would be taken for a flow that leaves the cluster.
-            None if env.snapshot.leaves_the_cluster(meta.dst(), meta.src()) && may_open(meta) => {
+            None if must_be_known(meta, env) && may_open(meta) => {
                 meta.other = FiveTuple::from_words(meta.key).reversed().to_words();
                 Ok(())
             }
@@ -88,6 +86,15 @@ fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<(), DropR
     }
     meta.other = translated.reversed().to_words();
     Ok(())
+}
+
+/// True for flows that keep their addresses and have to be told apart from others all the same: by an endpoint, which may
+/// have one through its service from the same port (whose node has seen to that where both came over the overlay); or by
+/// us, who would take the answers to one from outside for a flow that leaves the cluster.
+#[inline]
+fn must_be_known(meta: &Meta, env: &Env) -> bool {
+    let is_to_endpoint = || env.snapshot.endpoints.may_contain(meta.dst(), meta.dst_port(), meta.protocol());
+    !meta.has(Meta::DECAPSULATED) && is_to_endpoint() || env.snapshot.leaves_the_cluster(meta.dst(), meta.src())
 }
 
 /// Masquerades a flow out of the cluster.

@@ -2,6 +2,7 @@
 //!
 //! Calls may come from any thread. They block the caller, never a worker.
 
+mod attach;
 mod report;
 
 use std::{
@@ -14,19 +15,21 @@ use std::{
 
 use crossbeam::channel::{Sender, bounded, unbounded};
 
-pub use self::report::{FlowRecord, PortReport, SwitchReport, WorkerReport};
+use self::attach::AttachedPort;
+pub use self::{
+    attach::{AttachSpec, PortInfo},
+    report::{FlowRecord, PortReport, SwitchReport, WorkerReport},
+};
 use crate::{
     counters::WorkerCounters,
     flow::FlowSeed,
-    io::PacketIo,
-    net::MacAddr,
     publish::{Lagging, Publisher},
     snapshot::{CompileError, Snapshot},
     spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole},
     stages::{fragments::DATAGRAMS, select::CLIENTS},
     tables::{Conntrack, Recent, conntrack::Flow},
     worker::{Alarm, Command, Inbox, Owners, Shared, Worker},
-    xsk::{Classifier, Interface, UplinkFilter, WorkerMemory, XdpMode, XskError},
+    xsk::{NodeTraffic, UplinkFilter, WorkerMemory, XskError},
 };
 
 /// How long a worker may take to adopt a snapshot or to answer: it does both between two bursts.
@@ -37,44 +40,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct SwitchConfig {
     /// The processors to pin workers to, one each. At least one.
     pub cores: Vec<usize>,
-    /// Frames of [`FRAME_SIZE`](crate::io::FRAME_SIZE) bytes every worker has.
+    /// Frames of [`FRAME_SIZE`](crate::io::FRAME_SIZE) bytes that the ports of a worker share.
     pub frames_per_worker: u32,
     /// Flows the connection table holds.
     pub flow_capacity: u32,
-}
-
-/// A port to attach.
-#[derive(Clone, Debug)]
-pub struct AttachSpec {
-    /// Its number.
-    pub id: PortId,
-    /// The interface, in the network namespace of the calling thread.
-    pub interface: String,
-    /// What stands behind it.
-    pub role: PortRole,
-    /// How to attach the classifier.
-    pub xdp_mode: XdpMode,
-    /// What the classifier takes, if it is an uplink.
-    pub classify: UplinkFilter,
-}
-
-/// A port as attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortInfo {
-    /// Its number.
-    pub id: PortId,
-    /// Its interface.
-    pub interface: String,
-    /// The interface's address.
-    pub mac: MacAddr,
-    /// Longest IP packet it carries, in bytes.
-    pub mtu: u16,
-    /// Receive queues.
-    pub queues: u32,
-    /// How the classifier is attached: native or generic.
-    pub xdp_mode: XdpMode,
-    /// Whether every queue works without copying.
-    pub zero_copy: bool,
 }
 
 /// What the switch could not do.
@@ -125,11 +94,8 @@ struct WorkerHandle {
 struct State {
     ports: HashMap<PortId, AttachedPort>,
     current: Arc<Snapshot>,
-}
-
-struct AttachedPort {
-    info: PortInfo,
-    classifier: Classifier,
+    /// What uplinks take of the packets for the node, by the current snapshot's spec.
+    node_traffic: NodeTraffic,
 }
 
 impl Switch {
@@ -159,7 +125,7 @@ impl Switch {
             shared,
             publisher,
             seed,
-            state: Mutex::new(State { ports: HashMap::new(), current }),
+            state: Mutex::new(State { ports: HashMap::new(), current, node_traffic: NodeTraffic::default() }),
         };
         for (core, poll) in config.cores.iter().zip(polls) {
             switch.start_worker(*core, config.frames_per_worker, poll)?;
@@ -191,77 +157,11 @@ impl Switch {
         Ok(())
     }
 
-    /// Attaches a port while traffic flows. Its frames are dropped until a published spec names it.
-    pub fn attach(&self, spec: AttachSpec) -> Result<PortInfo, SwitchError> {
-        let mut state = self.state();
-        if usize::from(spec.id.0) >= MAX_PORTS {
-            return Err(SwitchError::PortNumber(spec.id));
-        }
-        if let Some(port) = state.ports.get(&spec.id) {
-            return Err(SwitchError::PortInUse(spec.id, port.info.interface.clone()));
-        }
-        if let Some(port) = state.ports.values().find(|port| port.info.interface == spec.interface) {
-            return Err(SwitchError::InterfaceInUse(port.info.id, spec.interface));
-        }
-        let interface = Interface::query(&spec.interface)?;
-        let mut classifier = Classifier::attach(&interface, spec.role, spec.xdp_mode, &spec.classify)?;
-        let mut zero_copy = true;
-        for queue in 0..interface.queues {
-            let worker = queue as usize % self.workers.len();
-            let opened = self.workers[worker].memory.open(&spec.interface, queue).and_then(|device| {
-                classifier.register(queue, &device)?;
-                Ok(device)
-            });
-            let device = match opened {
-                Ok(device) => device,
-                Err(error) => {
-                    drop(classifier);
-                    self.take_back(spec.id)?;
-                    return Err(error.into());
-                }
-            };
-            zero_copy &= device.zero_copy();
-            self.command(worker, Command::Attach(spec.id, Box::new(device)))?;
-        }
-        let info = PortInfo {
-            id: spec.id,
-            interface: spec.interface,
-            mac: interface.mac,
-            mtu: interface.mtu,
-            queues: interface.queues,
-            xdp_mode: classifier.mode(),
-            zero_copy,
-        };
-        state.ports.insert(spec.id, AttachedPort { info: info.clone(), classifier });
-        Ok(info)
-    }
-
     /// Changes what an uplink's classifier takes.
     pub fn classify(&self, port: PortId, filter: &UplinkFilter) -> Result<(), SwitchError> {
         let mut state = self.state();
         let attached = state.ports.get_mut(&port).ok_or(SwitchError::NoSuchPort(port))?;
         Ok(attached.classifier.set_filter(filter)?)
-    }
-
-    /// Detaches a port while traffic flows; what was in its rings is lost. The interface itself may be gone already.
-    pub fn detach(&self, port: PortId) -> Result<(), SwitchError> {
-        let mut state = self.state();
-        let attached = state.ports.remove(&port).ok_or(SwitchError::NoSuchPort(port))?;
-        // First the program, so that no more frames come.
-        drop(attached.classifier);
-        self.take_back(port)
-    }
-
-    /// Takes a port's devices from the workers, closes them, and returns their frames.
-    fn take_back(&self, port: PortId) -> Result<(), SwitchError> {
-        for worker in 0..self.workers.len() {
-            let (reply, devices) = bounded(1);
-            self.command(worker, Command::Detach(port, reply))?;
-            let devices = devices.recv_timeout(PATIENCE).map_err(|_| SwitchError::WorkerGone(worker))?;
-            let frames: Vec<_> = devices.into_iter().flat_map(<dyn PacketIo>::close).collect();
-            self.command(worker, Command::Return(frames))?;
-        }
-        Ok(())
     }
 
     /// Compiles a spec and makes every worker forward by it. Returns its generation once all do.
@@ -270,11 +170,24 @@ impl Switch {
         let generation = state.current.generation.wrapping_add(1);
         let snapshot = Arc::new(Snapshot::compile(spec, Some(&state.current), generation, self.seed)?);
         state.current = snapshot.clone();
+        state.node_traffic = NodeTraffic::of(spec);
         let sequence = self.publisher.publish(snapshot);
         drop(state);
         self.shared.inboxes.iter().for_each(|inbox| inbox.alarm().ring());
         self.publisher.wait_adopted(sequence, PATIENCE)?;
+        self.take_node_traffic()?;
         Ok(sequence)
+    }
+
+    /// Makes the uplinks' classifiers take what the spec published last asks for. Every worker knows by now what to do with
+    /// it; a packet to a frontend that is no more, and was taken still, goes to the kernel.
+    fn take_node_traffic(&self) -> Result<(), SwitchError> {
+        let mut state = self.state();
+        let State { ports, node_traffic, .. } = &mut *state;
+        for uplink in ports.values_mut().filter(|port| port.role == PortRole::Uplink) {
+            uplink.classifier.set_node_traffic(node_traffic)?;
+        }
+        Ok(())
     }
 
     /// Reads the live flows that `keep` accepts, up to `limit`.
@@ -313,7 +226,13 @@ impl Switch {
 
 impl Drop for Switch {
     fn drop(&mut self) {
-        self.state().ports.clear();
+        let ports = std::mem::take(&mut self.state().ports);
+        for (id, port) in ports {
+            if port.has_memory() {
+                // Its queues would stay taken otherwise. If it fails, so they do.
+                let _ = self.let_go(id, port);
+            }
+        }
         for worker in 0..self.workers.len() {
             // A worker that has ended needs no telling.
             let _ = self.command(worker, Command::Stop);

@@ -12,11 +12,11 @@ use crate::{
     counters::PortCounters,
     flow::FiveTuple,
     net::Protocol,
-    spec::PortId,
+    spec::{MAX_PORTS, PortId},
     tables::conntrack::Flow,
     verdict::{Answer, DropReason},
     wire::ipv4,
-    worker::{Census, Command},
+    worker::{Census, Command, MemoryCensus},
 };
 
 /// Everything counted, at about the same moment.
@@ -24,8 +24,10 @@ use crate::{
 pub struct SwitchReport {
     /// Generation of the snapshot published last.
     pub generation: u64,
-    /// Every attached port, and removed ones that carried packets.
+    /// Every attached port, counted since it was attached.
     pub ports: Vec<PortReport>,
+    /// All ports that were removed, together: without them the accounts would not balance. Its number means nothing.
+    pub removed: PortReport,
     /// Every worker.
     pub workers: Vec<WorkerReport>,
     /// Flows the connection table holds at most.
@@ -49,8 +51,10 @@ pub struct PortReport {
     pub tx_packets: u64,
     /// Bytes handed to the device.
     pub tx_bytes: u64,
-    /// Packets to this port for which there was no room.
+    /// Packets to this port for which its device had no room.
     pub tx_dropped: u64,
+    /// Packets to this port from another memory for which its own had no free frame.
+    pub tx_no_frame: u64,
     /// Of those received here: left by another port.
     pub forwarded: u64,
     /// Of those received here: left by the host port.
@@ -68,16 +72,8 @@ pub struct PortReport {
 pub struct WorkerReport {
     /// The processor it is pinned to.
     pub core: usize,
-    /// Its frames.
-    pub capacity: u32,
-    /// Free ones.
-    pub free: u32,
-    /// Neither free nor in a device.
-    pub in_hand: u32,
-    /// In fill and RX rings.
-    pub receive: u32,
-    /// In TX and completion rings.
-    pub transmit: u32,
+    /// Its memories: the one its ports share, then those of single ports. Empty if the worker has ended.
+    pub memories: Vec<MemoryCensus>,
     /// Bursts with at least one packet.
     pub bursts: u64,
     /// Packets.
@@ -90,6 +86,8 @@ pub struct WorkerReport {
     pub flows_expired: u64,
     /// Half open flows it removed from the full table to make room.
     pub flows_gave_way: u64,
+    /// Clients of services with session affinity it forgot before their time, for want of room.
+    pub clients_forgotten: u64,
 }
 
 /// One flow, for people.
@@ -117,36 +115,48 @@ impl Switch {
         let censuses: Vec<Census> = (0..self.workers.len()).map(|worker| self.census(worker)).collect();
         let workers = self.workers.iter().zip(&censuses).map(|(worker, census)| WorkerReport {
             core: worker.core,
-            capacity: census.capacity,
-            free: census.free,
-            in_hand: census.in_hand,
-            receive: census.receive,
-            transmit: census.transmit,
+            memories: census.memories.clone(),
             bursts: worker.counters.bursts.get(),
             packets: worker.counters.packets.get(),
             sleeps: worker.counters.sleeps.get(),
             flows_opened: worker.counters.flows_opened.get(),
             flows_expired: worker.counters.flows_expired.get(),
             flows_gave_way: worker.counters.flows_gave_way.get(),
+            clients_forgotten: worker.counters.clients_forgotten.get(),
         });
         let state = self.state();
-        let ports = (0..crate::spec::MAX_PORTS as u16).map(PortId).filter_map(|id| {
-            let mut port = PortReport::new(id);
-            self.workers.iter().for_each(|worker| port.add(worker.counters.port(id)));
-            let missed = censuses.iter().flat_map(|census| &census.missed).filter(|(port, _)| *port == id);
-            port.missed = missed.map(|(_, missed)| missed).sum();
-            (state.ports.contains_key(&id) || port.rx_packets + port.tx_packets > 0).then_some(port)
-        });
+        let (mut ports, mut removed) = (Vec::new(), PortReport::new(PortId::default()));
+        for id in (0..MAX_PORTS as u16).map(PortId) {
+            let mut port = self.counted(id);
+            match state.ports.get(&id) {
+                None => removed.change(&port, |total, part| total + part),
+                Some(attached) => {
+                    removed.change(&attached.before, |total, part| total + part);
+                    port.change(&attached.before, |total, part| total - part);
+                    let missed = censuses.iter().flat_map(|census| &census.missed).filter(|(port, _)| *port == id);
+                    port.missed = missed.map(|(_, missed)| missed).sum();
+                    ports.push(port);
+                }
+            }
+        }
         SwitchReport {
             generation: state.current.generation.into(),
-            ports: ports.collect(),
+            ports,
+            removed,
             workers: workers.collect(),
             flow_capacity: self.shared.conntrack.capacity(),
             flows_in_use: self.shared.conntrack.in_use(),
         }
     }
 
-    /// A worker's census; all zero if it has ended.
+    /// What a port's number has counted since the switch was started, for whatever port had it.
+    pub(super) fn counted(&self, id: PortId) -> PortReport {
+        let mut port = PortReport::new(id);
+        self.workers.iter().for_each(|worker| port.add(worker.counters.port(id)));
+        port
+    }
+
+    /// A worker's census; empty if it has ended.
     fn census(&self, worker: usize) -> Census {
         let (reply, census) = bounded(1);
         let asked = self.command(worker, Command::Census(reply));
@@ -158,28 +168,32 @@ impl SwitchReport {
     /// What does not add up, a sentence each; empty when packets and frames are conserved. Meaningful at a quiet point.
     pub fn imbalances(&self) -> Vec<String> {
         let mut found = Vec::new();
-        for port in &self.ports {
+        let named = self.ports.iter().map(|port| (format!("Port {}", port.id), port));
+        let all: Vec<_> = named.chain([("Removed ports".into(), &self.removed)]).collect();
+        for (name, port) in &all {
             let (received, accounted) = (port.rx_packets, port.accounted());
             if received != accounted {
                 found.push(format!(
-                    "Port {} received {received} packets, but {accounted} were forwarded, answered or dropped, or wait.",
-                    port.id
+                    "{name} received {received} packets, but {accounted} were forwarded, answered or dropped, or wait."
                 ));
             }
         }
-        let left: u64 = self.ports.iter().map(|port| port.forwarded + port.to_host + port.answered()).sum();
-        let sent: u64 = self.ports.iter().map(|port| port.tx_packets + port.tx_dropped).sum();
+        let left: u64 = all.iter().map(|(_, port)| port.forwarded + port.to_host + port.answered()).sum();
+        let sent: u64 = all.iter().map(|(_, port)| port.tx_packets + port.tx_dropped + port.tx_no_frame).sum();
         if left != sent {
             found.push(format!("{left} packets were to leave, but {sent} were handed to a device or found no room."));
         }
         for worker in &self.workers {
-            let accounted = worker.free + worker.in_hand + worker.receive + worker.transmit;
-            if worker.capacity == 0 {
+            if worker.memories.is_empty() {
                 found.push(format!("The worker on core {} has ended.", worker.core));
-            } else if worker.capacity != accounted {
+            }
+            for memory in worker.memories.iter().filter(|memory| memory.capacity != memory.accounted()) {
+                let whose = memory.port.map(|port| format!(" for port {port} alone")).unwrap_or_default();
                 found.push(format!(
-                    "The worker on core {} has {} frames, but {accounted} are free, in hand or in a device.",
-                    worker.core, worker.capacity
+                    "The worker on core {} has {} frames{whose}, but {} are free, in hand or in a device.",
+                    worker.core,
+                    memory.capacity,
+                    memory.accounted()
                 ));
             }
         }
@@ -203,6 +217,7 @@ impl PortReport {
         self.tx_packets += counters.tx_packets.get();
         self.tx_bytes += counters.tx_bytes.get();
         self.tx_dropped += counters.tx_dropped.get();
+        self.tx_no_frame += counters.tx_no_frame.get();
         self.forwarded += counters.forwarded.get();
         self.to_host += counters.to_host.get();
         self.held += counters.held.get();
@@ -212,6 +227,25 @@ impl PortReport {
         for ((_, total), counter) in self.drops.iter_mut().zip(&counters.drops) {
             *total += counter.get();
         }
+    }
+
+    /// Applies `change` to every figure and the other report's same figure.
+    fn change(&mut self, other: &PortReport, change: impl Fn(u64, u64) -> u64) {
+        let pairs = [
+            (&mut self.rx_packets, other.rx_packets),
+            (&mut self.rx_bytes, other.rx_bytes),
+            (&mut self.missed, other.missed),
+            (&mut self.tx_packets, other.tx_packets),
+            (&mut self.tx_bytes, other.tx_bytes),
+            (&mut self.tx_dropped, other.tx_dropped),
+            (&mut self.tx_no_frame, other.tx_no_frame),
+            (&mut self.forwarded, other.forwarded),
+            (&mut self.to_host, other.to_host),
+            (&mut self.held, other.held),
+        ];
+        let answers = self.answers.iter_mut().zip(&other.answers).map(|((_, n), (_, m))| (n, *m));
+        let drops = self.drops.iter_mut().zip(&other.drops).map(|((_, n), (_, m))| (n, *m));
+        pairs.into_iter().chain(answers).chain(drops).for_each(|(n, m)| *n = change(*n, m));
     }
 
     /// Packets the switch answered.
@@ -264,14 +298,11 @@ mod tests {
             port.tx_packets = 3;
             port.tx_dropped = 1;
         }
-        report.workers.push(WorkerReport {
-            capacity: 9,
-            free: 4,
-            in_hand: 0,
-            receive: 3,
-            transmit: 2,
-            ..Default::default()
-        });
+        report.removed = PortReport { rx_packets: 2, forwarded: 2, tx_packets: 1, ..PortReport::new(PortId(0)) };
+        report.removed.tx_no_frame = 1;
+        let memory = |port| MemoryCensus { port, capacity: 9, free: 4, in_hand: 0, receive: 3, transmit: 2 };
+        let memories = vec![memory(None), memory(Some(PortId(0)))];
+        report.workers.push(WorkerReport { memories, ..Default::default() });
         report
     }
 
@@ -283,9 +314,26 @@ mod tests {
         let mut lost_on_the_way_out = report();
         lost_on_the_way_out.ports[1].tx_packets -= 1;
         let mut lost_frame = report();
-        lost_frame.workers[0].free -= 1;
-        for broken in [lost_packet, lost_on_the_way_out, lost_frame] {
+        lost_frame.workers[0].memories[0].free -= 1;
+        let mut lost_foreign_frame = report();
+        lost_foreign_frame.workers[0].memories[1].transmit -= 1;
+        let mut lost_at_a_removed_port = report();
+        lost_at_a_removed_port.removed.tx_no_frame = 0;
+        let mut ended = report();
+        ended.workers[0].memories.clear();
+        for broken in [lost_packet, lost_on_the_way_out, lost_frame, lost_foreign_frame, lost_at_a_removed_port, ended]
+        {
             assert_eq!(broken.imbalances().len(), 1, "{:?}", broken.imbalances());
         }
+    }
+
+    #[test]
+    fn what_a_number_counted_before_can_be_taken_off_and_put_elsewhere() {
+        let mut now = report().ports[0].clone();
+        let before = now.clone();
+        now.rx_packets += 7;
+        now.drops[2].1 += 7;
+        now.change(&before, |total, part| total - part);
+        assert_eq!((now.rx_packets, now.accounted(), now.dropped(), now.tx_packets), (7, 7, 7, 0));
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod arena;
 pub mod conntrack;
+pub mod endpoints;
 pub mod fib;
 pub(crate) mod hash;
 pub mod maglev;
@@ -15,6 +16,7 @@ pub mod service;
 pub mod vtep;
 
 pub use conntrack::Conntrack;
+pub use endpoints::Endpoints;
 pub use fib::Fib;
 pub use maglev::Maglev;
 pub use prefixes::Prefixes;

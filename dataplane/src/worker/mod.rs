@@ -5,6 +5,7 @@
 //! frees much, and nothing waits.
 
 mod inbox;
+mod memories;
 mod ports;
 mod stepped;
 
@@ -19,11 +20,11 @@ use std::{
 use crossbeam::channel::{Receiver, Sender};
 use mio::{Events, Poll, Token, Waker};
 
-use self::ports::Ports;
 pub use self::{
     inbox::{Inbox, Owners},
     stepped::Stepped,
 };
+use self::{memories::Memories, ports::Ports};
 use crate::{
     counters::WorkerCounters,
     io::{Frame, FramePool, PacketIo},
@@ -57,11 +58,13 @@ const WAKE: Token = Token(usize::MAX);
 
 /// What control asks of a worker.
 pub enum Command {
+    /// The port's queues, attached after this, have a memory of their own.
+    Lend(PortId, FramePool),
     /// Serve one more queue of a port.
     Attach(PortId, Box<dyn PacketIo>),
-    /// Give back the queues of a port. What was still to be sent on it is dropped.
-    Detach(PortId, Sender<Vec<Box<dyn PacketIo>>>),
-    /// Frames of this worker's pool that closed devices held.
+    /// Give back the queues of a port, and the memory if it has its own. What was still to be sent on it is dropped.
+    Detach(PortId, Sender<Detached>),
+    /// Frames of the shared memory that closed devices held.
     Return(Vec<Frame>),
     /// Tell where the frames are, at a moment when none is in hand.
     Census(Sender<Census>),
@@ -69,10 +72,29 @@ pub enum Command {
     Stop,
 }
 
+/// What a worker had of a port.
+pub struct Detached {
+    /// Its queues.
+    pub devices: Vec<Box<dyn PacketIo>>,
+    /// Its own memory: every frame of it is free, or in one of the devices.
+    pub own: Option<FramePool>,
+}
+
 /// Where a worker's frames are, and what its devices missed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// All frames of the pool.
+    /// Its memories, the shared one first.
+    pub memories: Vec<MemoryCensus>,
+    /// Frames that devices dropped before the switch saw them, by port.
+    pub missed: Vec<(PortId, u64)>,
+}
+
+/// Where a memory's frames are. `capacity = free + in_hand + receive + transmit`, exactly.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MemoryCensus {
+    /// The port that has it for itself; `None`: the one that all others share.
+    pub port: Option<PortId>,
+    /// All frames.
     pub capacity: u32,
     /// Free ones.
     pub free: u32,
@@ -82,8 +104,13 @@ pub struct Census {
     pub receive: u32,
     /// In TX and completion rings.
     pub transmit: u32,
-    /// Frames that devices dropped before the switch saw them, by port.
-    pub missed: Vec<(PortId, u64)>,
+}
+
+impl MemoryCensus {
+    /// Frames that are where they should be.
+    pub fn accounted(&self) -> u32 {
+        self.free + self.in_hand + self.receive + self.transmit
+    }
 }
 
 /// What a worker shares with others.
@@ -106,7 +133,7 @@ pub struct Shared {
 /// The worker's own.
 pub struct Worker {
     index: usize,
-    pool: FramePool,
+    memories: Memories,
     pipeline: Pipeline,
     batch: Batch,
     ports: Ports,
@@ -144,7 +171,7 @@ impl Alarm {
 }
 
 impl Worker {
-    /// A worker that serves no port yet.
+    /// A worker that serves no port yet. Ports share the frames of `pool`.
     pub fn new(
         index: usize,
         pool: FramePool,
@@ -157,7 +184,7 @@ impl Worker {
         let swept_at = now(shared.epoch);
         Worker {
             index,
-            pool,
+            memories: Memories::new(pool),
             // Far apart, so that two workers' outer headers to one VTEP do not carry the same identification soon.
             pipeline: Pipeline::new((index as u16).wrapping_mul(0x3fff)),
             batch: Batch::new(),
@@ -194,20 +221,23 @@ impl Worker {
     pub fn obey(&mut self) -> bool {
         while let Ok(command) = self.commands.try_recv() {
             match command {
+                Command::Lend(port, pool) => self.memories.add(port, pool),
                 Command::Attach(port, device) => {
-                    self.ports.add(port, device, &mut self.pool);
+                    self.ports.add(port, device, &mut self.memories);
                     self.shared.owners.set(port, self.index);
                 }
                 Command::Detach(port, reply) => {
                     self.shared.owners.clear(port, self.index);
                     let (devices, unsent) = self.ports.remove(port, self.poll.registry());
                     self.counters.port(port).tx_dropped.add(unsent.len() as u64);
-                    unsent.into_iter().for_each(|frame| self.pool.give(frame));
-                    self.pipeline.held.give_up(&self.counters).for_each(|frame| self.pool.give(frame));
+                    unsent.into_iter().for_each(|frame| self.memories.give(frame));
+                    self.pipeline.held.give_up(&self.counters).for_each(|frame| self.memories.give(frame));
+                    let own = self.memories.remove(port);
+                    self.ports.renumber(&self.memories);
                     // Nobody waits for the devices any more: then they are closed here.
-                    let _ = reply.send(devices);
+                    let _ = reply.send(Detached { devices, own });
                 }
-                Command::Return(frames) => frames.into_iter().for_each(|frame| self.pool.give(frame)),
+                Command::Return(frames) => frames.into_iter().for_each(|frame| self.memories.give(frame)),
                 Command::Census(reply) => {
                     let _ = reply.send(self.census());
                 }
@@ -226,8 +256,9 @@ impl Worker {
     }
 
     fn burst(&mut self, now: Now) -> bool {
-        let Worker { pool, batch, ports, counters, .. } = self;
+        let Worker { memories, batch, ports, counters, .. } = self;
         ports.for_each_from_next(|attached| {
+            let pool = memories.pool(attached.memory);
             // Sends what the kernel had no time for at an earlier kick.
             attached.device.kick();
             attached.device.reclaim(pool);
@@ -247,7 +278,7 @@ impl Worker {
             self.process(now);
         }
         if received > 0 || delivered {
-            self.ports.flush(&mut self.pool, &self.counters, self.poll.registry());
+            self.ports.flush(&mut self.memories, &self.counters, self.poll.registry());
         }
         received > 0 || delivered
     }
@@ -259,7 +290,7 @@ impl Worker {
         self.counters.bursts.add(u64::from(!self.batch.is_empty()));
         self.counters.packets.add(self.batch.len() as u64);
         self.pipeline.run(&mut self.batch, &env);
-        let Worker { batch, ports, pool, shared, counters, .. } = self;
+        let Worker { batch, ports, memories, shared, counters, .. } = self;
         let mut frames = batch.frames.drain(..);
         for run in &batch.runs {
             let frames = frames.by_ref().take(run.len);
@@ -271,10 +302,12 @@ impl Worker {
                         if !shared.owners.hand_over(&shared.inboxes, port, frame.bytes()) {
                             counters.port(port).tx_dropped.add(1);
                         }
-                        pool.give(frame);
+                        memories.give(frame);
                     }),
                 },
-                Verdict::Drop(_) | Verdict::Pending | Verdict::Owed(_) => frames.for_each(|frame| pool.give(frame)),
+                Verdict::Drop(_) | Verdict::Pending | Verdict::Owed(_) => {
+                    frames.for_each(|frame| memories.give(frame));
+                }
             }
         }
         drop(frames);
@@ -288,18 +321,15 @@ impl Worker {
         for _ in 0..BATCH {
             let Some(parcel) = inbox.open() else { break };
             delivered = true;
-            if let Some(mut frame) = self.pool.take() {
-                // A parcel holds at most what a frame does.
-                frame.fill(parcel.bytes());
-                match self.ports.sender(parcel.port()) {
-                    Some(tx) => tx.push(frame),
-                    None => {
-                        self.counters.port(parcel.port()).tx_dropped.add(1);
-                        self.pool.give(frame);
-                    }
+            let port = self.counters.port(parcel.port());
+            match self.ports.memory(parcel.port()).map(|memory| self.memories.pool(memory).take()) {
+                Some(Some(mut frame)) => {
+                    // A parcel holds at most what a frame does.
+                    frame.fill(parcel.bytes());
+                    self.ports.sender(parcel.port()).expect("it has a memory").push(frame);
                 }
-            } else {
-                self.counters.port(parcel.port()).tx_dropped.add(1);
+                Some(None) => port.tx_no_frame.add(1),
+                None => port.tx_dropped.add(1),
             }
             inbox.recycle(parcel);
         }
@@ -347,14 +377,26 @@ impl Worker {
         self.shared.inboxes[self.index].alarm().asleep.store(false, Ordering::SeqCst);
     }
 
+    /// Frames that are neither free nor in a device: a batch's, and those of fragments that wait.
+    fn in_hand(&self) -> impl Iterator<Item = &Frame> {
+        self.batch.frames.iter().chain(self.pipeline.held.frames())
+    }
+
     /// Where the frames are.
     pub fn census(&self) -> Census {
-        let mut census = Census { capacity: self.pool.capacity(), free: self.pool.free(), ..Census::default() };
-        census.in_hand = (self.batch.len() + self.pipeline.held.len()) as u32;
+        let memories = self.memories.iter().map(|memory| MemoryCensus {
+            port: memory.port,
+            capacity: memory.pool.capacity(),
+            free: memory.pool.free(),
+            in_hand: self.in_hand().filter(|frame| memory.pool.owns(frame)).count() as u32,
+            ..MemoryCensus::default()
+        });
+        let mut census = Census { memories: memories.collect(), missed: Vec::new() };
         for attached in self.ports.iter() {
             let held = attached.device.occupancy();
-            census.receive += held.receive;
-            census.transmit += held.transmit;
+            let memory = &mut census.memories[attached.memory];
+            memory.receive += held.receive;
+            memory.transmit += held.transmit;
             census.missed.push((attached.port, attached.device.missed()));
         }
         census

@@ -2,9 +2,10 @@
 
 use mio::{Interest, Registry, Token, unix::SourceFd};
 
+use super::memories::Memories;
 use crate::{
     counters::WorkerCounters,
-    io::{Frame, FramePool, PacketIo},
+    io::{Frame, PacketIo},
     packet::BATCH,
     spec::{MAX_PORTS, PortId},
 };
@@ -15,6 +16,8 @@ pub struct Attached {
     pub port: PortId,
     /// Its device.
     pub device: Box<dyn PacketIo>,
+    /// The memory whose frames the device takes and gives.
+    pub memory: usize,
     /// To be sent at the burst's end. Never longer than a batch and the deliveries of one round.
     tx: Vec<Frame>,
     /// Its descriptor is registered with the poll. Not while the port sends: see [`Ports::watch`].
@@ -40,9 +43,10 @@ impl Ports {
     }
 
     /// Adds a queue and gives it frames to receive into.
-    pub fn add(&mut self, port: PortId, mut device: Box<dyn PacketIo>, pool: &mut FramePool) {
-        device.reclaim(pool);
-        self.attached.push(Attached { port, device, tx: Vec::with_capacity(2 * BATCH), watched: false });
+    pub fn add(&mut self, port: PortId, mut device: Box<dyn PacketIo>, memories: &mut Memories) {
+        let memory = memories.of(port);
+        device.reclaim(memories.pool(memory));
+        self.attached.push(Attached { port, device, memory, tx: Vec::with_capacity(2 * BATCH), watched: false });
         self.dirty.reserve(self.attached.len());
         self.elect();
     }
@@ -63,6 +67,11 @@ impl Ports {
         (devices, unsent)
     }
 
+    /// Looks up every queue's memory again, after one was removed.
+    pub fn renumber(&mut self, memories: &Memories) {
+        self.attached.iter_mut().for_each(|attached| attached.memory = memories.of(attached.port));
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Attached> {
         self.attached.iter()
     }
@@ -73,6 +82,12 @@ impl Ports {
         self.first = if self.first + 1 < self.attached.len() { self.first + 1 } else { 0 };
         let (before, from) = self.attached.split_at_mut(self.first);
         from.iter_mut().chain(before).for_each(&mut visit);
+    }
+
+    /// The memory of the queue that sends for `port`; `None` if no queue of that port is here.
+    pub fn memory(&self, port: PortId) -> Option<usize> {
+        let sender = *self.sender.get(usize::from(port.0))?;
+        self.attached.get(usize::from(sender)).map(|attached| attached.memory)
     }
 
     /// Where frames that leave by `port` go until the burst's end; `None` if no queue of that port is here.
@@ -103,11 +118,18 @@ impl Ports {
         }
     }
 
-    /// Hands everything queued to the devices. What finds no room, also after the device was made to send, is dropped.
-    pub fn flush(&mut self, pool: &mut FramePool, counters: &WorkerCounters, registry: &Registry) {
+    /// Hands everything queued to the devices. What finds no room, also after the device was made to send, is dropped;
+    /// so is what finds no frame in the device's memory.
+    pub fn flush(&mut self, memories: &mut Memories, counters: &WorkerCounters, registry: &Registry) {
         for sender in self.dirty.drain(..) {
-            self.attached[usize::from(sender)].unwatch(registry);
-            let Attached { port, device, tx, .. } = &mut self.attached[usize::from(sender)];
+            let attached = &mut self.attached[usize::from(sender)];
+            attached.unwatch(registry);
+            if memories.are_several() {
+                let lost = attached.bring_home(memories);
+                counters.port(attached.port).tx_no_frame.add(lost as u64);
+            }
+            let Attached { port, device, memory, tx, .. } = attached;
+            let pool = memories.pool(*memory);
             let (mut frames, mut bytes) = (tx.len() as u64, total(tx));
             device.tx_burst(tx);
             if !tx.is_empty() {
@@ -142,6 +164,17 @@ fn total(frames: &[Frame]) -> u64 {
 }
 
 impl Attached {
+    /// Makes all queued frames ones of the device's memory. Returns how many found none.
+    fn bring_home(&mut self, memories: &mut Memories) -> usize {
+        let pool = memories.pool(self.memory);
+        if (pool.free() as usize) < self.tx.len() {
+            // Frames that have been sent meanwhile are free again.
+            self.device.kick();
+            self.device.reclaim(pool);
+        }
+        memories.bring_into(self.memory, &mut self.tx)
+    }
+
     #[inline(always)]
     fn unwatch(&mut self, registry: &Registry) {
         if std::mem::take(&mut self.watched)

@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Instant};
 
 use crossbeam::channel::{Sender, bounded, unbounded};
 
-use super::{Alarm, Census, Command, Inbox, Shared, Worker};
+use super::{Alarm, Census, Command, Detached, Inbox, Shared, Worker};
 use crate::{
     counters::WorkerCounters,
     flow::FlowSeed,
@@ -72,15 +72,30 @@ impl Stepped {
         self.command(worker, Command::Attach(port, Box::new(device)));
     }
 
-    /// Takes all queues of a port from a worker and closes them.
+    /// Makes a worker serve a port from a memory of its own with so many heap frames: the queues attached after this.
     ///
     /// # Panics
     /// If there is no such worker.
+    pub fn lend(&mut self, worker: usize, port: PortId, frames: u32) {
+        self.command(worker, Command::Lend(port, FramePool::on_heap(frames)));
+    }
+
+    /// Takes all queues of a port from a worker and closes them.
+    ///
+    /// # Panics
+    /// If there is no such worker, or if the port had a memory of its own and not all frames of it came back.
     pub fn detach(&mut self, worker: usize, port: PortId) {
-        let (reply, devices) = bounded(1);
+        let (reply, detached) = bounded(1);
         self.command(worker, Command::Detach(port, reply));
-        let frames = devices.recv().into_iter().flatten().flat_map(<dyn PacketIo>::close).collect();
-        self.command(worker, Command::Return(frames));
+        let Detached { devices, own } = detached.recv().expect("a stepped worker answers");
+        let frames: Vec<_> = devices.into_iter().flat_map(<dyn PacketIo>::close).collect();
+        match own {
+            None => self.command(worker, Command::Return(frames)),
+            Some(mut pool) => {
+                frames.into_iter().for_each(|frame| pool.give(frame));
+                assert_eq!(pool.free(), pool.capacity(), "frames of port {port}'s memory are missing");
+            }
+        }
     }
 
     fn command(&mut self, worker: usize, command: Command) {

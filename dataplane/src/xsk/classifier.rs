@@ -13,10 +13,13 @@ use aya::{
 };
 use ipnet::Ipv4Net;
 
-use super::{Interface, XskDevice, XskError, error::bpf_hint};
+use super::{Interface, NodeTraffic, XskDevice, XskError, error::bpf_hint, node_traffic::Taken};
 use crate::spec::PortRole;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/classifier.bpf.o"));
+
+/// Frontends of services that an uplink can take.
+const MAX_FRONTENDS: u32 = 1 << 18;
 
 /// How the classifier is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -58,6 +61,7 @@ pub struct Classifier {
     sockets: XskMap<MapData>,
     filter: Array<MapData, u64>,
     native: LpmTrie<MapData, u32, u8>,
+    node: Taken,
     _link: FdLink,
     _program: Ebpf,
 }
@@ -80,10 +84,12 @@ impl Classifier {
         let load = |reason: String, code| XskError::Load { interface: name.clone(), reason, hint: bpf_hint(code) };
         let mut program = EbpfLoader::new()
             .map_max_entries("sockets", interface.queues)
+            .map_max_entries("frontends", if role == PortRole::Uplink { MAX_FRONTENDS } else { 1 })
             .load(OBJECT)
             .map_err(|e| load(with_sources(&e), errno(&e)))?;
-        let [sockets, filters, native] =
-            ["sockets", "filter", "native"].map(|map| program.take_map(map).expect("the object defines this map"));
+        let [sockets, filters, native, frontends, masquerade] =
+            ["sockets", "filter", "native", "frontends", "masquerade"]
+                .map(|map| program.take_map(map).expect("the object defines this map"));
         let classifier = |program: Ebpf, (mode, fallback, link)| -> Result<Classifier, XskError> {
             Ok(Classifier {
                 interface: name.clone(),
@@ -92,6 +98,7 @@ impl Classifier {
                 sockets: map(sockets, "sockets", name)?,
                 filter: map(filters, "filter", name)?,
                 native: map(native, "native", name)?,
+                node: Taken::new(map(frontends, "frontends", name)?, map(masquerade, "masquerade", name)?),
                 _link: link,
                 _program: program,
             })
@@ -156,6 +163,16 @@ impl Classifier {
             result.map_err(|e| self.map_error("native", &e))?;
         }
         Ok(())
+    }
+
+    /// Replaces what the uplink takes of the packets addressed to the node, while traffic flows. What is in both the old
+    /// and the new one is taken throughout.
+    ///
+    /// # Errors
+    /// [`XskError::Map`], for example if there are too many frontends.
+    pub fn set_node_traffic(&mut self, wanted: &NodeTraffic) -> Result<(), XskError> {
+        let result = self.node.update(wanted);
+        result.map_err(|(map, e)| self.map_error(map, &e))
     }
 
     fn map_error(&self, map: &'static str, error: &dyn std::error::Error) -> XskError {

@@ -14,6 +14,7 @@ use super::{
     held::Held,
     interface::ETHERNET_HEADER,
     memory::{RING_SIZE, Share},
+    registered::Transfer,
     starts::Starts,
 };
 use crate::io::{Chunks, FRAME_SIZE, Frame, FramePool, Occupancy, PacketIo};
@@ -21,11 +22,11 @@ use crate::io::{Chunks, FRAME_SIZE, Frame, FramePool, Occupancy, PacketIo};
 /// Descriptors moved between a ring and the scratch array at a time.
 const SCRATCH: usize = 64;
 
-/// Packets in a burst from which on a port counts as pressed.
-const PRESSED: usize = 64;
+/// Packets in a burst from which on a port counts as pressed, unless its share is less than four times as much.
+const PRESSED: u32 = 64;
 
-/// How long [`PacketIo::close`] waits for the kernel to finish sending.
-const DRAIN: Duration = Duration::from_millis(50);
+/// How long to wait for the kernel to finish sending when a port is closed.
+pub(super) const DRAIN: Duration = Duration::from_millis(50);
 
 pub(super) struct Rings {
     pub(super) rx: RxQueue,
@@ -43,6 +44,7 @@ pub struct XskDevice {
     receive: u32,
     /// Chunks in the TX and completion rings.
     transmit: u32,
+    transfer: Transfer,
     /// Descriptors in the TX ring that the kernel had not taken when last looked at.
     unsent: u32,
     /// The last burst was a big one: the sender may be about to overrun the fill ring.
@@ -55,12 +57,20 @@ pub struct XskDevice {
 }
 
 impl XskDevice {
-    pub(super) fn new(rings: Rings, umem: Umem, starts: Arc<Starts>, chunks: Chunks, share: Share) -> XskDevice {
+    pub(super) fn new(
+        rings: Rings,
+        umem: Umem,
+        starts: Arc<Starts>,
+        chunks: Chunks,
+        share: Share,
+        transfer: Transfer,
+    ) -> XskDevice {
         XskDevice {
             rings,
             held: Held::new(chunks.count()),
             receive: 0,
             transmit: 0,
+            transfer,
             unsent: 0,
             pressed: false,
             scratch: [FrameDesc::default(); SCRATCH],
@@ -76,8 +86,7 @@ impl XskDevice {
         self.share.frames()
     }
 
-    /// Whether the driver moves packets to and from the frames itself, as the kernel says. False wherever pods share the
-    /// worker: see the [module](super).
+    /// Whether the driver moves packets to and from the frames itself, as the kernel says.
     pub fn zero_copy(&self) -> bool {
         let mut options = 0_u32;
         let mut length = size_of_val(&options) as libc::socklen_t;
@@ -94,12 +103,27 @@ impl XskDevice {
         code == 0 && options & libc::XDP_OPTIONS_ZEROCOPY != 0
     }
 
-    /// Frames to hold for receiving: the share, and a whole ring for as long as packets come in big bursts and most of
-    /// the pool is free. What an idle port was lent that way it keeps until it receives again, so only half of the pool
-    /// is ever lent.
+    /// Frames to hold for receiving: the share, and up to a whole ring for as long as packets come in big bursts. A
+    /// quarter of the pool is not lent, for what is in hand and being sent. What an idle port was lent it keeps until it
+    /// receives again.
     fn receive_target(&self, pool: &FramePool) -> u32 {
-        let lend = self.pressed && pool.free() > pool.capacity() / 2;
-        if lend { RING_SIZE } else { self.share.frames() }
+        let share = self.share.frames();
+        if !self.pressed {
+            return share;
+        }
+        let spare = pool.free().saturating_sub(pool.capacity() / 4);
+        (self.receive + spare).clamp(share, RING_SIZE)
+    }
+
+    /// Wakes the driver if it asks for it; it goes on by itself as long as it finds something to send.
+    fn kick_driver(&mut self) {
+        if self.unsent > 0 {
+            if self.rings.tx.needs_wakeup() {
+                // What it did not take is still in the ring at the next kick.
+                let _ = self.rings.tx.wakeup();
+            }
+            self.unsent = RING_SIZE - self.rings.tx.nb_free_exact();
+        }
     }
 
     /// Takes completed descriptors off the completion ring, calling `done` with each chunk.
@@ -146,7 +170,7 @@ impl PacketIo for XskDevice {
             self.receive -= n as u32;
             taken += n;
         }
-        self.pressed = taken >= PRESSED;
+        self.pressed = taken as u32 >= PRESSED.min(self.share.frames() / 4);
         taken
     }
 
@@ -185,6 +209,9 @@ impl PacketIo for XskDevice {
     }
 
     fn kick(&mut self) {
+        if self.transfer == Transfer::ZeroCopy {
+            return self.kick_driver();
+        }
         // In copy mode one call sends no more than the kernel's budget (32 descriptors), and stops early at one that
         // the interface dropped. Only a call that moves nothing means that the rest has to wait.
         while self.unsent > 0 {
@@ -212,12 +239,16 @@ impl PacketIo for XskDevice {
                 n += 1;
             }
             if n == 0 {
-                return;
+                break;
             }
             // SAFETY: the chunks came from the pool and, as `held` records, belong to the kernel from now on.
             let given = unsafe { self.rings.fill.produce(&self.scratch[..n]) };
             assert_eq!(given, n, "the ring had room for {room}");
             self.receive += n as u32;
+        }
+        if self.transfer == Transfer::ZeroCopy && self.receive > 0 && self.rings.fill.needs_wakeup() {
+            // The driver has run out of frames and not seen the new ones. If this fails it still asks the next time.
+            let _ = self.rings.rx.poll(0);
         }
     }
 
@@ -245,9 +276,13 @@ impl PacketIo for XskDevice {
             }
             thread::sleep(DRAIN / steps);
         }
-        let XskDevice { rings, held, chunks, .. } = *self;
+        let XskDevice { rings, mut held, chunks, share, .. } = *self;
         // Closes the socket: the kernel has left the rings and the frames when this returns.
         drop(rings);
+        if share.is_own() {
+            // Not so here: see `port_memory`.
+            held = Held::new(0);
+        }
         // SAFETY: the chunks were in this device's rings, which are gone, or came back from them above.
         free.into_iter().chain(held.iter()).map(|index| unsafe { chunks.adopt(index, 0, 0) }).collect()
     }

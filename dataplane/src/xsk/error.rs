@@ -78,6 +78,17 @@ pub enum XskError {
         /// Frames of the worker.
         frames: u32,
     },
+    /// A port's own memory came back incomplete: a defect of the switch.
+    #[error(
+        "interface {interface}: {missing} frames of its memory are missing, so the memory and its first queue stay taken; \
+         restart shuntd, and report this as a defect"
+    )]
+    FramesMissing {
+        /// Interface.
+        interface: String,
+        /// Frames that are neither free nor in a device.
+        missing: u32,
+    },
     /// The socket could not be opened or bound.
     #[error("interface {interface} queue {queue}: cannot open an AF_XDP socket: {source}; {hint}")]
     Socket {
@@ -148,6 +159,7 @@ pub(super) fn socket_hint(error: &io::Error) -> &'static str {
         Some(libc::EINVAL) => {
             "this worker has the queue open already, the queue is gone, or the kernel is older than 5.10"
         }
+        Some(libc::EOPNOTSUPP) => "the driver cannot do that (zero-copy mode)",
         _ => "is the interface still there?",
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! # Who owns a frame
 //!
-//! A worker has one UMEM, and its [`FramePool`](crate::io::FramePool) hands out the UMEM's chunks. Every socket of the
-//! worker shares it, so a frame goes from any port to any port as a number. A chunk is always in exactly one place:
+//! A worker has one UMEM that its ports share, and its [`FramePool`](crate::io::FramePool) hands out the UMEM's chunks, so
+//! a frame goes from any port to any port as a number. A port whose driver works without copying has a UMEM of its own
+//! beside that one ([`PortMemory`]). A chunk is always in exactly one place:
 //!
 //! ```text
 //!                      take_index            kernel writes a packet
@@ -21,7 +22,7 @@
 //!
 //! - The socket on which a UMEM is registered must stay bound, or no other can join: see `anchor`.
 //! - All sockets of a UMEM are in copy mode, or all are in zero-copy mode (`xp_assign_dev_shared` in the kernel's
-//!   `net/xdp/xsk_buff_pool.c`). veth knows copy mode only, so a worker that serves pods serves its uplink in copy mode.
+//!   `net/xdp/xsk_buff_pool.c`). veth knows copy mode only, so an uplink in zero-copy mode has a memory of its own.
 //! - A descriptor cannot be moved to another start by xsk-rs's interface: see `starts`.
 
 mod anchor;
@@ -31,6 +32,9 @@ mod error;
 mod held;
 mod interface;
 mod memory;
+mod node_traffic;
+mod port_memory;
+mod registered;
 mod starts;
 
 pub use classifier::{Classifier, UplinkFilter, XdpMode};
@@ -38,3 +42,6 @@ pub use device::XskDevice;
 pub use error::XskError;
 pub use interface::Interface;
 pub use memory::{RING_SIZE, WorkerMemory};
+pub use node_traffic::NodeTraffic;
+pub use port_memory::{MemoryChoice, PortMemory};
+pub use registered::Transfer;

@@ -198,3 +198,42 @@ fn answers_to_those_who_came_from_outside_keep_their_source() {
     assert_eq!(world.send(POD_A, (Kind::Tcp("SA"), (A, 80), (OUTSIDE, 7))), None, "an answer to nobody");
     assert_eq!(world.drops(DropReason::OutOfState), 1);
 }
+
+/// A client talks to an endpoint directly and through its service from one port. Whichever comes first keeps it.
+#[test]
+fn a_direct_flow_and_one_through_the_service_from_one_port_are_told_apart() {
+    for (kind, protocol) in [(Kind::Udp, Protocol::Udp), (Kind::Tcp("S"), Protocol::Tcp)] {
+        for (client, port, backend) in
+            [(A, POD_A, (B, 8080)), (A, POD_A, (REMOTE[0], 8080)), (OVERLAY, HOST, (B, 8080))]
+        {
+            let direct = (kind, (client, 1000), backend);
+            let through = (kind, (client, 1000), (VIP, 80));
+            for [first, later] in [[direct, through], [through, direct]] {
+                let mut world = World::new(&spec(vec![service(protocol, &[backend])]));
+                let first_came = world.pass(port, first);
+                assert_eq!(first_came.1.1, first.1, "the first one keeps its source");
+                let later_came = world.pass(port, later);
+                assert_eq!(later_came.1.2, backend);
+                assert_masqueraded(later_came.1.1, OVERLAY);
+                world.answer(later_came, (port, later));
+                world.answer(first_came, (port, first));
+            }
+        }
+    }
+}
+
+/// Knowing direct flows is a help to others: where there is no room for them, they go their way all the same.
+#[test]
+fn a_direct_flow_needs_no_room_in_the_table() {
+    let mut world = World::new(&spec(vec![service(Protocol::Udp, &[(B, 8080)])]));
+    for n in 0..1000 {
+        let asked = (Kind::Udp, (A, 1000 + n), (VIP, 80));
+        let came = world.pass(POD_A, asked);
+        world.answer(came, (POD_A, asked));
+    }
+    let direct = (Kind::Udp, (A, 5000), (B, 8080));
+    assert_eq!(world.pass(POD_A, direct), (POD_B, direct));
+    assert_eq!(world.drops(DropReason::ConntrackFull), 0);
+    assert_eq!(world.send(POD_A, (Kind::Udp, (A, 5000), (VIP, 80))), None);
+    assert_eq!(world.drops(DropReason::ConntrackFull), 1);
+}

@@ -136,10 +136,10 @@ fn no_more_fragments_wait_than_may_and_none_when_their_port_goes() {
     // What does not wait gets through.
     assert!(world.ask(udp(CLIENT, to_vip(1000))).is_some());
     world.switch.detach(0, CLIENT);
-    assert_eq!((world.held(), world.switch.census(0).in_hand), (0, 0));
+    assert_eq!((world.held(), world.switch.census(0).memories[0].in_hand), (0, 0));
     assert_eq!(world.drops(DropReason::FragmentTimeout), 64);
-    let census = world.switch.census(0);
-    assert_eq!(census.free, census.capacity);
+    let memory = &world.switch.census(0).memories[0];
+    assert_eq!(memory.free, memory.capacity);
 }
 
 /// Pings in fragments, and fragments where there are no services, need no ports and no waiting.

@@ -143,7 +143,7 @@ impl World {
         for worker in [0, 1] {
             self.switch.step(worker, Now(10_000_000_000 + self.now));
             let census = self.switch.census(worker);
-            assert_eq!(census.capacity, census.free + census.in_hand + census.receive + census.transmit);
+            assert!(census.memories.iter().all(|memory| memory.capacity == memory.accounted()), "{census:?}");
         }
         let counted = |port: PortId, counter: &dyn Fn(&shunt_dataplane::counters::PortCounters) -> u64| -> u64 {
             (0..2).map(|worker| counter(self.switch.counters(worker).port(port))).sum()
@@ -153,7 +153,7 @@ impl World {
         };
         let dropped = both(&|port| port.drops.iter().map(|counter| counter.get()).sum());
         let held = both(&|port| port.held.get());
-        assert_eq!(held, (0..2).map(|worker| u64::from(self.switch.census(worker).in_hand)).sum::<u64>());
+        assert_eq!(held, (0..2).map(|worker| u64::from(self.switch.census(worker).memories[0].in_hand)).sum::<u64>());
         let left = both(&|port| port.forwarded.get() + port.answers.iter().map(|counter| counter.get()).sum::<u64>());
         assert_eq!(both(&|port| port.rx_packets.get()), dropped + left + held);
         assert_eq!(left, both(&|port| port.tx_packets.get() + port.tx_dropped.get()));

@@ -123,7 +123,7 @@ fn a_killed_daemon_leaves_the_interface_free() {
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.map_while(Result::ok).any(|line| line.contains("holding")), "the child did not get the port");
     let mut worker = Worker::new(256);
-    assert!(worker.memory.open("port", 0).is_err(), "the child has this queue");
+    assert!(worker.open("port", 0).is_err(), "the child has this queue");
     assert!(attach("port", XdpMode::Auto).is_err());
     child.kill().unwrap();
     child.wait().unwrap();
@@ -153,7 +153,7 @@ fn a_port_that_cannot_work_is_refused_with_what_to_do() {
     run("ip link add widest mtu 1714 type veth peer name widest-peer");
     run("ip link add over mtu 1715 type veth peer name over-peer");
     let mut worker = Worker::new(256);
-    let refused = |interface: &str, queue| worker.memory.open(interface, queue).err().expect("refused").to_string();
+    let refused = |interface: &str, queue| worker.open(interface, queue).err().expect("refused").to_string();
     let error = refused("wide", 0);
     assert!(error.contains("interface wide") && error.contains("9000") && error.contains("1714"), "{error}");
     assert!(refused("over", 0).contains("1715"));
@@ -161,10 +161,10 @@ fn a_port_that_cannot_work_is_refused_with_what_to_do() {
     assert!(error.contains("no queue 4") && error.contains("ethtool -l widest"), "{error}");
     assert!(refused("nowhere", 0).contains("interface nowhere: not found"));
 
-    let first = worker.memory.open("widest", 0).expect("the longest MTU a frame takes");
+    let first = worker.open("widest", 0).expect("the longest MTU a frame takes");
     let error = refused("widest", 0);
     assert!(error.contains("queue 0") && error.contains("this worker has the queue open already"), "{error}");
-    let error = Worker::new(128).memory.open("widest", 0).err().expect("refused").to_string();
+    let error = Worker::new(128).open("widest", 0).err().expect("refused").to_string();
     assert!(error.contains("queue 0") && error.contains("another AF_XDP socket has this queue"), "{error}");
     worker.close(Box::new(first));
 }
@@ -177,7 +177,7 @@ fn ports_share_the_memory_until_none_is_left() {
     let error = loop {
         let name = format!("p{}", devices.len());
         run(&format!("ip link add {name} type veth"));
-        match worker.memory.open(&name, 0) {
+        match worker.open(&name, 0) {
             Ok(mut device) => {
                 device.reclaim(&mut worker.pool);
                 assert_eq!(device.occupancy().receive, device.receive_share());
@@ -186,11 +186,11 @@ fn ports_share_the_memory_until_none_is_left() {
             Err(error) => break error.to_string(),
         }
     };
-    assert_eq!(devices.len(), 6, "three quarters of 512 frames, 64 each");
+    assert_eq!(devices.len(), 4, "of 512 frames 304 are for pods to receive into, 64 at least");
     assert!(error.contains("512 frames") && error.contains("[workers] frames"), "{error}");
-    assert_eq!(worker.pool.free(), 128, "a quarter is left to send with");
+    assert!(worker.pool.free() > 512 / 4, "a quarter is left to send with");
     worker.close(Box::new(devices.pop().unwrap()));
-    devices.push(worker.memory.open("p6", 0).expect("there is room again"));
+    devices.push(worker.open("p4", 0).expect("there is room again"));
     devices.into_iter().for_each(|device| worker.close(Box::new(device)));
     worker.assert_all_free();
 }

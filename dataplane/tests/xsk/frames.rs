@@ -178,7 +178,7 @@ fn each_queue_has_its_own_socket_and_may_belong_to_another_worker() {
         .iter_mut()
         .zip(0..)
         .map(|(worker, queue)| {
-            let mut device = worker.memory.open("port", queue).unwrap();
+            let mut device = worker.open("port", queue).unwrap();
             device.reclaim(&mut worker.pool);
             classifier.register(queue, &device).unwrap();
             device
@@ -187,7 +187,7 @@ fn each_queue_has_its_own_socket_and_may_belong_to_another_worker() {
     // What a socket on the peer's queue sends arrives on the port's queue of the same number.
     let mut sender = Worker::new(512);
     for queue in [1, 0, 1] {
-        let mut far = Box::new(sender.memory.open("peer", queue).unwrap());
+        let mut far = Box::new(sender.open("peer", queue).unwrap());
         let packet = experimental(200, queue);
         let mut frames = vec![sender.frame(&packet, RX_HEADROOM)];
         far.tx_burst(&mut frames);

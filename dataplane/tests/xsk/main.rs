@@ -2,6 +2,7 @@
 
 mod attach;
 mod frames;
+mod memories;
 mod net;
 mod removal;
 mod rig;

@@ -26,6 +26,11 @@ impl Worker {
         Worker { memory, pool }
     }
 
+    /// A socket with a pod's share of the frames to receive into.
+    pub fn open(&self, interface: &str, queue: u32) -> Result<XskDevice, XskError> {
+        self.memory.open(interface, queue, PortRole::Pod, 1)
+    }
+
     /// A pod port on queue 0 of `interface`, ready to receive.
     pub fn port(&mut self, interface: &str) -> Port {
         self.port_as(interface, PortRole::Pod, XdpMode::Auto, &UplinkFilter::default()).expect("a port")
@@ -38,7 +43,7 @@ impl Worker {
         mode: XdpMode,
         filter: &UplinkFilter,
     ) -> Result<Port, XskError> {
-        let mut device = Box::new(self.memory.open(interface, 0)?);
+        let mut device = Box::new(self.open(interface, 0)?);
         let mut classifier = Classifier::attach(&Interface::query(interface)?, role, mode, filter)?;
         device.reclaim(&mut self.pool);
         classifier.register(0, &device)?;

@@ -4,8 +4,9 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use shunt_dataplane::{
     io::PacketIo,
-    spec::PortRole,
-    xsk::{Classifier, Interface, UplinkFilter, XdpMode},
+    net::Protocol,
+    spec::{ForwardingSpec, MasqueradeSpec, PortRole, ServiceSpec},
+    xsk::{Classifier, Interface, NodeTraffic, UplinkFilter, XdpMode},
 };
 
 use crate::{
@@ -179,7 +180,7 @@ fn a_queue_without_a_socket_passes_on_an_uplink_and_drops_on_other_ports() {
         assert_eq!(kernel.recv(Duration::from_millis(100)).is_some(), passes, "{role:?}, never registered");
 
         let mut worker = Worker::new(128);
-        let mut device = worker.memory.open("uplink", 0).unwrap();
+        let mut device = worker.open("uplink", 0).unwrap();
         device.reclaim(&mut worker.pool);
         classifier.register(0, &device).unwrap();
         wire.send(&packet);
@@ -190,4 +191,95 @@ fn a_queue_without_a_socket_passes_on_an_uplink_and_drops_on_other_ports() {
         wire.send(&packet);
         assert_eq!(kernel.recv(Duration::from_millis(100)).is_some(), passes, "{role:?}, after its socket closed");
     }
+}
+
+/// A node with a NodePort, an external IP, a ClusterIP and ten masquerade ports.
+fn node_traffic() -> NodeTraffic {
+    let service = |vip: Ipv4Addr, port, protocol| ServiceSpec::simple(vip, port, protocol, Default::default());
+    NodeTraffic::of(&ForwardingSpec {
+        services: vec![
+            service(VTEP, 30_080, Protocol::Tcp),
+            service(EXTERNAL, 53, Protocol::Udp),
+            service(CLUSTER_IP, 80, Protocol::Tcp),
+        ],
+        service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+        masquerade: Some(MasqueradeSpec { overlay: POD, underlay: VTEP, ports: 61_000..=61_009, egress: None }),
+        ..ForwardingSpec::default()
+    })
+}
+
+const EXTERNAL: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+const CLUSTER_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+const ICMP: u8 = 1;
+
+/// An ICMP message of this type about a packet that we sent from `from` and `port`.
+fn icmp_about(kind: u8, from: Ipv4Addr, protocol: u8, l4: &[u8]) -> Vec<u8> {
+    let mut quoted = ipv4(ELSEWHERE, protocol, &[], 0, l4).split_off(14);
+    quoted[12..16].copy_from_slice(&from.octets());
+    ipv4(VTEP, ICMP, &[], 0, &[&[kind, 4, 0, 0, 0, 0, 0, 0][..], &quoted].concat())
+}
+
+/// The first bytes of a TCP or UDP header from and to these ports.
+fn ports(from: u16, to: u16) -> Vec<u8> {
+    [&from.to_be_bytes()[..], &to.to_be_bytes(), &[0; 16]].concat()
+}
+
+fn echo(kind: u8, id: u16) -> Vec<u8> {
+    [&[kind, 0, 0, 0][..], &id.to_be_bytes(), &[0, 1]].concat()
+}
+
+#[test]
+fn frontends_and_answers_to_masqueraded_flows_are_the_switchs() {
+    let mut uplink = Uplink::new(XdpMode::Auto, &vxlan(8472));
+    let nodeport = ipv4(VTEP, TCP, &[], 0, &ports(1000, 30_080));
+    assert_eq!(uplink.taker(&nodeport), Taker::Kernel, "nothing was asked for yet");
+    uplink.port.classifier.set_node_traffic(&node_traffic()).unwrap();
+    for (packet, what) in [
+        (nodeport.clone(), "a NodePort"),
+        (ipv4(VTEP, TCP, &[1; 8], 0x4000, &ports(1000, 30_080)), "with options"),
+        (ipv4(EXTERNAL, UDP, &[], 0, &ports(1000, 53)), "an external IP"),
+        (ipv4(VTEP, UDP, &[], 0, &ports(53, 61_000)), "the first masquerade port"),
+        (ipv4(VTEP, TCP, &[], 0, &ports(80, 61_009)), "the last one"),
+        (ipv4(VTEP, ICMP, &[], 0, &echo(0, 61_005)), "an answer to a masqueraded ping"),
+        (icmp_about(3, VTEP, TCP, &ports(30_080, 1000)), "an error about an answer of a NodePort"),
+        (icmp_about(11, VTEP, UDP, &ports(61_003, 53)), "an error about a masqueraded flow"),
+        (icmp_about(3, VTEP, ICMP, &echo(8, 61_003)), "an error about a masqueraded ping"),
+        (ipv4(VTEP, UDP, &[], 0, &udp(8472)), "VXLAN"),
+    ] {
+        assert_eq!(uplink.taker(&packet), Taker::Switch, "{what}");
+    }
+    let options_in_the_quote = {
+        let mut quoted = ipv4(ELSEWHERE, TCP, &[1; 4], 0, &ports(30_080, 1000)).split_off(14);
+        quoted[12..16].copy_from_slice(&VTEP.octets());
+        ipv4(VTEP, ICMP, &[], 0, &[&[3, 4, 0, 0, 0, 0, 0, 0][..], &quoted].concat())
+    };
+    let mut cut_quote = icmp_about(3, VTEP, TCP, &ports(30_080, 1000));
+    cut_quote.truncate(14 + 20 + 8 + 20 + 4);
+    for (packet, what) in [
+        (ipv4(VTEP, TCP, &[], 0, &ports(1000, 22)), "ssh"),
+        (ipv4(VTEP, UDP, &[], 0, &ports(53, 40_000)), "an answer to the node's own question"),
+        (ipv4(VTEP, UDP, &[], 0, &ports(1000, 30_080)), "the NodePort of another protocol"),
+        (ipv4(ELSEWHERE, TCP, &[], 0, &ports(1000, 30_080)), "another node's NodePort"),
+        (ipv4(CLUSTER_IP, TCP, &[], 0, &ports(1000, 80)), "a ClusterIP"),
+        (ipv4(VTEP, UDP, &[], 0, &ports(53, 60_999)), "a port below"),
+        (ipv4(VTEP, UDP, &[], 0, &ports(53, 61_010)), "a port above"),
+        (ipv4(ELSEWHERE, UDP, &[], 0, &ports(53, 61_000)), "the port at another address"),
+        (ipv4(VTEP, 47, &[], 0, &ports(53, 61_000)), "a protocol without ports"),
+        (ipv4(VTEP, TCP, &[], 0x2000, &ports(1000, 30_080)), "a first fragment"),
+        (ipv4(VTEP, TCP, &[], 0x00b9, &ports(1000, 30_080)), "a later fragment"),
+        (ipv4(VTEP, ICMP, &[], 0, &echo(0, 7)), "an answer to the node's own ping"),
+        (ipv4(VTEP, ICMP, &[], 0, &echo(8, 61_005)), "a ping of the node"),
+        (icmp_about(3, VTEP, TCP, &ports(22, 1000)), "an error about ssh"),
+        (icmp_about(5, VTEP, TCP, &ports(30_080, 1000)), "a redirect"),
+        (icmp_about(3, ELSEWHERE, TCP, &ports(30_080, 1000)), "an error about another's packet"),
+        (options_in_the_quote, "a quote with options"),
+        (cut_quote, "a quote that is cut off"),
+    ] {
+        assert_eq!(uplink.taker(&packet), Taker::Kernel, "{what}");
+    }
+
+    // What is not asked for any more is the kernel's again.
+    uplink.port.classifier.set_node_traffic(&NodeTraffic::default()).unwrap();
+    assert_eq!(uplink.taker(&nodeport), Taker::Kernel);
+    assert_eq!(uplink.taker(&ipv4(VTEP, UDP, &[], 0, &ports(53, 61_000))), Taker::Kernel);
 }

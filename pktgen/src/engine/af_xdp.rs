@@ -2,6 +2,7 @@
 
 use shunt_dataplane::{
     io::{Frame, FramePool, PacketIo},
+    spec::PortRole,
     xsk::{WorkerMemory, XskDevice},
 };
 
@@ -32,7 +33,7 @@ impl AfXdpStation {
         let (memory, mut pool) = WorkerMemory::new(FRAMES)?;
         let mut devices = Vec::new();
         for (interface, queue) in queues {
-            let mut device = memory.open(interface, *queue)?;
+            let mut device = memory.open(interface, *queue, PortRole::Uplink, queues.len() as u32)?;
             device.reclaim(&mut pool);
             devices.push(device);
         }

@@ -76,7 +76,9 @@ impl<'a> From<&'a v1::ListFlowsResponse> for Flows<'a> {
 pub struct Counters<'a> {
     generation: u64,
     ports: Vec<Port<'a>>,
-    workers: Vec<Worker>,
+    /// All removed ports together.
+    removed: Option<Port<'a>>,
+    workers: Vec<Worker<'a>>,
     flow_capacity: u32,
     flows_in_use: u32,
 }
@@ -92,6 +94,7 @@ struct Port<'a> {
     tx_packets: u64,
     tx_bytes: u64,
     tx_dropped: u64,
+    tx_no_frame: u64,
     forwarded: u64,
     to_host: u64,
     answered: u64,
@@ -100,19 +103,27 @@ struct Port<'a> {
 }
 
 #[derive(Serialize)]
-struct Worker {
-    core: u32,
+struct Memory<'a> {
+    /// Who has it for itself.
+    port: Option<&'a str>,
     capacity: u32,
     free: u32,
     in_hand: u32,
     receive: u32,
     transmit: u32,
+}
+
+#[derive(Serialize)]
+struct Worker<'a> {
+    core: u32,
+    memories: Vec<Memory<'a>>,
     bursts: u64,
     packets: u64,
     sleeps: u64,
     flows_opened: u64,
     flows_expired: u64,
     flows_gave_way: u64,
+    clients_forgotten: u64,
 }
 
 #[derive(Serialize)]
@@ -148,29 +159,36 @@ impl<'a> From<&'a v1::GetCountersResponse> for Counters<'a> {
             tx_packets: port.tx_packets,
             tx_bytes: port.tx_bytes,
             tx_dropped: port.tx_dropped,
+            tx_no_frame: port.tx_no_frame,
             forwarded: port.forwarded,
             to_host: port.to_host,
             answered: answered(port),
             dropped: dropped(port),
             held: port.held,
         };
-        let worker = |worker: &v1::WorkerCounters| Worker {
+        let memory = |memory: &'a v1::MemoryCounters| Memory {
+            port: some(&memory.port),
+            capacity: memory.capacity,
+            free: memory.free,
+            in_hand: memory.in_hand,
+            receive: memory.receive,
+            transmit: memory.transmit,
+        };
+        let worker = |worker: &'a v1::WorkerCounters| Worker {
             core: worker.core,
-            capacity: worker.capacity,
-            free: worker.free,
-            in_hand: worker.in_hand,
-            receive: worker.receive,
-            transmit: worker.transmit,
+            memories: worker.memories.iter().map(memory).collect(),
             bursts: worker.bursts,
             packets: worker.packets,
             sleeps: worker.sleeps,
             flows_opened: worker.flows_opened,
             flows_expired: worker.flows_expired,
             flows_gave_way: worker.flows_gave_way,
+            clients_forgotten: worker.clients_forgotten,
         };
         Counters {
             generation: answer.generation,
             ports: answer.ports.iter().map(port).collect(),
+            removed: answer.removed.as_ref().map(port),
             workers: answer.workers.iter().map(worker).collect(),
             flow_capacity: answer.flow_capacity,
             flows_in_use: answer.flows_in_use,
@@ -201,7 +219,7 @@ impl<'a> From<&'a v1::GetCountersResponse> for Drops<'a> {
                 sentence: &drop.sentence,
             })
         };
-        Drops { drops: answer.ports.iter().flat_map(drops).collect() }
+        Drops { drops: answer.ports.iter().chain(&answer.removed).flat_map(drops).collect() }
     }
 }
 
@@ -260,6 +278,8 @@ struct Attached<'a> {
     queues: u32,
     xdp_mode: &'a str,
     zero_copy: bool,
+    /// Why not, if it was tried.
+    why_copy: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -296,6 +316,7 @@ impl<'a> From<&'a v1::GetStatusResponse> for Status<'a> {
                 queues: attached.queues,
                 xdp_mode: &attached.xdp_mode,
                 zero_copy: attached.zero_copy,
+                why_copy: some(&attached.why_copy),
             }),
             pending: some(&port.pending),
         };

@@ -171,13 +171,16 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
         "TX PACKETS",
         "TX BYTES",
         "NO ROOM",
+        "NO FRAME",
         "FORWARDED",
         "TO HOST",
         "ANSWERED",
         "DROPPED",
         "HELD",
     ]);
-    for port in &answer.ports {
+    // Removed ports are shown once they have counted something.
+    let removed = answer.removed.iter().filter(|port| port.rx_packets + port.tx_packets + port.tx_dropped > 0);
+    for port in answer.ports.iter().chain(removed) {
         let figures = [
             port.id.into(),
             port.rx_packets,
@@ -186,6 +189,7 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
             port.tx_packets,
             port.tx_bytes,
             port.tx_dropped,
+            port.tx_no_frame,
             port.forwarded,
             port.to_host,
             answered(port),
@@ -195,17 +199,23 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
         let names = [or_none(&port.name).to_owned(), or_none(&port.interface).to_owned()];
         ports.add_row(names.into_iter().chain(figures.map(|figure: u64| figure.to_string())));
     }
-    let mut workers =
-        table(["CORE", "PACKETS", "BURSTS", "SLEEPS", "FRAMES", "FREE", "IN HAND", "RECEIVE", "TRANSMIT"]);
+    let mut workers = table(["CORE", "PACKETS", "BURSTS", "SLEEPS"]);
+    let mut memories = table(["CORE", "MEMORY OF", "FRAMES", "FREE", "IN HAND", "RECEIVE", "TRANSMIT"]);
     for worker in &answer.workers {
-        let frames = [worker.capacity, worker.free, worker.in_hand, worker.receive, worker.transmit].map(u64::from);
-        let figures = [worker.core.into(), worker.packets, worker.bursts, worker.sleeps].into_iter().chain(frames);
+        let figures = [worker.core.into(), worker.packets, worker.bursts, worker.sleeps];
         workers.add_row(figures.map(|figure| figure.to_string()));
+        for memory in &worker.memories {
+            let whose = if memory.port.is_empty() { "all others" } else { &memory.port };
+            let frames = [memory.capacity, memory.free, memory.in_hand, memory.receive, memory.transmit];
+            let names = [worker.core.to_string(), whose.to_owned()];
+            memories.add_row(names.into_iter().chain(frames.map(|figure| figure.to_string())));
+        }
     }
     format!(
-        "{}\n\n{}\n\nflows: {} of {}",
-        render(&numbers(ports, 2..14)),
-        render(&numbers(workers, 0..9)),
+        "{}\n\n{}\n\n{}\n\nflows: {} of {}",
+        render(&numbers(ports, 2..15)),
+        render(&numbers(workers, 0..4)),
+        render(&numbers(memories, 2..7)),
         answer.flows_in_use,
         answer.flow_capacity
     )
@@ -213,7 +223,7 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
 
 pub fn drops(answer: &v1::GetCountersResponse) -> String {
     let mut table = table(["PORT", "REASON", "PACKETS", "MEANING"]);
-    for port in &answer.ports {
+    for port in answer.ports.iter().chain(&answer.removed) {
         for drop in &port.drops {
             table.add_row([or_none(&port.name), &drop.reason, &drop.packets.to_string(), &drop.sentence]);
         }
@@ -266,7 +276,27 @@ pub fn status(answer: &v1::GetStatusResponse) -> String {
         hops.add_row([&hop.address, or_none(&hop.next_hop), mac]);
     }
     let hops = if hops.is_empty() { String::new() } else { format!("\n\n{}", render(&hops)) };
-    format!("{facts}\n{}{hops}", render(&numbers(ports, [3, 5, 6])))
+    format!("{facts}\n{}{hops}{}", render(&numbers(ports, [3, 5, 6])), remarks(answer))
+}
+
+/// Why ports do not work as they were to.
+fn remarks(answer: &v1::GetStatusResponse) -> String {
+    let copying = answer.ports.iter().filter_map(|port| {
+        let why = &port.attached.as_ref()?.why_copy;
+        (!why.is_empty()).then(|| format!("\n\nno zero-copy mode on {}: {why}", port.interface))
+    });
+    let generic = answer.ports.iter().filter(|port| {
+        port.role() == v1::PortRole::Pod
+            && port.attached.as_ref().is_some_and(|attached| attached.xdp_mode == "generic")
+    });
+    let uncut = generic.map(|port| {
+        format!(
+            "\n\nwarning: {} is in generic XDP mode, in which segments longer than a frame are lost and TCP crawls; \
+             in the pod, run ethtool -K eth0 tso off gso off, or use a driver with native XDP",
+            port.name
+        )
+    });
+    copying.chain(uncut).collect()
 }
 
 fn table_row<const N: usize>(table: &mut Table, row: [String; N]) {
@@ -288,13 +318,13 @@ pub fn conservation(answer: &v1::GetCountersResponse) -> String {
     if !answer.imbalances.is_empty() {
         return answer.imbalances.join("\n");
     }
-    let received: u64 = answer.ports.iter().map(|port| port.rx_packets).sum();
-    let forwarded: u64 = answer.ports.iter().map(|port| port.forwarded).sum();
-    let to_host: u64 = answer.ports.iter().map(|port| port.to_host).sum();
-    let answered: u64 = answer.ports.iter().map(answered).sum();
-    let dropped: u64 = answer.ports.iter().map(dropped).sum();
-    let held: u64 = answer.ports.iter().map(|port| port.held).sum();
-    let frames: u64 = answer.workers.iter().map(|worker| u64::from(worker.capacity)).sum();
+    let sum =
+        |figure: fn(&v1::PortCounters) -> u64| answer.ports.iter().chain(&answer.removed).map(figure).sum::<u64>();
+    let (received, forwarded, to_host) =
+        (sum(|port| port.rx_packets), sum(|port| port.forwarded), sum(|port| port.to_host));
+    let (answered, dropped, held) = (sum(answered), sum(dropped), sum(|port| port.held));
+    let memories = answer.workers.iter().flat_map(|worker| &worker.memories);
+    let frames: u64 = memories.map(|memory| u64::from(memory.capacity)).sum();
     format!(
         "balanced: {received} packets received = {forwarded} forwarded + {to_host} to the host + {answered} answered + {dropped} dropped + {held} held; \
          all {frames} frames are accounted for"
@@ -340,10 +370,36 @@ mod tests {
                 terminating: None,
                 node: String::new(),
                 zone: String::new(),
+                weight: None,
             })
             .collect();
         assert_eq!(endpoints(&list), "10.0.0.1:80,10.0.0.2:80,10.0.0.3:80,and 2 more");
         assert_eq!(endpoints(&[]), "-");
+    }
+
+    #[test]
+    fn what_ports_lack_is_said() {
+        let port = |role: v1::PortRole, xdp_mode: &str, why_copy: &str| v1::PortStatus {
+            name: format!("{role:?}"),
+            interface: "eth7".into(),
+            role: role.into(),
+            attached: Some(v1::AttachedPort {
+                xdp_mode: xdp_mode.into(),
+                why_copy: why_copy.into(),
+                ..Default::default()
+            }),
+            pending: String::new(),
+        };
+        let mut answer = v1::GetStatusResponse {
+            ports: vec![port(v1::PortRole::Pod, "native", ""), port(v1::PortRole::Uplink, "generic", "")],
+            ..Default::default()
+        };
+        assert_eq!(remarks(&answer), "");
+        answer.ports[0] = port(v1::PortRole::Pod, "generic", "");
+        answer.ports[1] = port(v1::PortRole::Uplink, "native", "no such mode");
+        let text = remarks(&answer);
+        assert!(text.contains("no zero-copy mode on eth7: no such mode"), "{text}");
+        assert!(text.contains("warning: Pod is in generic XDP mode") && text.contains("tso off gso off"), "{text}");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use shunt_control_api::v1;
 use shunt_dataplane::{
     spec::{PortId, PortRole},
     switch::{PortInfo, PortReport, SwitchReport, WorkerReport},
+    worker::MemoryCensus,
 };
 
 use crate::{controller::ControllerHandle, names::port_names};
@@ -66,6 +67,7 @@ fn attached(info: &PortInfo) -> v1::AttachedPort {
         queues: info.queues,
         xdp_mode: info.xdp_mode.to_string(),
         zero_copy: info.zero_copy,
+        why_copy: info.why_copy.clone().unwrap_or_default(),
     }
 }
 
@@ -75,14 +77,20 @@ pub(super) fn counters(controller: &ControllerHandle, report: &SwitchReport) -> 
     let names = port_names(&controller.identity().config, &state);
     let interfaces: HashMap<PortId, &str> =
         observed.attachments.iter().filter_map(|(interface, a)| Some((a.info()?.id, interface))).collect();
-    let port = |port: &PortReport| {
-        let interface = interfaces.get(&port.id).copied().unwrap_or_default();
-        port_counters(port, interface, names.get(interface).map_or("", String::as_str))
+    let name = |id: PortId| {
+        let interface = interfaces.get(&id).copied().unwrap_or_default();
+        (interface, names.get(interface).map_or("", String::as_str))
     };
+    let port = |port: &PortReport| {
+        let (interface, name) = name(port.id);
+        port_counters(port, interface, name)
+    };
+    let name = |id| name(id).1;
     v1::GetCountersResponse {
         generation: report.generation,
         ports: report.ports.iter().map(port).collect(),
-        workers: report.workers.iter().map(worker_counters).collect(),
+        removed: Some(port_counters(&report.removed, "", "removed")),
+        workers: report.workers.iter().map(|worker| worker_counters(worker, name)).collect(),
         flow_capacity: report.flow_capacity,
         flows_in_use: report.flows_in_use,
         imbalances: report.imbalances(),
@@ -102,6 +110,7 @@ fn port_counters(port: &PortReport, interface: &str, name: &str) -> v1::PortCoun
         tx_packets: port.tx_packets,
         tx_bytes: port.tx_bytes,
         tx_dropped: port.tx_dropped,
+        tx_no_frame: port.tx_no_frame,
         forwarded: port.forwarded,
         to_host: port.to_host,
         held: port.held,
@@ -122,19 +131,24 @@ fn port_counters(port: &PortReport, interface: &str, name: &str) -> v1::PortCoun
     }
 }
 
-fn worker_counters(worker: &WorkerReport) -> v1::WorkerCounters {
+fn worker_counters<'a>(worker: &WorkerReport, name: impl Fn(PortId) -> &'a str) -> v1::WorkerCounters {
+    let memory = |memory: &MemoryCensus| v1::MemoryCounters {
+        port: memory.port.map_or("", &name).to_owned(),
+        capacity: memory.capacity,
+        free: memory.free,
+        in_hand: memory.in_hand,
+        receive: memory.receive,
+        transmit: memory.transmit,
+    };
     v1::WorkerCounters {
         core: worker.core as u32,
-        capacity: worker.capacity,
-        free: worker.free,
-        in_hand: worker.in_hand,
-        receive: worker.receive,
-        transmit: worker.transmit,
+        memories: worker.memories.iter().map(memory).collect(),
         bursts: worker.bursts,
         packets: worker.packets,
         sleeps: worker.sleeps,
         flows_opened: worker.flows_opened,
         flows_expired: worker.flows_expired,
         flows_gave_way: worker.flows_gave_way,
+        clients_forgotten: worker.clients_forgotten,
     }
 }

@@ -1,9 +1,13 @@
 use shunt_control_api::v1;
-use shunt_dataplane::{net::Protocol, xsk::XdpMode};
+use shunt_dataplane::{
+    net::Protocol,
+    spec::Scheduler,
+    xsk::{MemoryChoice, XdpMode},
+};
 
 use super::*;
 use crate::{
-    config::{Node, Vxlan},
+    config::{Masquerade, Node, Vxlan},
     desired::{Rules, Transaction},
     kernel::{Link, NextHop},
 };
@@ -31,7 +35,9 @@ fn identity() -> Identity {
             service_cidr: net("10.96.0.0/16"),
         },
         uplink: "eth0".into(),
+        uplink_memory: MemoryChoice::ZeroCopy,
         vxlan: Some(Vxlan { vni: 1, udp_port: 8472, mac: None }),
+        masquerade: Masquerade { ports: 61_000..=65_535, egress: Some(vec![net("10.0.0.0/8")]) },
         host: "shunt0".into(),
         cores: vec![0],
         frames_per_worker: 8192,
@@ -84,6 +90,8 @@ fn state() -> State {
                 endpoint("10.244.2.10", Some(true), &[("http", 9090)]),
                 endpoint("10.244.2.11", Some(false), &[("http", 8080), ("dns", 5353)]),
             ],
+            client_ip_affinity: Some(v1::ClientIpAffinity { timeout_seconds: Some(600) }),
+            scheduler: v1::Scheduler::RoundRobin.into(),
         }],
         ..Default::default()
     };
@@ -120,6 +128,7 @@ fn info(id: PortId, interface: &str) -> PortInfo {
         queues: 1,
         xdp_mode: XdpMode::Native,
         zero_copy: false,
+        why_copy: None,
     }
 }
 
@@ -180,6 +189,20 @@ fn the_overlay_follows_the_kernel() {
 }
 
 #[test]
+fn the_nodes_addresses_stand_in() {
+    let masquerade = |view: &KernelView| compile(&identity(), view).masquerade.unwrap();
+    let expected = MasqueradeSpec {
+        overlay: ip("10.244.1.0"),
+        underlay: ip("192.168.50.1"),
+        ports: 61_000..=65_535,
+        egress: Some(vec![net("10.0.0.0/8")]),
+    };
+    assert_eq!(masquerade(&view()), expected);
+    let without = KernelView { underlay: None, ..view() };
+    assert_eq!(masquerade(&without), MasqueradeSpec { underlay: ip("10.244.1.0"), ..expected });
+}
+
+#[test]
 fn without_an_address_there_is_no_overlay() {
     let spec = compile(&identity(), &KernelView { underlay: None, ..view() });
     assert_eq!((spec.vxlan.clone(), spec.vteps.len()), (None, 0));
@@ -209,6 +232,16 @@ fn services_have_their_ready_endpoints_once() {
     let dns = vec![backend("10.244.1.10", 5353)];
     let vip = ip("10.96.0.10");
     assert_eq!(services, [(vip, 80, Protocol::Tcp, http), (vip, 53, Protocol::Udp, dns)]);
+}
+
+#[test]
+fn every_port_of_a_service_remembers_its_own_clients() {
+    let services = compile(&identity(), &view()).services;
+    let [http, dns] = [0, 1].map(|at| services[at].affinity.unwrap());
+    assert_eq!((http.timeout.as_secs(), dns.timeout.as_secs()), (600, 600));
+    assert_ne!(http.group, dns.group);
+    assert!(services.iter().all(|service| service.scheduler == Scheduler::RoundRobin));
+    assert_eq!(compile(&identity(), &view()).services[0].affinity, Some(http), "the same after an update");
 }
 
 #[test]

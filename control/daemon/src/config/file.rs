@@ -21,6 +21,8 @@ pub(super) struct File {
     pub uplink: Uplink,
     pub vxlan: Option<Vxlan>,
     #[serde(default)]
+    pub masquerade: Masquerade,
+    #[serde(default)]
     pub host: Host,
     #[serde(default)]
     pub workers: Workers,
@@ -48,6 +50,12 @@ pub(super) struct Node {
 #[serde(deny_unknown_fields)]
 pub(super) struct Uplink {
     pub interface: String,
+    #[serde(default = "auto")]
+    pub zero_copy: String,
+}
+
+fn auto() -> String {
+    "auto".into()
 }
 
 #[derive(Deserialize)]
@@ -66,6 +74,20 @@ fn flannel_vni() -> u32 {
 
 fn flannel_port() -> u32 {
     8472
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Masquerade {
+    pub ports: String,
+    pub egress: bool,
+    pub keep: Vec<String>,
+}
+
+impl Default for Masquerade {
+    fn default() -> Self {
+        Masquerade { ports: "61000-65535".into(), egress: false, keep: Vec::new() }
+    }
 }
 
 #[derive(Deserialize)]
@@ -89,7 +111,7 @@ pub(super) struct Workers {
 
 impl Default for Workers {
     fn default() -> Self {
-        Workers { cores: None, frames: 8192 }
+        Workers { cores: None, frames: 32768 }
     }
 }
 
@@ -153,6 +175,6 @@ pub(super) struct Xdp {
 
 impl Default for Xdp {
     fn default() -> Self {
-        Xdp { mode: "auto".into() }
+        Xdp { mode: auto() }
     }
 }

@@ -225,7 +225,7 @@ pub(super) mod tests {
             port,
         });
         let (namespace, name, cluster_ip) = ("default".into(), name.into(), vip.into());
-        let service = v1::Service { namespace, name, cluster_ip, ports: ports.collect(), endpoints: vec![] };
+        let service = v1::Service { namespace, name, cluster_ip, ports: ports.collect(), ..Default::default() };
         Resource::Service(service.try_into().unwrap())
     }
 

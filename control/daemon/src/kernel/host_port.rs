@@ -15,6 +15,7 @@ use rtnetlink::{
     packet_route::{
         link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage},
         neighbour::NeighbourState,
+        route::RouteScope,
     },
 };
 
@@ -130,6 +131,8 @@ impl HostPort {
             set_sysctl(&format!("ipv6/conf/{interface}/disable_ipv6"), "1");
         }
         set_sysctl(&format!("ipv4/conf/{}/rp_filter", self.interface), "2");
+        // Masqueraded flows that the kernel is to forward have one of its own addresses as their source.
+        set_sysctl(&format!("ipv4/conf/{}/accept_local", self.interface), "1");
 
         for interface in [&self.peer, &self.interface] {
             // Segments of the size of the wire: the switch takes no larger ones.
@@ -159,6 +162,14 @@ impl HostPort {
             .replace();
         neighbour.execute().await.map_err(failed(format!("enter {} on {}", self.gateway, self.interface)))?;
 
+        // What stands in for the source of flows to this very node: it is answered by this way too.
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(self.gateway, 32)
+            .output_interface(index)
+            .pref_source(self.address)
+            .scope(RouteScope::Link);
+        let what = format!("route {} by {}", self.gateway, self.interface);
+        handle.route().add(route.build()).replace().execute().await.map_err(failed(what))?;
         for destination in &self.destinations {
             let route = RouteMessageBuilder::<Ipv4Addr>::new()
                 .destination_prefix(destination.network(), destination.prefix_len())

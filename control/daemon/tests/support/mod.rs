@@ -30,7 +30,8 @@ use shunt_dataplane::{
     net::MacAddr,
     spec::{ForwardingSpec, PortId},
     switch::{AttachSpec, FlowRecord, PortInfo, PortReport, SwitchReport, WorkerReport},
-    xsk::{UplinkFilter, XdpMode},
+    worker::MemoryCensus,
+    xsk::{MemoryChoice, UplinkFilter, XdpMode},
 };
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
@@ -109,6 +110,7 @@ impl Engine for MemoryEngine {
             queues: 1,
             xdp_mode: XdpMode::Native,
             zero_copy: false,
+            why_copy: (spec.memory == MemoryChoice::ZeroCopy).then(|| "the driver cannot".into()),
         };
         state.ports.insert(spec.id, spec);
         Ok(info)
@@ -143,11 +145,14 @@ impl Engine for MemoryEngine {
         let state = self.state.lock().unwrap();
         let worker = WorkerReport {
             core: 0,
-            capacity: 8192,
-            free: 8000,
-            in_hand: 2,
-            receive: 180,
-            transmit: 10,
+            memories: vec![MemoryCensus {
+                port: None,
+                capacity: 8192,
+                free: 8000,
+                in_hand: 2,
+                receive: 180,
+                transmit: 10,
+            }],
             bursts: 5,
             packets: 7,
             sleeps: 3,
@@ -156,6 +161,7 @@ impl Engine for MemoryEngine {
         SwitchReport {
             generation: state.generation,
             ports: state.reports.clone(),
+            removed: PortReport::default(),
             workers: vec![worker],
             flow_capacity: 1 << 20,
             flows_in_use: state.flows.len() as u32,
@@ -336,6 +342,7 @@ pub fn service(name: &str, n: u8) -> v1::Service {
             ports: vec![v1::EndpointPort { name: "http".into(), port: 8080 }],
             ..Default::default()
         }],
+        ..Default::default()
     }
 }
 

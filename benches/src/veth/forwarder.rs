@@ -14,10 +14,11 @@ use shunt_dataplane::{
     xsk::{Classifier, UplinkFilter, WorkerMemory, XdpMode, XskDevice},
 };
 
-use crate::{
-    Error,
+use super::{
+    Running,
     topology::{SWITCH_CORE, Topology, pin},
 };
+use crate::Error;
 
 const FRAMES: u32 = 8192;
 const BURST: usize = 64;
@@ -29,13 +30,15 @@ pub struct Forwarder {
     _classifiers: [Classifier; 2],
 }
 
+impl Running for Forwarder {}
+
 impl Forwarder {
     pub fn start(topology: &Topology) -> Result<Forwarder, Error> {
         let (memory, mut pool) = WorkerMemory::new(FRAMES)?;
         let ports = [&topology.input, &topology.output].map(|interface| -> Result<_, Error> {
             let filter = UplinkFilter::default();
             let mut classifier = Classifier::attach(interface, PortRole::Pod, XdpMode::Native, &filter)?;
-            let mut device = memory.open(&interface.name, 0)?;
+            let mut device = memory.open(&interface.name, 0, PortRole::Uplink, 2)?;
             device.reclaim(&mut pool);
             classifier.register(0, &device)?;
             Ok((classifier, device))

@@ -1,0 +1,97 @@
+//! The engine in memory: cycles, nanoseconds and allocations per packet, and how they grow with flows, routes and
+//! services.
+
+use shunt_dataplane::packet::BATCH;
+use shunt_pktgen::quantity::count;
+
+use crate::{
+    measure,
+    probe::Probe,
+    rows::{Ledger, Part, Unit, median},
+    scenario::{Path, Scale, Scenario},
+    stages,
+};
+
+/// How much to measure.
+pub struct Plan {
+    /// Batches of a case.
+    pub batches: usize,
+    /// What there is of everything that does not grow.
+    pub usual: Scale,
+    pub flows: &'static [u32],
+    pub routes: &'static [u32],
+    pub services: &'static [u32],
+}
+
+impl Plan {
+    pub const FULL: Plan = Plan {
+        batches: 4_000,
+        usual: Scale::USUAL,
+        flows: &[1_000, 10_000, 131_072, 1_000_000, 10_000_000],
+        routes: &[1, 1_000, 10_000, 100_000],
+        services: &[10, 1_000, 10_000, 100_000],
+    };
+    pub const QUICK: Plan = Plan {
+        batches: 50,
+        usual: Scale { flows: 5_000, ..Scale::USUAL },
+        flows: &[1_000, 5_000],
+        routes: &[1, 1_000],
+        services: &[10, 1_000],
+    };
+}
+
+/// Measures all of it.
+pub fn run(plan: &Plan, ledger: &mut Ledger) {
+    for path in Path::ALL {
+        for &flows in plan.flows {
+            let case = format!("{}: {} flows", path.name(), count(flows.into()));
+            whole(path, Scale { flows, ..plan.usual }, plan.batches, &case, ledger);
+        }
+    }
+    for &routes in plan.routes {
+        for path in [Path::Route, Path::RouteEncap] {
+            let case = format!("routes, {}: {} routes", path.name(), count(routes.into()));
+            whole(path, Scale { routes, ..plan.usual }, plan.batches, &case, ledger);
+        }
+    }
+    for &services in plan.services {
+        for path in [Path::ServiceEncap, Path::NewFlow] {
+            let case = format!("services, {}: {} services", path.name(), count(services.into()));
+            whole(path, Scale { services, ..plan.usual }, plan.batches, &case, ledger);
+        }
+    }
+    for path in [Path::RouteEncap, Path::DecapRoute, Path::ServiceEncap, Path::NewFlow] {
+        stages::run(path, plan.usual, plan.batches, ledger);
+    }
+    let reason = "the engine has no policies yet";
+    ledger.refuse(Part::Engine, "policies", "Shunt", reason);
+}
+
+/// Medians over many batches of a path, engine and limit probe in turns.
+pub fn whole(path: Path, scale: Scale, batches: usize, case: &str, ledger: &mut Ledger) {
+    eprintln!("engine: {case}");
+    let mut scenario = Scenario::new(path, scale);
+    let mut probe = Probe::new(scale.flows as usize, scenario.requests());
+    let (mut engine, mut limit, mut allocations) = (Vec::new(), Vec::new(), 0);
+    let mut left = scenario.batches();
+    for _ in 0..batches {
+        if left == 0 {
+            scenario = Scenario::new(path, scale);
+            left = scenario.batches();
+        }
+        let (cycles, packets, calls) = scenario.batch();
+        left -= 1;
+        assert_eq!(packets, BATCH as u64, "{}: every packet is sent", path.name());
+        engine.push(cycles as f64 / packets as f64);
+        limit.push(probe.batch() as f64 / BATCH as f64);
+        allocations += calls;
+    }
+    let cycles = median(&engine).expect("a plan has batches");
+    let limit = median(&limit).expect("a plan has batches");
+    let mut record = |metric, unit, value| ledger.record(Part::Engine, case, "Shunt", metric, unit, value);
+    record("cycles per packet", Unit::Cycles, cycles);
+    record("per packet", Unit::Nanoseconds, cycles * 1e9 / measure::cycles_per_second());
+    record("limit probe", Unit::Cycles, limit);
+    record("times the probe", Unit::Number, cycles / limit);
+    record("allocations per packet", Unit::Number, allocations as f64 / (batches * BATCH) as f64);
+}

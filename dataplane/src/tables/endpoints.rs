@@ -1,0 +1,132 @@
+//! Which destinations may be endpoints of services: a filter that never says no of one, and seldom yes of others.
+//!
+//! A flow that a client opens to an endpoint directly, past its service, looks to the endpoint like one through the
+//! service from the same port. Both have to be tracked for them to be told apart, and the filter picks the direct flows
+//! for which that is worth it. One of its words answers a question (a blocked Bloom filter: Putze, Sanders, Singler,
+//! WEA 2007); a million endpoints take 2 to 4 MiB.
+//!
+//! Connections to an endpoint outlive its removal. So it is not forgotten when it goes, but when as many others have come
+//! since as the filter has room for.
+
+use std::sync::Arc;
+
+use super::hash::Hasher;
+use crate::spec::{Backend, ServiceSpec};
+
+/// Sets the hash apart from those of other tables with the same seed.
+const PURPOSE: u64 = 4;
+
+/// Endpoints to a word of 64 bits, at most.
+const PER_WORD: usize = 4;
+
+/// Words at least: few endpoints should not be forgotten soon.
+const LEAST_WORDS: usize = 64;
+
+/// The filter.
+pub struct Endpoints {
+    seed: u64,
+    hasher: Hasher,
+    words: Box<[u64]>,
+    /// Endpoints that it was told of, each once.
+    known: usize,
+}
+
+impl Endpoints {
+    /// The endpoints of `services`, whoever may use them, and those that `previous` knows, if they have room.
+    pub fn of(services: &[ServiceSpec], previous: Option<&Endpoints>, seed: u64) -> Endpoints {
+        let count = services.iter().flat_map(lists).map(|(list, _)| list.len()).sum::<usize>();
+        let words = (count / PER_WORD + 1).next_power_of_two().max(LEAST_WORDS);
+        let has_room = |known: &&Endpoints| {
+            known.seed == seed && known.words.len() >= words && known.known <= known.words.len() * PER_WORD
+        };
+        let mut filter = match previous.filter(has_room) {
+            Some(previous) => Endpoints { words: previous.words.clone(), ..*previous },
+            None => Endpoints { seed, hasher: Hasher::new(seed, PURPOSE), words: vec![0; words].into(), known: 0 },
+        };
+        for (list, protocol) in services.iter().flat_map(lists) {
+            list.iter().for_each(|endpoint| filter.insert(endpoint.backend, protocol));
+        }
+        filter
+    }
+
+    fn insert(&mut self, Backend { address, port }: Backend, protocol: u8) {
+        let (at, bits) = self.place(address.into(), port, protocol);
+        self.known += usize::from(self.words[at] & bits != bits);
+        self.words[at] |= bits;
+    }
+
+    /// False if no service has an endpoint at `address` (host order) and `port` for this protocol.
+    #[inline]
+    pub fn may_contain(&self, address: u32, port: u16, protocol: u8) -> bool {
+        let (at, bits) = self.place(address, port, protocol);
+        self.words.get(at).is_some_and(|word| word & bits == bits)
+    }
+
+    /// A word, and three bits in it.
+    #[inline(always)]
+    fn place(&self, address: u32, port: u16, protocol: u8) -> (usize, u64) {
+        let hash = self.hasher.hash(u64::from(address) << 32 | u64::from(port) << 16 | u64::from(protocol));
+        let bits = 1 << (hash >> 58) | 1 << (hash >> 52 & 63) | 1 << (hash >> 46 & 63);
+        (hash as usize & (self.words.len() - 1), bits)
+    }
+}
+
+/// The different endpoint lists of a service, each with its protocol.
+fn lists(service: &ServiceSpec) -> impl Iterator<Item = (&Arc<[crate::spec::Endpoint]>, u8)> {
+    let rules = service.rules();
+    let is_new = move |at: usize| rules[..at].iter().all(|rule| !Arc::ptr_eq(&rule.endpoints, &rules[at].endpoints));
+    (0..rules.len()).filter(move |at| is_new(*at)).map(move |at| (&rules[at].endpoints, service.protocol as u8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{net::Protocol, spec::Rule};
+
+    fn backend(n: u32) -> Backend {
+        Backend { address: (0x0af4_0000 + n).into(), port: 8080 }
+    }
+
+    #[test]
+    fn it_knows_every_endpoint_and_few_others() {
+        let service = |n: u32| {
+            let endpoints = (0..10).map(|i| backend(n * 10 + i).into()).collect();
+            ServiceSpec::simple((0x0a60_0000 + n).into(), 80, Protocol::Tcp, endpoints)
+        };
+        let filter = Endpoints::of(&(0..1000).map(service).collect::<Vec<_>>(), None, 1);
+        let knows = |n: u32, port, protocol| filter.may_contain(0x0af4_0000 + n, port, protocol);
+        assert!((0..10_000).all(|n| knows(n, 8080, 6)));
+        for (port, protocol) in [(8081, 6), (8080, 17), (80, 6)] {
+            let mistaken = (0..10_000).filter(|n| knows(*n, port, protocol)).count();
+            assert!(mistaken < 300, "{mistaken} in 10,000 at port {port}");
+        }
+    }
+
+    #[test]
+    fn the_endpoints_of_every_rule_count() {
+        let mut service = ServiceSpec::simple([10, 96, 0, 1].into(), 80, Protocol::Udp, [backend(1).into()].into());
+        service.from_outside = Rule { endpoints: [backend(2).into()].into(), ..Rule::default() };
+        let filter = Endpoints::of(&[service], None, 1);
+        assert!(filter.may_contain(0x0af4_0001, 8080, 17) && filter.may_contain(0x0af4_0002, 8080, 17));
+        assert!(!Endpoints::of(&[], None, 1).may_contain(0x0af4_0001, 8080, 17));
+    }
+
+    #[test]
+    fn those_that_went_are_known_until_their_room_is_needed() {
+        let service =
+            |n: u32| ServiceSpec::simple([10, 96, 0, 1].into(), 80, Protocol::Tcp, [backend(n).into()].into());
+        let mut filter = Endpoints::of(&[service(0)], None, 1);
+        let mut forgotten_after = None;
+        for n in 1..1000 {
+            filter = Endpoints::of(&[service(n)], Some(&filter), 1);
+            assert!(filter.may_contain(0x0af4_0000 + n, 8080, 6), "{n}");
+            if !filter.may_contain(0x0af4_0000, 8080, 6) {
+                forgotten_after.get_or_insert(n);
+            }
+        }
+        let room = (LEAST_WORDS * PER_WORD) as u32;
+        assert!(forgotten_after.is_some_and(|n| (room..room * 2).contains(&n)), "{forgotten_after:?}");
+        let other_seed = Endpoints::of(&[service(0)], Some(&filter), 2);
+        assert!(!other_seed.may_contain(0x0af4_0000 + 999, 8080, 6));
+    }
+}

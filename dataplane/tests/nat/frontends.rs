@@ -1,0 +1,66 @@
+//! NodePorts, load balancer addresses and external IPs: what comes natively over the uplink.
+
+use shunt_dataplane::{
+    net::Protocol,
+    spec::{Otherwise, Rule, ServiceSpec},
+    verdict::DropReason,
+};
+
+use crate::world::*;
+
+const EXTERNAL: std::net::Ipv4Addr = std::net::Ipv4Addr::new(198, 51, 100, 7);
+
+fn nodeport(from_outside: Rule, all: &[End]) -> ServiceSpec {
+    let service = service(Protocol::Tcp, all);
+    ServiceSpec { vip: NODE, port: 30_080, from_outside, ..service }
+}
+
+fn syn(client: End, frontend: End) -> Packet {
+    (Kind::Tcp("S"), client, frontend)
+}
+
+#[test]
+fn external_traffic_policy_cluster_masquerades_to_pods_here_and_on_other_nodes() {
+    for backend in [(B, 8080), (REMOTE[0], 8080)] {
+        let mut world = World::new(&spec(vec![nodeport(rule(&[backend], true), &[backend])]));
+        let asked = syn((OUTSIDE, 1000), (NODE, 30_080));
+        let (port, came) = world.pass(UPLINK, asked);
+        assert_eq!((port == POD_B, came.2), (backend.0 == B, backend));
+        assert_eq!(came.1.0, OVERLAY, "over the overlay and to pods");
+        assert!(MASQUERADE.contains(&came.1.1));
+        world.answer((port, came), (UPLINK, asked));
+    }
+}
+
+#[test]
+fn external_traffic_policy_local_keeps_the_source_and_drops_when_none_local() {
+    let mut world = World::new(&spec(vec![nodeport(rule(&[(B, 8080)], false), &[(B, 8080), (REMOTE[0], 8080)])]));
+    let asked = syn((OUTSIDE, 1000), (NODE, 30_080));
+    let came = world.pass(UPLINK, asked);
+    assert_eq!(came, (POD_B, syn((OUTSIDE, 1000), (B, 8080))));
+    world.answer(came, (UPLINK, asked));
+
+    let none = Rule { otherwise: Otherwise::Drop, ..Rule::default() };
+    world.switch.publish(&spec(vec![nodeport(none, &[(REMOTE[0], 8080)])])).unwrap();
+    assert_eq!(world.send(UPLINK, syn((OUTSIDE, 2000), (NODE, 30_080))), None);
+    assert_eq!(world.drops(DropReason::NoLocalBackend), 1);
+    let from_a_pod = world.pass(POD_A, syn((A, 1000), (NODE, 30_080)));
+    assert_eq!(from_a_pod, (UPLINK, syn((A, 1000), (REMOTE[0], 8080))), "pods reach all endpoints");
+    let established = (Kind::Tcp("A"), asked.1, asked.2);
+    assert_eq!(world.pass(UPLINK, established).1.2, (B, 8080), "who is connected stays so");
+}
+
+#[test]
+fn an_external_ip_is_a_frontend_of_its_own() {
+    let external = ServiceSpec { vip: EXTERNAL, port: 443, ..nodeport(rule(&[(A, 1)], false), &[]) };
+    let mut world = World::new(&spec(vec![external, nodeport(rule(&[(B, 2)], false), &[])]));
+    assert_eq!(world.pass(UPLINK, syn((OUTSIDE, 1000), (EXTERNAL, 443))).1.2, (A, 1));
+    assert_eq!(world.pass(UPLINK, syn((OUTSIDE, 1000), (NODE, 30_080))).1.2, (B, 2));
+}
+
+#[test]
+fn what_the_classifier_took_and_nobody_knows_goes_to_the_kernel() {
+    let mut world = World::new(&spec(vec![]));
+    let stray = (Kind::Tcp("A"), (OUTSIDE, 443), (NODE, 61_000));
+    assert_eq!(world.pass(UPLINK, stray), (HOST, stray), "which answers with a reset");
+}
