@@ -1,12 +1,17 @@
 //! The program that is tested, and those of others.
 
 use std::{
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::signal::{Signal, killpg},
+    unistd::Pid,
+};
 use shunt_pktgen::report::{
     model::{Report, Trial},
     outputs,
@@ -73,7 +78,8 @@ pub struct Background(pub Child);
 impl Background {
     /// Starts it. `package` is where it comes from in Debian.
     pub fn start(command: &mut Command, package: &str) -> Background {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        // A group of its own: trafgen's children would outlive it.
+        let child = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         Background(
             child.unwrap_or_else(|e| panic!("cannot run {command:?}: {e}; is the Debian package {package} there?")),
         )
@@ -81,8 +87,7 @@ impl Background {
 
     /// Ends it as Ctrl-C would, and returns what it said.
     pub fn interrupt(mut self) -> Output {
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0.id() as i32), nix::sys::signal::Signal::SIGINT)
-            .expect("it runs");
+        self.signal(Signal::SIGINT).expect("it runs");
         let mut child = std::mem::replace(&mut self.0, Command::new("true").spawn().expect("true runs"));
         let until = Instant::now() + Duration::from_secs(10);
         while child.try_wait().expect("a child").is_none() {
@@ -93,10 +98,16 @@ impl Background {
     }
 }
 
+impl Background {
+    fn signal(&self, signal: Signal) -> nix::Result<()> {
+        killpg(Pid::from_raw(self.0.id() as i32), signal)
+    }
+}
+
 impl Drop for Background {
     fn drop(&mut self) {
         // It may have ended by itself.
-        let _ = self.0.kill();
+        let _ = self.signal(Signal::SIGKILL);
         let _ = self.0.wait();
     }
 }
