@@ -129,7 +129,7 @@ fn unrelated_errors_are_plain_packets() {
     // To a VIP, nobody is there to get it.
     world.client.send(error(CLIENT, kind, (CLIENT_IP, VIP), &other));
     world.settle();
-    assert_eq!((world.server.recv(), world.drops(DropReason::NoService)), (None, 1));
+    assert_eq!((world.server.recv(), world.drops(DropReason::NoBackend)), (None, 1));
 }
 
 /// As an answer would be: a UDP flow to an endpoint that was removed.

@@ -4,6 +4,7 @@ mod attach;
 mod frames;
 mod memories;
 mod net;
+mod nodeport;
 mod removal;
 mod rig;
 mod uplink;

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::{
     net::{counters, discard, new_namespace, veth},
-    tool::{Background, profile},
+    tool::{Background, profile, urgent},
 };
 
 /// Each generator gets as many turns; the best counts, as the machine may be busy.
@@ -66,7 +66,7 @@ fn generator(which: usize, trafgen: &std::path::Path) -> Command {
         ),
     };
     let mut words = words.split_whitespace();
-    let mut command = Command::new(words.next().expect("a program"));
+    let mut command = urgent(words.next().expect("a program"));
     command.args(words);
     command
 }

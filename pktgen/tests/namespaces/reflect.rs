@@ -4,17 +4,18 @@ use std::process::Command;
 
 use crate::{
     net::{counters, new_namespace, veth},
-    tool::{Background, sound_run, until},
+    tool::{Background, sound_run, until, urgent},
 };
 
-const AROUND: &str = "--tx src --rx src --to-mac 02:00:00:00:00:01 --rate 5kpps --duration 1s --warm-up 200ms";
+const AROUND: &str =
+    "--tx src --rx src --to-mac 02:00:00:00:00:01 --rate 5kpps --duration 1s --warm-up 200ms --cores 0";
 
 #[test]
 fn what_is_reflected_comes_back() {
     new_namespace();
     veth("src", "far");
-    let mut reflector = Command::new(env!("CARGO_BIN_EXE_pktgen"));
-    let reflector = Background::start(reflector.args(["reflect", "far"]), "of ours");
+    let mut reflector = urgent(env!("CARGO_BIN_EXE_pktgen"));
+    let reflector = Background::start(reflector.args(["reflect", "far", "--core", "1"]), "of ours");
     until("the reflector to be there", || crate::net::run("ip -details link show dev far").contains("prog/xdp"));
     let mut sent = 0;
     for profile in ["flood", "imix", "services", "vxlan", "voip"] {
@@ -40,7 +41,6 @@ fn dpdk_testpmd_over_af_xdp_reflects_all() {
     let prefix = format!("--file-prefix=pg-{}", std::process::id());
     testpmd.args(["--no-huge", "-m", "256", "--no-pci", "--no-telemetry", "-l", "0,1", &prefix]);
     testpmd.args(["--vdev=net_af_xdp0,iface=far", "--", "--forward-mode=macswap", "--auto-start"]);
-    // It takes an end of its input for the wish to quit.
     testpmd.args(["--total-num-mbufs=8192", "--stats-period=1"]);
     let _testpmd = Background::start(&mut testpmd, "dpdk-dev");
     until("testpmd to be there", || crate::net::run("ip -details link show dev far").contains("prog/xdp"));
