@@ -4,7 +4,7 @@
 //! take turns, each claiming the slot it prefers among those left, so their shares differ by at most one slot. When
 //! one leaves, the others' preferences stand, and few slots but its own change hands.
 //!
-//! For few backends there is something as good that needs no table: [`rendezvous`](super::rendezvous).
+//! For few backends there is something as good that needs no table: [`rendezvous`].
 
 use std::sync::Arc;
 
