@@ -120,8 +120,8 @@ mod tests {
     use super::*;
 
     const BALANCED: &str = r#"{
-        "ports": [{"name": "uplink", "rx_packets": 10, "tx_packets": 7, "tx_dropped": 1, "tx_no_frame": 1,
-                   "forwarded": 5, "to_host": 3, "answered": 1, "dropped": 0, "held": 1}],
+        "ports": [{"name": "uplink", "rx_packets": 11, "tx_packets": 7, "tx_dropped": 1, "tx_no_frame": 1,
+                   "forwarded": 5, "to_host": 3, "answered": 1, "dropped": 1, "held": 1}],
         "removed": {"name": "removed", "rx_packets": 1, "tx_packets": 1, "tx_dropped": 0, "tx_no_frame": 0,
                     "forwarded": 1, "to_host": 0, "answered": 0, "dropped": 0, "held": 0},
         "workers": [{"core": 0, "packets": 10, "sleeps": 2, "memories": [
