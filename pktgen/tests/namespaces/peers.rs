@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Each generator gets as many turns; the best counts, as the machine may be busy.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 2;
 
 const TURN: Duration = Duration::from_millis(1500);
 
