@@ -13,7 +13,7 @@ use aya::{
 };
 use ipnet::Ipv4Net;
 
-use super::{Interface, NodeTraffic, XskDevice, XskError, error::bpf_hint, node_traffic::Taken};
+use super::{Interface, NodeTraffic, XskDevice, XskError, error::bpf_hint, node_traffic::Taken, with_sources};
 use crate::spec::PortRole;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/classifier.bpf.o"));
@@ -258,20 +258,6 @@ fn refuse_foreign(interface: &Interface) -> Result<(), XskError> {
         .and_then(|program| program.name_as_str().map(String::from))
         .unwrap_or_else(|| "?".into());
     Err(XskError::ForeignProgram { interface: interface.name.clone(), program, id })
-}
-
-/// An error and what caused it, in one line: aya's own texts leave the cause out.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 /// The kernel's error code, wherever in the chain it is.

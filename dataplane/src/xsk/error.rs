@@ -207,3 +207,17 @@ impl XskError {
         XskError::Socket { interface: interface.into(), queue, hint: socket_hint(&source), source }
     }
 }
+
+/// An error and what caused it, in one line: aya's own texts leave the cause out.
+pub fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let cause = error.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+        source = error.source();
+    }
+    text
+}

@@ -39,7 +39,7 @@ mod starts;
 
 pub use classifier::{Classifier, UplinkFilter, XdpMode};
 pub use device::XskDevice;
-pub use error::XskError;
+pub use error::{XskError, with_sources};
 pub use interface::Interface;
 pub use memory::{RING_SIZE, WorkerMemory};
 pub use node_traffic::NodeTraffic;

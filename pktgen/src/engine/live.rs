@@ -21,7 +21,7 @@ use aya::{
     programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp},
 };
 use nix::sys::{pthread::pthread_kill, signal::Signal};
-use shunt_dataplane::xsk::Interface;
+use shunt_dataplane::xsk::{Interface, with_sources};
 
 use super::{EngineError, lane::Task};
 use crate::{
@@ -111,7 +111,7 @@ impl TrafficSource {
         core: usize,
     ) -> Result<TrafficSource, EngineError> {
         let fail = |what, error: &dyn std::error::Error| {
-            let reason = reasons(error);
+            let reason = with_sources(error);
             let hint = if reason.contains("Operation not permitted") {
                 "the capabilities CAP_BPF and CAP_NET_ADMIN are missing: run as root or grant them"
             } else {
@@ -262,25 +262,11 @@ fn send(object: &Ebpf, frame: &[u8], core: usize, stop: &AtomicBool) -> Result<(
         options.attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
         match program.test_run(options) {
             Ok(_) => {}
-            Err(error) if reasons(&error).contains("Interrupted system call") => {}
-            Err(error) => return Err(reasons(&error)),
+            Err(error) if with_sources(&error).contains("Interrupted system call") => {}
+            Err(error) => return Err(with_sources(&error)),
         }
     }
     Ok(())
-}
-
-/// An error and its causes in one line.
-fn reasons(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let cause = error.to_string();
-        if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
-        }
-        source = error.source();
-    }
-    text
 }
 
 /// The time in the middle of a bucket: 32 buckets for each doubling.
