@@ -250,6 +250,8 @@ pub struct Status<'a> {
     cores: &'a [u32],
     flow_capacity: u32,
     flows_in_use: u32,
+    node_port_addresses: &'a [String],
+    problems: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -299,7 +301,7 @@ pub fn role(role: v1::PortRole) -> &'static str {
     }
 }
 
-fn some(text: &str) -> Option<&str> {
+pub(super) fn some(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
@@ -344,6 +346,8 @@ impl<'a> From<&'a v1::GetStatusResponse> for Status<'a> {
             cores: &answer.cores,
             flow_capacity: answer.flow_capacity,
             flows_in_use: answer.flows_in_use,
+            node_port_addresses: &answer.node_port_addresses,
+            problems: &answer.problems,
         }
     }
 }
