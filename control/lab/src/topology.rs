@@ -224,6 +224,18 @@ impl Lab {
         Background::start(&mut command, &self.log(&format!("server-{name}")))
     }
 
+    /// A station on the underlay that is no node: 192.168.50.`number`.
+    pub fn outsider(&self, name: &str, number: u8) -> Result<Namespace> {
+        let namespace = Namespace::create(&format!("{}-{name}", self.name))?;
+        let here = End { namespace: &namespace, interface: "eth0" };
+        connect(here, End { namespace: &self.underlay, interface: name }, 1, UNDERLAY_MTU)?;
+        self.underlay.ip(&format!("link set {name} master br0"))?;
+        namespace.ip(&format!("addr add 192.168.50.{number}/24 dev eth0"))?;
+        carries(&namespace, "eth0")?;
+        carries(&self.underlay, name)?;
+        Ok(namespace)
+    }
+
     /// The pod with this name (`a1`).
     pub fn pod(&self, name: &str) -> Result<&Pod> {
         let mut pods = self.nodes.iter().flat_map(|node| &node.pods);
