@@ -7,6 +7,7 @@
 //! | [`veth`] | part 2, contenders end to end between two veths |
 //! | [`applications`] | part 3, iperf3, sockperf and wrk between two nodes |
 //! | [`control`] | part 4, changes and storms of them |
+//! | [`generators`] | part 5, pktgen beside other generators |
 //! | [`daemon`], [`peers`], [`scratch`] | what runs beside: Shunt's daemon, other people's switches, and their removal |
 //! | [`rows`], [`table`], [`markdown`], [`page`], [`machine`] | what was measured, and how it is told |
 #![deny(unsafe_code)]
@@ -16,6 +17,7 @@ pub mod control;
 pub mod daemon;
 pub mod device;
 pub mod engine;
+pub mod generators;
 pub mod machine;
 pub mod markdown;
 pub mod measure;

@@ -42,6 +42,7 @@ pub fn title(part: Part) -> &'static str {
         Part::Veth => "End to end over veth",
         Part::Applications => "Real applications between two nodes",
         Part::Control => "Control",
+        Part::Generators => "Generators",
     }
 }
 
@@ -77,6 +78,10 @@ pub fn explained(part: Part) -> &'static str {
              all services at once on an empty node, *one change* another endpoint for one service. In a storm, one service is\n\
              changed after the other without a pause, while 64-byte packets go to all of them at half of what the contender\n\
              carries in quiet. Control has core 0 and shares it with the source; the contender forwards on core 1."
+        }
+        Part::Generators => {
+            "Packets per second that the kernel counts out of a veth whose other end drops them: pktgen beside the public\n\
+             generators that Debian has, each alone on core 1, in turns."
         }
     }
 }

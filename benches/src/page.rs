@@ -59,6 +59,7 @@ fn charts(rows: &[Row], part: Part) -> Vec<Markup> {
             bars("99th percentile of sockperf's round trip", "p99 of the round trip"),
         ],
         Part::Control => vec![bars("All services at once", "cold load"), bars("One change", "one change")],
+        Part::Generators => vec![bars("Packets out of one veth", "sent")],
     };
     found.into_iter().flatten().collect()
 }

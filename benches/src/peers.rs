@@ -51,7 +51,8 @@ impl Peers {
         Ok(peers)
     }
 
-    fn program(&self, name: &str) -> Result<PathBuf, Error> {
+    /// Where one of the programs is.
+    pub fn program(&self, name: &str) -> Result<PathBuf, Error> {
         let roots = [self.root.as_path(), Path::new("/")];
         let folders = ["usr/bin", "usr/sbin", "usr/lib/openvswitch-switch-dpdk"];
         let mut paths = roots.iter().flat_map(|root| folders.map(|folder| root.join(folder).join(name)));
@@ -63,7 +64,11 @@ impl Peers {
 
     /// One of the programs, ready for arguments, with its files in `scratch`.
     pub fn command(&self, program: &str, scratch: &Scratch) -> Result<Command, Error> {
-        let mut command = mortal(self.program(program)?);
+        Ok(self.dress(mortal(self.program(program)?), scratch))
+    }
+
+    /// `command`, which starts one of the programs, with what they need to find their own.
+    pub fn dress(&self, mut command: Command, scratch: &Scratch) -> Command {
         if let Some(libraries) = &self.libraries {
             command.env("LD_LIBRARY_PATH", libraries).env("LIBXDP_OBJECT_PATH", libraries.join("bpf"));
         }
@@ -71,7 +76,7 @@ impl Peers {
             command.env(folder, scratch.path());
         }
         command.env("OVS_PKGDATADIR", self.ovs_schema().parent().expect("a schema is in a folder"));
-        Ok(command)
+        command
     }
 
     /// In the calling thread's mount namespace, hides drivers of an installed DPDK from the unpacked one, which would load

@@ -11,11 +11,12 @@ pub enum Part {
     Veth,
     Applications,
     Control,
+    Generators,
 }
 
 impl Part {
     /// All of them, in the report's order.
-    pub const ALL: [Part; 4] = [Part::Engine, Part::Veth, Part::Applications, Part::Control];
+    pub const ALL: [Part; 5] = [Part::Engine, Part::Veth, Part::Applications, Part::Control, Part::Generators];
 
     /// Its name on the command line and in rows.
     pub fn name(self) -> &'static str {
@@ -24,6 +25,7 @@ impl Part {
             Part::Veth => "veth",
             Part::Applications => "applications",
             Part::Control => "control",
+            Part::Generators => "generators",
         }
     }
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use shunt_benches::{
+    generators::LIVE,
     rows::{Part, Row},
     veth::CONTENDERS,
 };
@@ -46,6 +47,13 @@ fn a_quick_run_measures_every_part_and_leaves_nothing_behind() {
         let measured = rows.iter().filter(of).any(|row| row.metric == "no loss" && row.value.is_some());
         assert!(measured, "{} has a rate", contender.name);
     }
+    let rate = |generator: &str| {
+        let of = |row: &&Row| row.part == Part::Generators && row.contender == generator && row.metric == "sent";
+        rows.iter().find(of).and_then(|row| row.value).unwrap_or_else(|| panic!("{generator} has no rate"))
+    };
+    let fastest_other = rate("trafgen").max(rate("testpmd txonly, AF_XDP"));
+    assert!(rate(LIVE) >= fastest_other, "{} against {fastest_other} packets per second", rate(LIVE));
+    assert!(rate("pktgen, AF_XDP") > 0.0);
     let refused: BTreeSet<_> = rows.iter().filter(|row| row.value.is_none()).map(|row| &row.contender[..]).collect();
     assert_eq!(refused, BTreeSet::from(["Shunt", "VPP"]), "Shunt's policies, and VPP");
 

@@ -13,7 +13,7 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use shunt_benches::{
-    Error, applications, control, engine,
+    Error, applications, control, engine, generators,
     machine::Machine,
     markdown,
     measure::Counting,
@@ -55,6 +55,7 @@ enum Name {
     Veth,
     Applications,
     Control,
+    Generators,
 }
 
 impl From<Name> for Part {
@@ -64,6 +65,7 @@ impl From<Name> for Part {
             Name::Veth => Part::Veth,
             Name::Applications => Part::Applications,
             Name::Control => Part::Control,
+            Name::Generators => Part::Generators,
         }
     }
 }
@@ -115,6 +117,9 @@ fn measure(part: Part, quick: bool, ledger: &mut Ledger) -> Result<(), Error> {
             applications::run(if quick { &applications::Plan::QUICK } else { &applications::Plan::FULL }, ledger)
         }
         Part::Control => control::run(if quick { &control::Plan::QUICK } else { &control::Plan::FULL }, ledger),
+        Part::Generators => {
+            generators::run(if quick { &generators::Plan::QUICK } else { &generators::Plan::FULL }, ledger)
+        }
     }
 }
 

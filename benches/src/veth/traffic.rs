@@ -40,6 +40,21 @@ pub enum Pace {
     PerSecond(f64),
 }
 
+/// A trial at `pace`, of packets that are received elsewhere.
+pub fn load(pace: Pace, duration: Duration) -> Load {
+    Load {
+        label: String::new(),
+        pps: match pace {
+            Pace::Flood => None,
+            Pace::PerSecond(pps) => Some(pps),
+        },
+        packets: None,
+        duration,
+        warm_up: Duration::ZERO,
+        settle: Duration::ZERO,
+    }
+}
+
 /// A source on interface `src`. What it sends is received elsewhere.
 pub struct Source(Tester);
 
@@ -83,18 +98,7 @@ impl Source {
     }
 
     fn trial(&mut self, pace: Pace, duration: Duration, stop: &Arc<AtomicBool>) -> Result<u64, Error> {
-        let load = Load {
-            label: String::new(),
-            pps: match pace {
-                Pace::Flood => None,
-                Pace::PerSecond(pps) => Some(pps),
-            },
-            packets: None,
-            duration,
-            warm_up: Duration::ZERO,
-            settle: Duration::ZERO,
-        };
-        Ok(self.0.trial(&load, &mut |_| (), stop)?.total.sent)
+        Ok(self.0.trial(&load(pace, duration), &mut |_| (), stop)?.total.sent)
     }
 }
 

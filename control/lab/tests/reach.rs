@@ -95,6 +95,9 @@ fn transfers(forwarder: Forwarder, on: bool) {
         for pod in ["a1", "a2", "b1", "c1"] {
             lab.pod(pod)?.offload("tx", on)?;
         }
+        // What arrives at c1 has come through node-c's kernel, which merges segments behind VXLAN when two come at once
+        // and then leaves their checksum unfinished. This test judges what Shunt sent.
+        lab.node("node-c")?.namespace.run("ethtool -K flannel.1 gro off")?;
         for (from, to) in [("a1", "a2"), ("a1", "b1"), ("b1", "a1"), ("a1", "c1"), ("c1", "a1")] {
             let (from, to) = (lab.pod(from)?, lab.pod(to)?);
             let capture = Capture::start(&to.namespace, "eth0", "udp or tcp", lab.folder())?;

@@ -11,14 +11,26 @@ use crate::{
 /// Makes `meta.other` the key of answers to a masqueraded flow: `translated` is the flow as its destination would see it,
 /// but for the source. `attempt` counts the ports that were tried and found to be taken. The port is this flow's until
 /// it is in the table, or given back.
+///
+/// All flows of one address and port of a client get the same port as long as no other flow to their destination has it
+/// (RFC 4787, section 4.1, REQ-1): peers that learn the port from one another reach the client by it.
 #[cold]
 pub fn assign(meta: &mut Meta, translated: FiveTuple, attempt: u32, env: &Env) -> Result<(), DropReason> {
     let masquerade = env.snapshot.masquerade.as_ref().ok_or(DropReason::NoMasquerade)?;
     let next_hop = env.snapshot.fib.lookup(translated.dst);
     let src = env.snapshot.stand_in(masquerade, translated.dst, next_hop);
     let reply = FiveTuple { src, ..translated }.reversed();
-    let random = mix(meta.hash.wrapping_add(attempt.into()));
-    let port = env.conntrack.take_port(reply, &masquerade.ports, random).ok_or(DropReason::NoMasqueradePort)?;
+    let port = if attempt == 0 {
+        let client = FiveTuple { dst: 0, dst_port: 0, ..translated };
+        env.conntrack.take_preferred_port(reply, &masquerade.ports, env.conntrack.hash(client.to_words()))
+    } else {
+        None
+    };
+    let port = port.or_else(|| {
+        let random = mix(meta.hash.wrapping_add(attempt.into()));
+        env.conntrack.take_port(reply, &masquerade.ports, random)
+    });
+    let port = port.ok_or(DropReason::NoMasqueradePort)?;
     meta.other = FiveTuple { dst_port: port, ..reply }.to_words();
     Ok(())
 }

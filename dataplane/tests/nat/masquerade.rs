@@ -184,6 +184,22 @@ fn pods_leaving_the_cluster_are_masqueraded_but_for_the_prefixes_named() {
     world.answer(before, (POD_A, asked));
 }
 
+/// A client's port looks the same to all its peers (RFC 4787, REQ-1), unless that would take another flow's answers.
+#[test]
+fn flows_of_one_client_port_leave_by_one_port() {
+    let mut spec = spec(vec![]);
+    spec.masquerade.as_mut().unwrap().egress = Some(vec![]);
+    let mut world = World::new(&spec);
+    let peer = |n: u8| (std::net::Ipv4Addr::new(203, 0, 113, n), 3478);
+    let mut ask = |client, peer| world.pass(POD_A, (Kind::Udp, client, peer)).1.1.1;
+    for client in (0..16).map(|n| (A, 1000 + n)) {
+        let ports: HashSet<_> = (1..=20).map(|to| ask(client, peer(to))).collect();
+        assert_eq!(ports.len(), 1, "{client:?} leaves by {ports:?}");
+    }
+    let towards_one: HashSet<_> = (0..16).map(|n| ask((A, 1000 + n), peer(1))).collect();
+    assert_eq!(towards_one.len(), 16, "towards one peer each client has its own");
+}
+
 #[test]
 fn answers_to_those_who_came_from_outside_keep_their_source() {
     let mut spec = spec(vec![]);

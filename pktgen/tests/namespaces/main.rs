@@ -1,5 +1,5 @@
 //! pktgen on real interfaces, its figures checked against somebody else's: the kernel's counters, tcpdump, tshark,
-//! sockperf, DPDK's testpmd, nginx, curl, netsniff-ng's trafgen, and a path whose faults are known.
+//! sockperf, DPDK's testpmd, nginx, curl, and a path whose faults are known.
 //!
 //! Run as root; each test has a network namespace of its own. The machine may be busy: rates are low where figures must
 //! be exact.
@@ -11,7 +11,6 @@ mod faults;
 mod impaired;
 mod life;
 mod net;
-mod peers;
 mod reflect;
 mod replay;
 mod tool;

@@ -29,6 +29,10 @@ const MAX_POOLS: usize = 256;
 /// Ports that are asked about in the table when a pool is empty.
 const CANDIDATES: usize = 32;
 
+/// Ports that a client's flows have before others. With some, most clients have one port towards all of their peers also
+/// where half of the range is taken.
+const PREFERENCES: usize = 4;
+
 /// The pools of ports.
 #[derive(Debug)]
 pub(super) struct Ports(Arena);
@@ -72,6 +76,10 @@ impl Ports {
         })
     }
 
+    fn mark(&self, pool: u64, port: u16) {
+        self.word(pool, usize::from(port) / 64).fetch_or(1 << (port % 64), Ordering::Relaxed);
+    }
+
     fn give_back(&self, pool: u64, port: u16) {
         self.word(pool, usize::from(port) / 64).fetch_and(!(1 << (port % 64)), Ordering::Relaxed);
     }
@@ -82,7 +90,21 @@ impl Conntrack {
     /// It is the caller's until the flow is in the table or [`Conntrack::give_back`] is called. `None`: all are taken.
     pub fn take_port(&self, reply: FiveTuple, range: &RangeInclusive<u16>, random: u64) -> Option<u16> {
         let pool = self.pool(reply);
-        self.ports.take(pool, range, random).or_else(|| self.find_port(reply, range, random))
+        self.ports.take(pool, range, random).or_else(|| self.find_port::<CANDIDATES>(reply, range, random))
+    }
+
+    /// As [`Conntrack::take_port`], but one of the few ports of `range` that `client` (a hash of the flow's source) prefers
+    /// whatever the remote endpoint. Its pool is not asked: the port may be in use towards other endpoints of that pool.
+    /// `None`: the table has a flow to this endpoint with each of them.
+    pub fn take_preferred_port(&self, reply: FiveTuple, range: &RangeInclusive<u16>, client: u64) -> Option<u16> {
+        let port = self.find_port::<PREFERENCES>(reply, range, client)?;
+        self.ports.mark(self.pool(reply), port);
+        Some(port)
+    }
+
+    /// Whether no flow that goes on has this reply key.
+    fn is_free(&self, reply: Key, hash: u64) -> bool {
+        self.find(reply, hash).is_none_or(|hit| hit.state().is_over())
     }
 
     /// Gives back the port of a masqueraded flow that is not in the table, or no longer.
@@ -100,18 +122,20 @@ impl Conntrack {
 
     /// Asks the table about some ports, all at once for their cache misses to overlap.
     #[cold]
-    fn find_port(&self, reply: FiveTuple, range: &RangeInclusive<u16>, random: u64) -> Option<u16> {
-        let count = u64::from(*range.end() - *range.start()) + 1;
-        let candidates: [u16; CANDIDATES] = std::array::from_fn(|n| {
-            let random = random.wrapping_add(n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            range.start() + ((u128::from(random) * u128::from(count)) >> 64) as u16
-        });
+    fn find_port<const N: usize>(&self, reply: FiveTuple, range: &RangeInclusive<u16>, random: u64) -> Option<u16> {
+        let candidates: [u16; CANDIDATES] =
+            std::array::from_fn(|n| nth(range, random.wrapping_add(n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
         let key = |port: &u16| FiveTuple { dst_port: *port, ..reply }.to_words();
         let hashes = candidates.map(|port| self.hash(key(&port)));
         hashes.iter().for_each(|hash| self.prefetch_bucket(*hash));
-        let is_free = |port: &u16, hash: u64| self.find(key(port), hash).is_none_or(|hit| hit.state().is_over());
-        candidates.iter().zip(hashes).find(|(port, hash)| is_free(port, *hash)).map(|(port, _)| *port)
+        candidates.iter().zip(hashes).find(|(port, hash)| self.is_free(key(port), *hash)).map(|(port, _)| *port)
     }
+}
+
+/// The port of `range` that a hash's high bits name.
+fn nth(range: &RangeInclusive<u16>, hash: u64) -> u16 {
+    let count = u64::from(*range.end() - *range.start()) + 1;
+    range.start() + ((u128::from(hash) * u128::from(count)) >> 64) as u16
 }
 
 #[cfg(all(test, not(loom)))]
