@@ -9,7 +9,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use shunt_control_api::v1;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, protocol::Protocol};
 
 /// A cluster file.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,18 +112,9 @@ impl Scheduler {
 pub struct ServicePort {
     #[serde(default)]
     pub name: String,
-    /// As in Kubernetes, TCP unless given.
     #[serde(default)]
     pub protocol: Protocol,
     pub port: u32,
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    #[default]
-    Tcp,
-    Udp,
 }
 
 /// As in Kubernetes, `Cluster` unless given.
@@ -316,10 +307,7 @@ impl From<Service> for v1::Service {
         };
         let ports = service.port.into_iter().map(|port| v1::ServicePort {
             name: port.name,
-            protocol: match port.protocol {
-                Protocol::Tcp => v1::Protocol::Tcp.into(),
-                Protocol::Udp => v1::Protocol::Udp.into(),
-            },
+            protocol: v1::Protocol::from(port.protocol).into(),
             port: port.port,
         });
         v1::Service {
@@ -353,7 +341,7 @@ impl From<v1::Service> for Service {
             v1::TrafficPolicy::Cluster | v1::TrafficPolicy::Unspecified => TrafficPolicy::Cluster,
         };
         let port = service.ports.into_iter().map(|port| ServicePort {
-            protocol: if port.protocol() == v1::Protocol::Udp { Protocol::Udp } else { Protocol::Tcp },
+            protocol: port.protocol().into(),
             name: port.name,
             port: port.port,
         });
@@ -504,8 +492,8 @@ mod tests {
         assert!(missing.starts_with("route[0]: ") && missing.contains("`via`"), "{missing}");
         let mistyped = toml(&FILE.replace("port = 8080", "port = \"http\"")).unwrap_err();
         assert!(mistyped.starts_with("endpoint_slice[0].port[0].port: "), "{mistyped}");
-        let protocol = toml(&FILE.replace("\"udp\"", "\"sctp\"")).unwrap_err();
-        assert!(protocol.starts_with("service[0].port[1].protocol: ") && protocol.contains("`sctp`"), "{protocol}");
+        let protocol = toml(&FILE.replace("\"udp\"", "\"dccp\"")).unwrap_err();
+        assert!(protocol.starts_with("service[0].port[1].protocol: ") && protocol.contains("`dccp`"), "{protocol}");
         let policy = toml(&FILE.replace("\"Local\"", "\"local\"")).unwrap_err();
         assert!(policy.starts_with("service[0].internal_traffic_policy: ") && policy.contains("`Local`"), "{policy}");
         assert!(toml("[[vtep]").unwrap_err().starts_with("line 1: "));

@@ -5,7 +5,7 @@ use shunt_dataplane::verdict::DropReason;
 use crate::world::*;
 
 /// What an association's two sides say, in this order, and the state after it: from whom, the chunks.
-const LIFE: [(bool, &[(u8, &[u8])], &str); 9] = [
+const LIFE: [(bool, &[Chunk], &str); 9] = [
     (true, &[(INIT, &[1; 16])], "cookie-wait"),
     (false, &[(INIT_ACK, &[2; 60])], "cookie-echoed"),
     (true, &[(COOKIE_ECHO, &[3; 40]), (DATA, &[4; 17])], "cookie-echoed"),
@@ -85,7 +85,7 @@ fn a_checksum_left_unfinished_is_finished_and_a_wrong_one_stays_wrong() {
 #[test]
 fn what_neither_begins_nor_continues_an_association_is_dropped() {
     let mut world = World::new(&[backend(10)]);
-    let impossible: [&[(u8, &[u8])]; 5] =
+    let impossible: [&[Chunk]; 5] =
         [&[], &[(INIT_ACK, &[2; 60])], &[(ABORT, &[])], &[(SHUTDOWN_COMPLETE, &[])], &[(SACK, &[0; 12]), (ABORT, &[])]];
     for chunks in impossible {
         assert_eq!(world.ask(sctp(CLIENT, to_vip(1000), chunks)), None, "{chunks:?}");

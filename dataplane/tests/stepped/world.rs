@@ -114,7 +114,10 @@ pub fn syn(port: PortId, (src, dst): Ends) -> Vec<u8> {
     packet
 }
 
-/// An SCTP packet with these chunks: of each the type, and its value.
+/// An SCTP chunk: its type and its value.
+pub type Chunk = (u8, &'static [u8]);
+
+/// An SCTP packet.
 pub fn sctp(port: PortId, (src, dst): Ends, chunks: &[(u8, &[u8])]) -> Vec<u8> {
     let mut segment = [&src.1.to_be_bytes()[..], &dst.1.to_be_bytes(), &[0xab, 0xcd, 1, 2], &[0; 4]].concat();
     for (kind, value) in chunks {

@@ -3,10 +3,8 @@
 use serde::Serialize;
 use shunt_control_api::v1;
 
-use super::{
-    json::protocol,
-    tables::{or_none, render, table},
-};
+use super::tables::{or_none, render, table};
+use crate::protocol;
 
 /// One line for each port of each service.
 pub fn list(services: &[v1::ServiceStatus]) -> String {
@@ -17,7 +15,7 @@ pub fn list(services: &[v1::ServiceStatus]) -> String {
                 &service.namespace,
                 &service.name,
                 &port.frontend,
-                protocol(port.protocol()),
+                protocol::name(port.protocol()),
                 policy(service.internal_traffic_policy()),
                 &format!("{} of {}", port.chosen, port.known),
                 otherwise(port.otherwise()),
@@ -37,7 +35,7 @@ pub fn details(services: &[v1::ServiceStatus]) -> String {
             let (node, zone) = (or_none(&endpoint.node), or_none(&endpoint.zone));
             table.add_row([&endpoint.endpoint, node, zone, ready, serving, terminating, chosen, &endpoint.reason]);
         }
-        let (frontend, protocol, none) = (&port.frontend, protocol(port.protocol()), otherwise(port.otherwise()));
+        let (frontend, protocol, none) = (&port.frontend, protocol::name(port.protocol()), otherwise(port.otherwise()));
         let name = if port.name.is_empty() { String::new() } else { format!(" ({})", port.name) };
         let chosen = match port.chosen {
             0 => format!("no endpoint is chosen: new flows are {none}"),
@@ -124,7 +122,7 @@ impl<'a> From<&'a [v1::ServiceStatus]> for Services<'a> {
         };
         let port = |port: &'a v1::ServicePortStatus| Port {
             name: &port.name,
-            protocol: protocol(port.protocol()),
+            protocol: protocol::name(port.protocol()),
             frontend: &port.frontend,
             known: port.known,
             chosen: port.chosen,

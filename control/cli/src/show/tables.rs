@@ -4,13 +4,14 @@ use comfy_table::{CellAlignment, Table, presets};
 use shunt_control_api::v1;
 
 use super::{
-    json::{answered, dropped, protocol, role},
+    json::{answered, dropped, role},
     kind_name,
 };
 use crate::{
     args::Kind,
-    cluster::{Cluster, EndpointSlice, Protocol, Service, TrafficPolicy},
+    cluster::{Cluster, EndpointSlice, Service, TrafficPolicy},
     failure::file_path,
+    protocol,
 };
 
 /// What is shown where there is nothing.
@@ -113,9 +114,8 @@ fn routes(cluster: &Cluster, status: &v1::GetStatusResponse) -> String {
 fn services(services: &[Service]) -> String {
     let mut table = table(["NAMESPACE", "NAME", "CLUSTER IP", "PORTS", "INTERNAL POLICY"]);
     for service in services {
-        let protocol = |protocol| if protocol == Protocol::Tcp { "tcp" } else { "udp" };
         let ports: Vec<_> =
-            service.port.iter().map(|port| format!("{}/{}", port.port, protocol(port.protocol))).collect();
+            service.port.iter().map(|port| format!("{}/{}", port.port, protocol::name(port.protocol.into()))).collect();
         let policy = if service.internal_traffic_policy == TrafficPolicy::Local { "Local" } else { "Cluster" };
         table.add_row([&service.namespace, &service.name, &service.cluster_ip, &ports.join(","), policy]);
     }
@@ -157,7 +157,7 @@ pub fn flows(flows: &[v1::Flow]) -> String {
     let mut table = table(["PROTOCOL", "CLIENT", "VIP", "BACKEND", "STATE", "IDLE", "GENERATION"]);
     for flow in flows {
         table.add_row([
-            protocol(flow.protocol()).to_owned(),
+            protocol::name(flow.protocol()).to_owned(),
             flow.client.clone(),
             flow.vip.clone(),
             flow.backend.clone(),
