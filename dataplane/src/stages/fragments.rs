@@ -9,6 +9,7 @@ use crate::{
     io::Frame,
     packet::{BATCH, Batch, Meta},
     pipeline::Env,
+    record::{Recorder, Step},
     stages::{nat, track},
     tables::recent::Key,
     time::Now,
@@ -84,7 +85,7 @@ impl Default for Held {
 /// Gives the fragments among TCP and UDP packets their ports. Those whose ports are not known yet leave the batch to
 /// wait; those that need not wait any longer come back into it.
 #[cold]
-pub fn run(batch: &mut Batch, held: &mut Held, env: &Env) {
+pub fn run(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
     // Otherwise nothing needs ports.
     let needed = track::is_needed(env);
     let mut at = 0;
@@ -107,7 +108,7 @@ pub fn run(batch: &mut Batch, held: &mut Held, env: &Env) {
 }
 
 /// Moves those that know their ports now, and those that waited too long, back into the batch as far as it has room.
-fn release(batch: &mut Batch, held: &mut Held, env: &Env) {
+fn release(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
     let mut room = BATCH - batch.len();
     let ready = held.0.extract_if(.., |waiting| {
         if room == 0 {
@@ -129,7 +130,7 @@ fn release(batch: &mut Batch, held: &mut Held, env: &Env) {
 }
 
 /// Finds out a fragment's ports: from itself if it is the first, and all others learn them. False if they are not known.
-fn find_ports(frame: &Frame, meta: &mut Meta, env: &Env) -> bool {
+fn find_ports<R: Recorder>(frame: &Frame, meta: &mut Meta, env: &Env<R>) -> bool {
     let packet = &frame.bytes()[IP..];
     let datagram = datagram(frame, meta);
     let is_first = be16(packet, ipv4::FRAGMENT) & ipv4::OFFSET == 0;
@@ -148,18 +149,21 @@ fn find_ports(frame: &Frame, meta: &mut Meta, env: &Env) -> bool {
     if meta.protocol() == ipv4::TCP {
         meta.tcp_flags = l4[tcp::FLAGS];
     }
-    env.fragments.put(datagram, ports.into(), millis(env.now));
+    if R::LIVE {
+        env.fragments.put(datagram, ports.into(), millis(env.now));
+    }
     true
 }
 
 /// The ports of a datagram whose first fragment was seen not long ago.
-fn known(datagram: Key, env: &Env) -> Option<u32> {
+fn known(datagram: Key, env: &Env<impl Recorder>) -> Option<u32> {
     // Another worker's clock may be a little ahead.
     let is_fresh = |tick: u32| (millis(env.now).wrapping_sub(tick) as i32) < KNOWN_FOR as i32;
     env.fragments.get(datagram).filter(|seen| is_fresh(seen.tick)).map(|seen| seen.value as u32)
 }
 
-fn set_ports(meta: &mut Meta, ports: u32, env: &Env) {
+fn set_ports(meta: &mut Meta, ports: u32, env: &Env<impl Recorder>) {
+    env.recorder.note(|| Step::FragmentPorts { ports: ((ports >> 16) as u16, ports as u16) });
     meta.key[1] |= u64::from(ports) << 32;
     track::ask(meta, env.conntrack);
 }
