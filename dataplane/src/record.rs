@@ -133,8 +133,12 @@ pub enum Step {
     },
     /// Route: where it goes.
     Route {
-        /// By the FIB's entry for this address; `None`: as its flow decided.
-        destination: Option<u32>,
+        /// Its destination, once translated.
+        destination: u32,
+        /// The FIB's prefix for that; `None`: there is none.
+        prefix: Option<Ipv4Net>,
+        /// Its flow knew: the FIB was not asked.
+        by_flow: bool,
         /// Where that is.
         way: Way,
     },

@@ -41,8 +41,12 @@ pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
 /// Flag: reset the connection.
 pub const RST: u8 = 0x04;
+/// Flag: to be given to the receiver's program at once.
+pub const PSH: u8 = 0x08;
 /// Flag: the acknowledgement number counts.
 pub const ACK: u8 = 0x10;
+/// Flag: the urgent pointer counts.
+pub const URG: u8 = 0x20;
 
 #[cfg(test)]
 mod tests {

@@ -78,7 +78,8 @@ fn a_new_flow_to_a_service_is_told_step_by_step_and_so_is_its_answer() {
     let backend = shunt_dataplane::spec::Backend { address: endpoint.0, port: endpoint.1 };
     assert_eq!(chosen, Step::Endpoint { backend, why: Why::FlowHash, avoided: None });
     assert_eq!(opened, Step::Opened { forward: asked, reply: translated.reversed() });
-    let Step::Route { destination: None, way } = route else { panic!("{route:?}") };
+    let Step::Route { destination, prefix: Some(prefix), by_flow: true, way } = route else { panic!("{route:?}") };
+    assert_eq!((Ipv4Addr::from(destination), prefix.to_string()), (endpoint.0, "10.244.2.0/24".into()));
     assert_eq!(
         (way.kind, way.port, way.vtep, way.mtu),
         (next_hop::Kind::Overlay, UPLINK, Some(OTHER_NODE.into()), 1450)
