@@ -37,6 +37,9 @@ struct Options {
     /// Only this part; may be given more than once
     #[arg(long = "part", value_name = "PART")]
     parts: Vec<Name>,
+    /// Turns of each contender, of which the median counts [default: 5 for applications and generators, else 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: Option<u32>,
     /// Every figure as one object a row
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -91,7 +94,7 @@ fn run(options: &Options) -> Result<(), Error> {
     for part in Part::ALL {
         if options.parts.is_empty() || options.parts.iter().any(|&name| Part::from(name) == part) {
             let start = Instant::now();
-            measure(part, options.quick, &mut ledger)?;
+            measure(part, options, &mut ledger)?;
             eprintln!("{} took {:.0} s", part.name(), start.elapsed().as_secs_f64());
         }
     }
@@ -106,19 +109,29 @@ fn run(options: &Options) -> Result<(), Error> {
     write(&options.html, &page::report(&rows, &machine))
 }
 
-fn measure(part: Part, quick: bool, ledger: &mut Ledger) -> Result<(), Error> {
+fn measure(part: Part, options: &Options, ledger: &mut Ledger) -> Result<(), Error> {
+    let quick = options.quick;
+    let rounds = |usual| options.rounds.unwrap_or(usual);
     match part {
         Part::Engine => {
             engine::run(if quick { &engine::Plan::QUICK } else { &engine::Plan::FULL }, ledger);
             Ok(())
         }
-        Part::Veth => veth::run(if quick { &veth::Plan::QUICK } else { &veth::Plan::FULL }, ledger),
-        Part::Applications => {
-            applications::run(if quick { &applications::Plan::QUICK } else { &applications::Plan::FULL }, ledger)
+        Part::Veth => {
+            let plan = if quick { veth::Plan::QUICK } else { veth::Plan::FULL };
+            veth::run(&veth::Plan { rounds: rounds(plan.rounds), ..plan }, ledger)
         }
-        Part::Control => control::run(if quick { &control::Plan::QUICK } else { &control::Plan::FULL }, ledger),
+        Part::Applications => {
+            let plan = if quick { applications::Plan::QUICK } else { applications::Plan::FULL };
+            applications::run(&applications::Plan { rounds: rounds(plan.rounds), ..plan }, ledger)
+        }
+        Part::Control => {
+            let plan = if quick { control::Plan::QUICK } else { control::Plan::FULL };
+            control::run(&control::Plan { rounds: rounds(plan.rounds), ..plan }, ledger)
+        }
         Part::Generators => {
-            generators::run(if quick { &generators::Plan::QUICK } else { &generators::Plan::FULL }, ledger)
+            let plan = if quick { generators::Plan::QUICK } else { generators::Plan::FULL };
+            generators::run(&generators::Plan { rounds: rounds(plan.rounds), ..plan }, ledger)
         }
     }
 }
