@@ -140,9 +140,12 @@ pub fn total_len(packet: &[u8]) -> u16 {
 #[inline(always)]
 pub fn decrement_ttl(header: &mut [u8; HEADER_LEN]) {
     header[TTL] -= 1;
-    let sum = u32::from(be16(header, CHECKSUM)) + 0x0100;
+    // The time to live is the first byte of its word, the lower one if words are read backwards: the sum is the same
+    // (RFC 1071, section 2 (B)), and on most machines nothing is swapped.
+    let field = &mut header[CHECKSUM..][..2];
+    let sum = u32::from(u16::from_le_bytes([field[0], field[1]])) + 1;
     // The carry, and 0xffff is written as 0.
-    put16(header, CHECKSUM, (sum + u32::from(sum >= 0xffff)) as u16);
+    field.copy_from_slice(&((sum + u32::from(sum >= 0xffff)) as u16).to_le_bytes());
 }
 
 /// Changes DSCP and ECN and mends the checksum.

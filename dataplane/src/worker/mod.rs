@@ -294,7 +294,8 @@ impl Worker {
         let Worker { batch, ports, memories, shared, counters, .. } = self;
         let mut frames = batch.frames.drain(..);
         for run in &batch.runs {
-            let frames = frames.by_ref().take(run.len);
+            // Its length is known to whoever takes it, other than `take`'s.
+            let frames = (0..run.len).map(|_| frames.next().expect("runs are of the batch"));
             match run.verdict {
                 Verdict::Tx(port) | Verdict::Answer(_, port) => match ports.sender(port) {
                     Some(tx) => tx.extend(frames),
