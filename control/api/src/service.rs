@@ -218,7 +218,7 @@ mod tests {
         assert_eq!(refused(|s| s.ports[0].port = 0), "ports[0].port: 0 is not a port; use 1 to 65535");
         assert_eq!(
             refused(|s| s.ports[1].protocol = 0),
-            "ports[1].protocol: is missing or unknown; use PROTOCOL_TCP or PROTOCOL_UDP"
+            "ports[1].protocol: is missing or unknown; use PROTOCOL_TCP, PROTOCOL_UDP or PROTOCOL_SCTP"
         );
         assert!(refused(|s| s.ports[1].protocol = 77).starts_with("ports[1].protocol: "));
         assert!(refused(|s| s.cluster_ip = "None".into()).starts_with("cluster_ip: is None: clients of a headless"));

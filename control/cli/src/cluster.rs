@@ -2,7 +2,7 @@
 
 mod service;
 
-pub use service::{Protocol, Service, ServicePort, ServiceType, TrafficPolicy};
+pub use service::{Service, ServicePort, ServiceType, TrafficPolicy};
 
 use std::{
     fs,
@@ -369,8 +369,8 @@ mod tests {
         assert!(missing.starts_with("route[0]: ") && missing.contains("`via`"), "{missing}");
         let mistyped = toml(&FILE.replace("port = 8080", "port = \"http\"")).unwrap_err();
         assert!(mistyped.starts_with("endpoint_slice[0].port[0].port: "), "{mistyped}");
-        let protocol = toml(&FILE.replace("\"udp\"", "\"sctp\"")).unwrap_err();
-        assert!(protocol.starts_with("service[0].port[1].protocol: ") && protocol.contains("`sctp`"), "{protocol}");
+        let protocol = toml(&FILE.replace("\"udp\"", "\"dccp\"")).unwrap_err();
+        assert!(protocol.starts_with("service[0].port[1].protocol: ") && protocol.contains("`dccp`"), "{protocol}");
         let policy = toml(&FILE.replace("internal_traffic_policy = \"Local\"", "internal_traffic_policy = \"local\""))
             .unwrap_err();
         assert!(policy.starts_with("service[0].internal_traffic_policy: ") && policy.contains("`Local`"), "{policy}");

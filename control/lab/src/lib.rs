@@ -33,6 +33,7 @@ pub mod netns;
 pub mod plan;
 pub mod probe;
 pub mod report;
+pub mod sctp;
 pub mod server;
 pub mod shunt_node;
 pub mod tidy;

@@ -1,4 +1,4 @@
-//! The lab's server: it echoes over UDP and TCP, and says its name so that a client can tell backends apart.
+//! The lab's server: it echoes over UDP, TCP and SCTP, and says its name so that a client can tell backends apart.
 
 use std::{
     fmt,
@@ -6,6 +6,8 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     thread,
 };
+
+use crate::sctp;
 
 /// A UDP request with exactly this payload is answered with a [`Greeting`]; any other payload with itself.
 pub const WHO: &[u8] = b"who";
@@ -38,7 +40,7 @@ impl Greeting {
     }
 }
 
-/// Serves until the process ends. A TCP client is greeted with a line, then gets back all it sends.
+/// Serves until the process ends. A TCP client is greeted with a line, then gets back all it sends. SCTP is on TCP's port.
 ///
 /// # Errors
 /// When an address cannot be bound, or a socket breaks.
@@ -53,6 +55,9 @@ pub fn serve(name: &str, tcp: u16, udp: SocketAddrV4) -> io::Result<()> {
             thread::spawn(move || echo_stream(&name, stream));
         }
     });
+    let own = name.to_owned();
+    // Should its socket break, who asks finds out.
+    thread::spawn(move || sctp::serve(&own, tcp));
     echo_datagrams(name, &datagrams)
 }
 

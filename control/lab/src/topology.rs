@@ -217,7 +217,8 @@ impl Lab {
         }
     }
 
-    fn serve(&self, namespace: &Namespace, name: &str, address: Ipv4Addr) -> Result<Background> {
+    /// Starts the lab's servers in a namespace; `name` is what they answer.
+    pub fn serve(&self, namespace: &Namespace, name: &str, address: Ipv4Addr) -> Result<Background> {
         let mut command = namespace.command(binaries::find("shunt-lab")?);
         command.args(["serve", "--name", name, "--tcp", &TCP_PORT.to_string(), "--udp"]);
         command.args([&format!("{address}:{UDP_PORT}")]);

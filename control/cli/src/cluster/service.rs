@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use shunt_control_api::v1;
 
+use crate::protocol::Protocol;
+
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
@@ -128,14 +130,6 @@ pub struct ServicePort {
     pub node_port: u32,
 }
 
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    #[default]
-    Tcp,
-    Udp,
-}
-
 /// As in Kubernetes, `Cluster` unless given.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TrafficPolicy {
@@ -190,10 +184,7 @@ impl From<Service> for v1::Service {
         };
         let ports = service.port.into_iter().map(|port| v1::ServicePort {
             name: port.name,
-            protocol: match port.protocol {
-                Protocol::Tcp => v1::Protocol::Tcp.into(),
-                Protocol::Udp => v1::Protocol::Udp.into(),
-            },
+            protocol: v1::Protocol::from(port.protocol).into(),
             port: port.port,
             node_port: port.node_port,
         });
@@ -230,7 +221,7 @@ impl From<v1::Service> for Service {
         let external_traffic_policy = service.external_traffic_policy().into();
         let service_type = service.r#type().into();
         let port = service.ports.into_iter().map(|port| ServicePort {
-            protocol: if port.protocol() == v1::Protocol::Udp { Protocol::Udp } else { Protocol::Tcp },
+            protocol: port.protocol().into(),
             name: port.name,
             port: port.port,
             node_port: port.node_port,

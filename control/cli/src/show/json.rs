@@ -4,7 +4,7 @@ use serde::Serialize;
 use shunt_control_api::v1;
 
 use super::kind_name;
-use crate::cluster::Cluster;
+use crate::{cluster::Cluster, protocol};
 
 #[derive(Serialize)]
 pub struct Applied<'a> {
@@ -48,19 +48,10 @@ struct Flow<'a> {
     generation: u32,
 }
 
-/// `tcp` or `udp`.
-pub fn protocol(protocol: v1::Protocol) -> &'static str {
-    match protocol {
-        v1::Protocol::Tcp => "tcp",
-        v1::Protocol::Udp => "udp",
-        v1::Protocol::Unspecified => "unknown",
-    }
-}
-
 impl<'a> From<&'a v1::ListFlowsResponse> for Flows<'a> {
     fn from(answer: &'a v1::ListFlowsResponse) -> Self {
         let flow = |flow: &'a v1::Flow| Flow {
-            protocol: protocol(flow.protocol()),
+            protocol: protocol::name(flow.protocol()),
             client: &flow.client,
             vip: &flow.vip,
             backend: &flow.backend,

@@ -2,11 +2,11 @@
 
 use shunt_control_api::v1;
 
-use super::{
-    json::protocol,
-    tables::{or_none, render, some, table},
+use super::tables::{or_none, render, some, table};
+use crate::{
+    cluster::{ServiceType, TrafficPolicy},
+    protocol,
 };
-use crate::cluster::{ServiceType, TrafficPolicy};
 
 /// One line for each place where a service is had.
 pub fn list(services: &[v1::ServiceStatus]) -> String {
@@ -16,7 +16,7 @@ pub fn list(services: &[v1::ServiceStatus]) -> String {
             for frontend in &port.frontends {
                 let [kind, address, pods, node, outside, sources] = cells(frontend, port);
                 let (namespace, name) = (service.namespace.clone(), service.name.clone());
-                let protocol = protocol(port.protocol()).to_owned();
+                let protocol = protocol::name(port.protocol()).to_owned();
                 table.add_row([namespace, name, kind, address, protocol, pods, node, outside, sources]);
             }
         }
@@ -49,7 +49,7 @@ fn port_detail(service: &v1::ServiceStatus, port: &v1::ServicePortStatus) -> Str
     let name = if port.name.is_empty() { String::new() } else { format!("{} ", port.name) };
     let mut frontends = table(["KIND", "FRONTEND", "PODS", "NODE", "OUTSIDE", "SOURCES"]);
     frontends.add_rows(port.frontends.iter().map(|frontend| cells(frontend, port)));
-    let head = format!("{name}({}):\n{}", protocol(port.protocol()), render(&frontends));
+    let head = format!("{name}({}):\n{}", protocol::name(port.protocol()), render(&frontends));
     if port.endpoints.is_empty() { head } else { format!("{head}\n\n{}", endpoints(port, is_exposed(service))) }
 }
 

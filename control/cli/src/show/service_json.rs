@@ -4,9 +4,10 @@ use serde::Serialize;
 use shunt_control_api::v1;
 
 use super::{
-    json::{protocol, some},
+    json::some,
     service::{kind, otherwise, policy, type_name},
 };
+use crate::protocol;
 
 #[derive(Serialize)]
 pub struct Services<'a> {
@@ -118,7 +119,7 @@ impl<'a> From<&'a v1::ServicePortStatus> for Port<'a> {
         };
         Port {
             name: &port.name,
-            protocol: protocol(port.protocol()),
+            protocol: protocol::name(port.protocol()),
             known: port.known,
             frontends: port.frontends.iter().map(Frontend::from).collect(),
             endpoints: port.endpoints.iter().map(endpoint).collect(),

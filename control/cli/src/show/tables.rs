@@ -4,13 +4,14 @@ use comfy_table::{CellAlignment, Table, presets};
 use shunt_control_api::v1;
 
 use super::{
-    json::{answered, dropped, protocol, role},
+    json::{answered, dropped, role},
     kind_name,
 };
 use crate::{
     args::Kind,
-    cluster::{Cluster, EndpointSlice, Protocol, Service, ServicePort},
+    cluster::{Cluster, EndpointSlice, Service, ServicePort},
     failure::file_path,
+    protocol,
 };
 
 /// What is shown where there is nothing.
@@ -113,13 +114,13 @@ fn routes(cluster: &Cluster, status: &v1::GetStatusResponse) -> String {
 fn services(services: &[Service]) -> String {
     let mut table = table(["NAMESPACE", "NAME", "TYPE", "CLUSTER IP", "EXTERNAL", "PORTS"]);
     for service in services {
-        let protocol = |protocol| if protocol == Protocol::Tcp { "tcp" } else { "udp" };
         let number = |port: &ServicePort| match port.node_port {
             0 => port.port.to_string(),
             node_port => format!("{}:{node_port}", port.port),
         };
-        let ports: Vec<_> =
-            service.port.iter().map(|port| format!("{}/{}", number(port), protocol(port.protocol))).collect();
+        let ports =
+            service.port.iter().map(|port| format!("{}/{}", number(port), protocol::name(port.protocol.into())));
+        let ports: Vec<_> = ports.collect();
         let external = some(&[&service.load_balancer_ips[..], &service.external_ips].concat());
         let (namespace, name, service_type) = (&service.namespace, &service.name, service.service_type.name());
         table.add_row([namespace, name, service_type, &service.cluster_ip, &external, &ports.join(",")]);
@@ -162,7 +163,7 @@ pub fn flows(flows: &[v1::Flow]) -> String {
     let mut table = table(["PROTOCOL", "CLIENT", "VIP", "BACKEND", "STATE", "IDLE", "GENERATION"]);
     for flow in flows {
         table.add_row([
-            protocol(flow.protocol()).to_owned(),
+            protocol::name(flow.protocol()).to_owned(),
             flow.client.clone(),
             flow.vip.clone(),
             flow.backend.clone(),

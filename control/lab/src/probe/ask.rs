@@ -10,8 +10,13 @@ use std::{
 use serde::{Deserialize, Serialize};
 use shunt_dataplane::net::Protocol;
 
-use crate::server::{Greeting, WHO};
+use crate::{
+    sctp,
+    server::{Greeting, WHO},
+};
 
+/// The first port of SCTP clients, and how many there are.
+const SCTP_PORTS: u16 = 20_000;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// After so many questions without an answer the rest is not asked: it is known that something is wrong.
 const FAILURES: u32 = 10;
@@ -49,13 +54,15 @@ impl Answers {
 /// Asks `count` times, each time from a new socket.
 pub fn ask(protocol: Protocol, to: SocketAddrV4, count: u32) -> Answers {
     let mut answers = Answers::default();
-    for _ in 0..count {
+    for at in 0..count {
         if answers.failed() == FAILURES {
             break;
         }
         let answer = match protocol {
             Protocol::Tcp => over_tcp(to),
             Protocol::Udp => over_udp(to),
+            // From one port after the other: a port is another flow.
+            Protocol::Sctp => sctp::ask(SCTP_PORTS + at as u16 % SCTP_PORTS, to),
         };
         match answer {
             Ok(Greeting { server, client }) => {
