@@ -213,7 +213,8 @@ fn host_network_endpoints_here_and_on_other_nodes(forwarder: Forwarder) {
     });
 }
 
-/// Two services share an address, a port and a node port by their protocols; one of them has two ports.
+/// Services share an address, a port and a node port by their protocols; one of them has two ports. SCTP by Shunt only: the
+/// kernel may lack its translation.
 fn multiport_endpoints_and_same_port_on_different_protocols(forwarder: Forwarder) {
     let mut plan = plan(forwarder, Policy::Cluster);
     let (a2, b1) = (plan.nodes[0].pod(2).address, plan.nodes[1].pod(1).address);
@@ -227,12 +228,23 @@ fn multiport_endpoints_and_same_port_on_different_protocols(forwarder: Forwarder
     let mut datagrams = Service { name: "datagrams".into(), endpoints: vec![Endpoint::ready(b1)], ..both };
     (datagrams.ports, datagrams.targets) = (vec![datagram.0], vec![datagram.1]);
     plan.services = vec![streams, datagrams];
+    let has_sctp = forwarder == Forwarder::Shunt;
+    if has_sctp {
+        let c1 = plan.nodes[2].pod(1).address;
+        let mut messages = Service::simple("messages", VIP, Protocol::Sctp, 80, TCP_PORT, [c1]);
+        messages.ports[0].node_port = Some(NODE_PORT);
+        messages.exposure = Some(Exposure { load_balancer_ips: vec![BALANCED], ..Exposure::balanced(Policy::Cluster) });
+        plan.services.push(messages);
+    }
     exposed(plan, |lab, client| {
         let (nodes, a1) = (stand_ins(lab)?, lab.pod("a1")?);
         for (address, port, other) in [(NODE_A, NODE_PORT, NODE_PORT + 1), (BALANCED, 80, 81)] {
             goes_to(client, "tcp", at(address, port), &["a2"], &nodes)?;
             goes_to(client, "tcp", at(address, other), &["a2"], &nodes)?;
             goes_to(client, "udp", at(address, port), &["b1"], &nodes)?;
+            if has_sctp {
+                goes_to(client, "sctp", at(address, port), &["c1"], &nodes)?;
+            }
         }
         for (protocol, port, backend) in [("tcp", 80, "a2"), ("tcp", 81, "a2"), ("udp", 80, "b1")] {
             goes_to(&a1.namespace, protocol, at(VIP, port), &[backend], &[a1.address()])?;

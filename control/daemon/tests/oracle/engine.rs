@@ -10,7 +10,7 @@ use shunt_control_daemon::{
 use shunt_control_lab::cluster::{self, Policy};
 use shunt_dataplane::{
     io::{MemoryDevice, MemoryWire},
-    net::{MacAddr, Protocol},
+    net::MacAddr,
     service_set::ServiceSet,
     spec::{ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Via},
     time::Now,
@@ -95,13 +95,9 @@ fn message(service: &cluster::Service) -> v1::Service {
         Policy::Cluster => v1::TrafficPolicy::Cluster.into(),
         Policy::Local => v1::TrafficPolicy::Local.into(),
     };
-    let protocol = |protocol| match protocol {
-        Protocol::Tcp => v1::Protocol::Tcp.into(),
-        Protocol::Udp => v1::Protocol::Udp.into(),
-    };
     let ports = service.ports.iter().map(|port| v1::ServicePort {
         name: port.name.clone(),
-        protocol: protocol(port.protocol),
+        protocol: v1::Protocol::from(port.protocol).into(),
         port: port.port.into(),
         node_port: port.node_port.unwrap_or_default().into(),
     });

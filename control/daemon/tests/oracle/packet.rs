@@ -87,6 +87,7 @@ impl Packet {
         let written = match self.protocol {
             Protocol::Udp => start.udp(self.sport(), self.dport).write(&mut bytes, &payload),
             Protocol::Tcp => start.tcp(self.sport(), self.dport, 1, 1000).syn().write(&mut bytes, &payload),
+            Protocol::Sctp => unreachable!("no case has it: the kernel may lack its translation"),
         };
         written.expect("memory takes all");
         bytes
