@@ -9,6 +9,7 @@ use shunt_dataplane::{
     io::{FramePool, PacketIo},
     packet::{BATCH, Batch, Meta},
     pipeline::Env,
+    record::Off,
     stages::{
         forward,
         fragments::DATAGRAMS,
@@ -46,7 +47,8 @@ pub fn run(path: Path, scale: Scale, batches: usize, ledger: &mut Ledger) {
         let now = scenario.tick();
         let switch = scenario.switch();
         let (snapshot, conntrack) = (switch.snapshot(), switch.conntrack());
-        let env = Env { snapshot, conntrack, fragments: &fragments, clients: &clients, counters: &counters, now };
+        let (fragments, clients, counters) = (&fragments, &clients, &counters);
+        let env = Env { snapshot, conntrack, fragments, clients, counters, now, recorder: Off };
         source.rx_burst(&mut pool, &mut batch.frames, BATCH);
         batch.received_on(path.ports().0);
         let mut at = measure::cycles();

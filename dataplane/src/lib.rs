@@ -32,6 +32,7 @@
 #![deny(unsafe_code)]
 
 pub mod counters;
+pub mod explain;
 pub mod flow;
 pub mod io;
 pub mod net;
@@ -39,6 +40,7 @@ pub mod next_hop;
 pub mod packet;
 pub mod pipeline;
 pub mod publish;
+pub mod record;
 pub mod service_set;
 pub mod snapshot;
 pub mod spec;

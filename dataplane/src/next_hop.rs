@@ -3,7 +3,7 @@
 use crate::{
     net::MacAddr,
     spec::{PortId, PortSpec, VtepSpec, VxlanSpec},
-    wire::{be16, checksum, ethernet, ipv4, udp, vxlan},
+    wire::{be16, bytes_at, checksum, ethernet, ipv4, udp, vxlan},
 };
 
 /// Bytes of the longest header: outer Ethernet, IPv4, UDP, VXLAN, inner Ethernet. One cache line, exactly.
@@ -86,6 +86,17 @@ impl NextHop {
         vxlan::emit(&mut header[OUTER_UDP + udp::HEADER_LEN..], vxlan.vni);
         ethernet::emit(&mut header[vxlan::OVERHEAD..], vtep.mac, vxlan.mac, ethernet::IPV4);
         next_hop
+    }
+
+    /// The station on the port's link that gets what goes there; zero if nothing is sent.
+    pub fn station(&self) -> MacAddr {
+        let header = if self.kind == Kind::Overlay { &self.header[..] } else { &self.header[vxlan::OVERHEAD..] };
+        MacAddr(bytes_at(header, 0))
+    }
+
+    /// The VTEP that it is, if it is one, in host order.
+    pub fn vtep(&self) -> Option<u32> {
+        (self.kind == Kind::Overlay).then(|| ipv4::dst(&self.header[OUTER_IP..]))
     }
 
     /// The outer IPv4 header's checksum, for what differs from packet to packet.

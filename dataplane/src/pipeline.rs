@@ -6,6 +6,7 @@
 use crate::{
     counters::WorkerCounters,
     packet::{BATCH, Batch, Meta, Run},
+    record::{Off, Recorder, Step},
     snapshot::Snapshot,
     spec::PortRole,
     stages::{
@@ -22,11 +23,11 @@ use crate::{
 
 /// What a burst is forwarded by.
 #[derive(Clone, Copy)]
-pub struct Env<'a> {
+pub struct Env<'a, R: Recorder = Off> {
     /// The forwarding state.
     pub snapshot: &'a Snapshot,
     /// The connection table, shared with other workers.
-    pub conntrack: &'a Conntrack,
+    pub conntrack: &'a Conntrack<R::Below>,
     /// What is known of fragmented datagrams, shared with other workers.
     pub fragments: &'a Recent,
     /// The endpoints of clients of services with session affinity, shared with other workers.
@@ -35,6 +36,8 @@ pub struct Env<'a> {
     pub counters: &'a WorkerCounters,
     /// The time of the burst.
     pub now: Now,
+    /// Who wants to know what becomes of the packets, and why.
+    pub recorder: R,
 }
 
 /// ICMP errors one worker sends per second, on average and at once (RFC 1812, section 4.3.2.8 asks for a limit).
@@ -68,7 +71,7 @@ impl Pipeline {
     /// Takes a batch from received frames to verdicts: afterwards every packet's fate is sealed. Fragments that have to
     /// wait are taken out of the batch, and those that waited long enough are added to it.
     #[inline]
-    pub fn run(&mut self, batch: &mut Batch, env: &Env) {
+    pub fn run(&mut self, batch: &mut Batch, env: &Env<impl Recorder>) {
         let flags = parse::run(batch, env);
         if flags & (Meta::ICMP_ERROR | Meta::FRAGMENT) != 0 || !self.held.is_empty() {
             related::run(batch, env);
@@ -85,12 +88,14 @@ impl Pipeline {
 
     /// Sends the switch's own messages instead of the packets they are about.
     #[cold]
-    fn answer(&mut self, batch: &mut Batch, env: &Env) {
+    fn answer(&mut self, batch: &mut Batch, env: &Env<impl Recorder>) {
         for (frame, meta) in batch.packets() {
             let Verdict::Owed(answer) = meta.verdict() else { continue };
             let allowed = answer == Answer::Echo || self.error_budget.take(env.now);
             if !allowed || !local::answer(frame, meta, answer, env.snapshot) {
                 meta.decide(Verdict::Drop(local::unanswered(answer)));
+            } else {
+                env.recorder.note(|| Step::Answered(answer));
             }
         }
         // The answers are routed like any packet; one that cannot be sent is not answered in its turn.
@@ -106,7 +111,7 @@ impl Pipeline {
 
 /// Counts every packet's fate at the port it came in on, and notes who shares it.
 #[inline(always)]
-fn count(batch: &mut Batch, env: &Env) {
+fn count(batch: &mut Batch, env: &Env<impl Recorder>) {
     for run in batch.metas.chunk_by(|a, b| a.in_port == b.in_port && a.shares_fate_with(b)) {
         let port = env.counters.port(run[0].in_port);
         let (verdict, len) = (run[0].verdict(), run.len());

@@ -207,6 +207,19 @@ impl Snapshot {
         }
     }
 
+    /// The longest prefix of the FIB that `destination` is in.
+    pub fn prefix(&self, destination: u32) -> Option<Ipv4Net> {
+        let prefixes = self.sources.fib.iter().map(|(prefix, _)| *prefix);
+        prefixes.filter(|prefix| prefix.contains(&Ipv4Addr::from(destination))).max_by_key(Ipv4Net::prefix_len)
+    }
+
+    /// Whether an address is the node's or the switch's, as far as the switch knows them.
+    pub fn is_own(&self, address: u32) -> bool {
+        self.overlay.is_some_and(|overlay| overlay.local == address)
+            || address == self.router && address != 0
+            || self.masquerade.as_ref().is_some_and(|masquerade| masquerade.is_own(address))
+    }
+
     /// A next hop. An index from another snapshot may be beyond the end: that is no route.
     #[inline(always)]
     pub fn next_hop(&self, index: u32) -> &NextHop {

@@ -97,18 +97,7 @@ pub fn interface(path: &str, text: &str) -> Result<String, FieldError> {
 
 /// The address of one station.
 pub fn address(path: &str, text: &str) -> Result<Ipv4Addr, FieldError> {
-    if text.is_empty() {
-        return Err(FieldError::new(path, "is missing; give an IPv4 address such as 10.244.1.10"));
-    }
-    let address: Ipv4Addr = text.parse().map_err(|_| {
-        FieldError::new(
-            path,
-            match text.parse::<Ipv6Addr>() {
-                Ok(_) => format!("{text} is an IPv6 address; only IPv4 is supported"),
-                Err(_) => format!("{text:?} is not an IPv4 address; write it like 10.244.1.10"),
-            },
-        )
-    })?;
+    let address = any_address(path, text)?;
     let [first, ..] = address.octets();
     if first == 0 || address.is_loopback() || address.is_link_local() || first >= 224 {
         return Err(FieldError::new(
@@ -117,6 +106,22 @@ pub fn address(path: &str, text: &str) -> Result<Ipv4Addr, FieldError> {
         ));
     }
     Ok(address)
+}
+
+/// Any address that a packet can carry.
+pub fn any_address(path: &str, text: &str) -> Result<Ipv4Addr, FieldError> {
+    if text.is_empty() {
+        return Err(FieldError::new(path, "is missing; give an IPv4 address such as 10.244.1.10"));
+    }
+    text.parse().map_err(|_| {
+        FieldError::new(
+            path,
+            match text.parse::<Ipv6Addr>() {
+                Ok(_) => format!("{text} is an IPv6 address; only IPv4 is supported"),
+                Err(_) => format!("{text:?} is not an IPv4 address; write it like 10.244.1.10"),
+            },
+        )
+    })
 }
 
 /// A prefix without host bits.

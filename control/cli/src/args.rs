@@ -82,6 +82,8 @@ pub enum Command {
         #[command(subcommand)]
         what: Flows,
     },
+    /// Tell what would become of a packet that came in now, and why. Nothing comes of it.
+    Explain(Packet),
     /// Show packets and bytes by port, and workers.
     Counters,
     /// Show dropped packets by port and reason.
@@ -175,6 +177,65 @@ pub struct FlowFilter {
     #[arg(long)]
     pub state: Option<String>,
 }
+
+/// A packet that somebody might send.
+#[derive(Debug, clap::Args)]
+pub struct Packet {
+    /// Who sends it. Without a port: from port 40000, if there are ports.
+    #[arg(value_name = "SOURCE[:PORT]")]
+    pub source: Place,
+    /// To whom.
+    #[arg(value_name = "DESTINATION[:PORT]")]
+    pub destination: Place,
+    /// The protocol: tcp, udp, icmp (an echo request), or its number in the IP header.
+    #[arg(long, default_value = "tcp", value_parser = ip_protocol)]
+    pub protocol: u8,
+    /// Flags of the TCP header: syn, ack, fin, rst, psh, urg. Unless told: syn.
+    #[arg(long, value_name = "FLAG", value_enum, value_delimiter = ',')]
+    pub flags: Vec<TcpFlag>,
+    /// The port it comes in on: a pod's, uplink or host. Unless told: where packets of that source are expected.
+    #[arg(long, value_name = "NAME")]
+    pub port: Option<String>,
+    /// It comes in over the overlay, from the VTEP with this address.
+    #[arg(long, value_name = "ADDRESS")]
+    pub vtep: Option<Ipv4Addr>,
+    /// Bytes from the IP header on. Unless told: as few as there can be.
+    #[arg(long, value_name = "BYTES")]
+    pub length: Option<u32>,
+    /// Time to live.
+    #[arg(long, default_value_t = 64)]
+    pub ttl: u8,
+    /// It may be fragmented.
+    #[arg(long)]
+    pub may_fragment: bool,
+}
+
+/// A flag of the TCP header, by its place in the header's 14th byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[repr(u8)]
+pub enum TcpFlag {
+    Fin = 1,
+    Syn = 2,
+    Rst = 4,
+    Psh = 8,
+    Ack = 16,
+    Urg = 32,
+}
+
+/// The number of a protocol.
+fn ip_protocol(text: &str) -> Result<u8, String> {
+    match text {
+        "tcp" => Ok(TCP),
+        "udp" => Ok(UDP),
+        "icmp" => Ok(1),
+        number => number.parse().map_err(|_| format!("{text:?} is neither tcp, udp, icmp nor a number up to 255")),
+    }
+}
+
+/// TCP's number in the IP header.
+pub const TCP: u8 = 6;
+/// UDP's.
+pub const UDP: u8 = 17;
 
 /// An address, with a port or without.
 #[derive(Debug, Clone, Copy)]

@@ -6,7 +6,7 @@ use shunt_control_api::v1::{self, switch_client::SwitchClient};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    args::{Args, Command, FlowFilter, Flows, Kind, Output, Place, ServiceCommand, What},
+    args::{self, Args, Command, FlowFilter, Flows, Kind, Output, Packet, Place, ServiceCommand, What},
     cluster::Cluster,
     failure::Failure,
     show::{self, Show},
@@ -61,6 +61,9 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
         Command::Flow { what: Flows::Flush { filter, all } } => {
             let request = v1::FlushFlowsRequest { filter: Some(filter.into()), all: *all };
             show.flushed(&client.flush_flows(request).await?.into_inner())
+        }
+        Command::Explain(packet) => {
+            show.explained(&client.explain(v1::ExplainRequest::from(packet)).await?.into_inner())
         }
         Command::Counters => show.counters(&client.get_counters(v1::GetCountersRequest {}).await?.into_inner()),
         Command::Drops => show.drops(&client.get_counters(v1::GetCountersRequest {}).await?.into_inner()),
@@ -170,6 +173,30 @@ impl From<&FlowFilter> for v1::FlowFilter {
             vip_port: port(filter.vip),
             backend_port: port(filter.backend),
             state: filter.state.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// The port that a packet comes from unless it is said.
+const SOURCE_PORT: u16 = 40_000;
+
+impl From<&Packet> for v1::ExplainRequest {
+    fn from(packet: &Packet) -> Self {
+        let has_ports = matches!(packet.protocol, args::TCP | args::UDP);
+        let source_port = packet.source.port.or(has_ports.then_some(SOURCE_PORT));
+        let flags = packet.flags.iter().fold(0, |flags, flag| flags | *flag as u32);
+        v1::ExplainRequest {
+            source: packet.source.address.to_string(),
+            destination: packet.destination.address.to_string(),
+            protocol: packet.protocol.into(),
+            source_port: source_port.unwrap_or_default().into(),
+            destination_port: packet.destination.port.unwrap_or_default().into(),
+            tcp_flags: (!packet.flags.is_empty()).then_some(flags),
+            port: packet.port.clone().unwrap_or_default(),
+            vtep: packet.vtep.map(|vtep| vtep.to_string()).unwrap_or_default(),
+            length: packet.length,
+            ttl: Some(packet.ttl.into()),
+            dont_fragment: Some(!packet.may_fragment),
         }
     }
 }

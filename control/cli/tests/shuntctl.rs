@@ -131,6 +131,32 @@ async fn a_file_is_applied_and_listed() {
 }
 
 #[tokio::test]
+async fn a_packet_is_explained_for_people_and_machines() {
+    let shell = Shell::start().await;
+    shell.ok(&["apply", "-f", &shell.file("cluster.toml", CLUSTER)]).await;
+    let told = shell.ok(&["explain", "10.244.2.10", "10.96.0.10:80", "--flags", "syn"]).await;
+    for part in [
+        "tcp SYN 10.244.2.10:40000 -> 10.96.0.10:80, in by uplink over the overlay from 192.168.50.2\n",
+        "It came over the overlay from node-b (192.168.50.2), VNI 1.",
+        "It is for default/web, port http at 10.96.0.10:80",
+        "10.244.1.10:8080 (default/pod-a1) is chosen: the flow's hash names it.",
+        "forwarded",
+        "The answer to it: tcp SYN ACK 10.244.1.10:8080 -> 10.244.2.10:40000, in by default/pod-a1\n",
+    ] {
+        assert!(told.contains(part), "no {part:?} in\n{told}");
+    }
+    let json = shell.json(&["explain", "10.244.1.10", "10.96.0.10:81", "--protocol", "udp", "--ttl", "9"]).await;
+    let packet = &json["packet"];
+    assert_eq!((&packet["fate"], &packet["reason"]), (&"answered".into(), &"port_unreachable".into()));
+    assert_eq!(packet["steps"][0]["facts"]["destination"], "10.96.0.10:81");
+    assert_eq!(json["answer"], Value::Null);
+    let (code, message) = shell.fails(&["explain", "10.244.1.10", "10.96.0.10"]).await;
+    assert_eq!(code, 1);
+    assert!(message.contains("destination_port: 0 is not a port; use 1 to 65535"), "{message}");
+    shell.daemon.stop().await;
+}
+
+#[tokio::test]
 async fn a_service_shows_which_endpoints_are_chosen_and_why() {
     let shell = Shell::start().await;
     let second = r#"

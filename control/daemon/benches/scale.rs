@@ -24,6 +24,7 @@ use shunt_control_daemon::{
     kernel::{Kernel, KernelView, Link},
 };
 use shunt_dataplane::{
+    explain::{Explanation, Question, QuestionError},
     net::MacAddr,
     service_set::ServiceSet,
     spec::{ForwardingSpec, PortId},
@@ -93,6 +94,10 @@ impl Engine for Workers {
 
     fn flush_flows(&self, flush: &mut dyn FnMut(&FlowRecord) -> bool) -> u64 {
         Engine::flush_flows(&self.switch, flush)
+    }
+
+    fn explain(&self, question: Question) -> Result<Result<Explanation, QuestionError>, EngineError> {
+        Engine::explain(&self.switch, question)
     }
 }
 

@@ -6,9 +6,10 @@
 use std::{error::Error, fmt};
 
 use shunt_dataplane::{
+    explain::{Explanation, Question, QuestionError},
     service_set::ServiceSet,
     spec::{ForwardingSpec, PortId},
-    switch::{AttachSpec, FlowRecord, PortInfo, Switch, SwitchReport},
+    switch::{AttachSpec, FlowRecord, PortInfo, Switch, SwitchError, SwitchReport},
     xsk::UplinkFilter,
 };
 
@@ -58,6 +59,8 @@ pub trait Engine: Send + Sync {
     fn flows(&self, limit: usize, keep: &mut dyn FnMut(&FlowRecord) -> bool) -> Vec<FlowRecord>;
     /// Forgets the flows that `chosen` lets pass; returns how many.
     fn flush_flows(&self, chosen: &mut dyn FnMut(&FlowRecord) -> bool) -> u64;
+    /// What would become of a packet that came in now, or why there can be no such packet.
+    fn explain(&self, question: Question) -> Result<Result<Explanation, QuestionError>, EngineError>;
 }
 
 impl Engine for Switch {
@@ -91,5 +94,12 @@ impl Engine for Switch {
 
     fn flush_flows(&self, chosen: &mut dyn FnMut(&FlowRecord) -> bool) -> u64 {
         Switch::flush_flows(self, chosen)
+    }
+
+    fn explain(&self, question: Question) -> Result<Result<Explanation, QuestionError>, EngineError> {
+        match Switch::explain(self, question) {
+            Err(SwitchError::Question(error)) => Ok(Err(error)),
+            explained => explained.map(Ok).map_err(|e| EngineError::new(&e)),
+        }
     }
 }

@@ -29,4 +29,4 @@ pub mod oracle;
 pub mod seeds;
 pub mod world;
 
-pub use world::run;
+pub use world::{run, run_explained};

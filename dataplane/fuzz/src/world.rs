@@ -10,17 +10,19 @@ use std::{
 
 use shunt_dataplane::{
     counters::{Counter, WorkerCounters},
+    explain::{DryRun, Fate},
     flow::FlowSeed,
     io::{FRAME_SIZE, Frame, FramePool, MAX_FRAME_LEN},
     net::{MacAddr, Protocol},
     packet::{BATCH, Batch, Meta},
     pipeline::{Env, Pipeline},
+    record::Off,
     snapshot::Snapshot,
     spec::{
         Backend, ForwardingSpec, MasqueradeSpec, Otherwise, PortId, PortRole, PortSpec, RouteSpec, Rule, ServiceSpec,
         Via, VtepSpec, VxlanSpec,
     },
-    tables::{Conntrack, Recent},
+    tables::{Conntrack, Recent, conntrack::Flow},
     time::Now,
     verdict::{Answer, DropReason, Verdict},
 };
@@ -152,8 +154,8 @@ pub type End = (Verdict, Vec<u8>);
 thread_local! {
     /// A pool's memory is never given back, so one serves all scripts, with room for a batch and for what waits. The
     /// counters are merely large.
-    static REUSED: RefCell<(FramePool, WorkerCounters)> =
-        RefCell::new((FramePool::on_heap(2 * BATCH as u32), WorkerCounters::default()));
+    static REUSED: RefCell<(FramePool, [WorkerCounters; 2])> =
+        RefCell::new((FramePool::on_heap(2 * BATCH as u32), Default::default()));
 }
 
 /// Runs a script and checks every packet and every count.
@@ -161,10 +163,24 @@ thread_local! {
 /// # Panics
 /// If the engine does, or does something wrong.
 pub fn run(steps: Vec<Step>) -> Vec<End> {
-    REUSED.with_borrow_mut(|(pool, counters)| {
+    play(steps, false)
+}
+
+/// Runs a script packet by packet, and checks before each that the explanation foresees what becomes of it, and leaves no
+/// trace.
+///
+/// # Panics
+/// If it does not, and as [`run`].
+pub fn run_explained(steps: Vec<Step>) -> Vec<End> {
+    play(steps, true)
+}
+
+fn play(steps: Vec<Step>, explained: bool) -> Vec<End> {
+    REUSED.with_borrow_mut(|(pool, [counters, foreseen])| {
         let mut node = Node {
             pool,
             counters,
+            foreseen,
             batch: Batch::new(),
             sent: Vec::new(),
             received: HashMap::new(),
@@ -176,6 +192,7 @@ pub fn run(steps: Vec<Step>) -> Vec<End> {
             snapshot: SNAPSHOTS[0].clone(),
             now: Now(1_000_000_000_000),
             ends: Vec::new(),
+            explained,
         };
         steps.into_iter().for_each(|step| node.step(step));
         node.burst();
@@ -192,6 +209,8 @@ pub fn run(steps: Vec<Step>) -> Vec<End> {
 struct Node<'a> {
     pool: &'a mut FramePool,
     counters: &'a WorkerCounters,
+    /// Of packets that were only thought of.
+    foreseen: &'a WorkerCounters,
     batch: Batch,
     sent: Vec<(u16, Vec<u8>)>,
     /// What was received into the frames in hand, by the frame's place in memory.
@@ -203,6 +222,7 @@ struct Node<'a> {
     snapshot: Arc<Snapshot>,
     now: Now,
     ends: Vec<End>,
+    explained: bool,
 }
 
 impl Node<'_> {
@@ -219,7 +239,7 @@ impl Node<'_> {
                 if bytes.len() <= MAX_FRAME_LEN {
                     self.sent.push((port, bytes));
                 }
-                if self.sent.len() == BATCH {
+                if self.sent.len() == BATCH || self.explained {
                     self.burst();
                 }
             }
@@ -238,16 +258,20 @@ impl Node<'_> {
 
     fn burst(&mut self) {
         let mut expected = self.counted();
+        let alone = self.sent.first().filter(|_| self.explained && self.sent.len() == 1).cloned();
+        let mut foreseen = alone.map(|(port, bytes)| self.foresee(port, &bytes));
+        let mut arrived = None;
         for (port, bytes) in self.sent.drain(..) {
             let mut frame = self.pool.take().expect("the pool holds a batch and what waits");
             assert!(frame.fill(&bytes));
+            arrived = Some(chunk(&frame));
             self.received.insert(chunk(&frame), (port, bytes));
             self.batch.frames.push(frame);
             self.batch.received_on(PortId(port));
         }
         let (conntrack, fragments, clients) = (&self.conntrack, &self.fragments, &self.clients);
-        let env =
-            Env { snapshot: &self.snapshot, conntrack, fragments, clients, counters: self.counters, now: self.now };
+        let (snapshot, counters, now) = (&*self.snapshot, self.counters, self.now);
+        let env = Env { snapshot, conntrack, fragments, clients, counters, now, recorder: Off };
         self.pipeline.run(&mut self.batch, &env);
 
         let verdicts: Vec<_> = self.batch.metas.iter().map(Meta::verdict).collect();
@@ -256,10 +280,17 @@ impl Node<'_> {
             oracle::check(port, &sent, verdict, frame.bytes());
             expected[usize::from(port) * FATES + fate(verdict)] += 1;
             let leaves = !matches!(verdict, Verdict::Drop(_));
-            self.ends.push((verdict, if leaves { frame.bytes().to_vec() } else { Vec::new() }));
+            let end = (verdict, if leaves { frame.bytes().to_vec() } else { Vec::new() });
+            if arrived == Some(chunk(&frame))
+                && let Some(foreseen) = foreseen.take()
+            {
+                compare(&foreseen, &end);
+            }
+            self.ends.push(end);
             self.pool.give(frame);
         }
         self.batch.clear();
+        assert!(foreseen.is_none_or(|(fate, _)| fate == Fate::Waits), "it waits, and that was not foreseen");
         assert_eq!(self.received.len(), self.pipeline.held.len(), "who has not met its end waits");
         let in_hand = self.received.len() as u32;
         assert_eq!(self.pool.free() + in_hand, self.pool.capacity(), "frames are missing");
@@ -267,6 +298,22 @@ impl Node<'_> {
         assert_eq!([UPLINK, PODS[0], PODS[1], HOST].map(held).iter().sum::<u64>(), in_hand.into(), "and is counted");
         assert_eq!(self.counted(), expected, "not every packet was counted, once");
         self.now.0 += 1_000_000;
+    }
+
+    /// What is said to become of a packet.
+    fn foresee(&mut self, port: u16, bytes: &[u8]) -> (Fate, Vec<u8>) {
+        let before = self.shared();
+        let Node { snapshot, conntrack, fragments, clients, foreseen: counters, now, .. } = self;
+        let live = Env { snapshot, conntrack, fragments, clients, counters, now: *now, recorder: Off };
+        let (steps, fate, sent) = DryRun::new(live, self.pool).run(PortId(port), bytes);
+        assert!(!steps.is_empty() || matches!(fate, Fate::Decided(Verdict::Drop(_) | Verdict::Answer(Answer::Arp, _))));
+        assert_eq!(self.shared(), before, "an explanation left a trace");
+        (fate, sent)
+    }
+
+    /// What packets leave behind for others.
+    fn shared(&self) -> (Vec<Flow>, u32, Vec<u64>) {
+        (self.conntrack.flows().collect(), self.conntrack.in_use(), self.counted())
     }
 
     /// How often packets met each fate, port by port.
@@ -279,6 +326,26 @@ impl Node<'_> {
         }
         counted
     }
+}
+
+/// Checks what was foreseen against what came.
+fn compare((fate, sent): &(Fate, Vec<u8>), (verdict, left): &End) {
+    // How many fragments wait at a worker is its own affair.
+    if *fate == Fate::Waits && *verdict == Verdict::Drop(DropReason::FragmentsWaiting) {
+        return;
+    }
+    assert_eq!(*fate, Fate::Decided(*verdict), "not as foreseen");
+    assert_eq!(numberless(sent), numberless(left), "not what was foreseen leaves");
+}
+
+/// A packet whose outer header, if it has one, has no number, and no checksum over it: workers count.
+fn numberless(packet: &[u8]) -> Vec<u8> {
+    let mut packet = packet.to_vec();
+    if packet.starts_with(&NEIGHBOUR.0) {
+        packet[18..20].fill(0);
+        packet[24..26].fill(0);
+    }
+    packet
 }
 
 /// The chunk a frame is, by its place in memory.

@@ -6,7 +6,8 @@ use shunt_dataplane::verdict::{Answer, DropReason, Verdict};
 use shunt_dataplane_fuzz::{
     input::{self, Step},
     mutate::Mutator,
-    run, seeds,
+    run, run_explained, seeds,
+    world::End,
 };
 
 /// Seeds and corpus, by name.
@@ -29,7 +30,28 @@ fn the_corpus_runs_and_runs_the_same_again() {
 
 #[test]
 fn the_corpus_reaches_every_fate() {
-    let ends = scripts().into_iter().flat_map(|(_, steps)| run(steps));
+    all_fates(scripts().into_iter().flat_map(|(_, steps)| run(steps)));
+}
+
+/// Every fate that the corpus reaches is foreseen.
+#[test]
+fn what_is_explained_is_what_happens() {
+    let explained =
+        |name: &str, steps| panic::catch_unwind(|| run_explained(steps)).unwrap_or_else(|_| panic!("in {name}"));
+    let scripts = scripts();
+    all_fates(scripts.iter().flat_map(|(name, steps)| explained(name, steps.clone())));
+    let scripts: Vec<_> = scripts.into_iter().map(|(_, steps)| steps).collect();
+    let mut packets = 0;
+    for seed in 0.. {
+        packets += explained(&format!("seed {seed}"), Mutator::new(seed).script(&scripts)).len();
+        if packets >= 100_000 {
+            break;
+        }
+    }
+}
+
+/// Checks that every fate is among `ends`.
+fn all_fates(ends: impl Iterator<Item = End>) {
     let reached: BTreeSet<_> = ends
         .map(|(verdict, _)| match verdict {
             Verdict::Drop(reason) => reason.name(),

@@ -45,7 +45,7 @@ impl Masquerade {
         self.egress.is_some()
     }
 
-    fn is_own(&self, address: u32) -> bool {
+    pub(super) fn is_own(&self, address: u32) -> bool {
         [self.overlay, self.underlay, self.towards_node].contains(&address)
     }
 }

@@ -3,6 +3,7 @@
 use crate::{
     io::Frame,
     packet::Meta,
+    record::{Recorder, Step},
     snapshot::{Overlay, PortEntry},
     stages::parse::header_with_options,
     tables::VtepTable,
@@ -23,6 +24,7 @@ pub fn strip(
     port: &PortEntry,
     overlay: &Overlay,
     vteps: &VtepTable,
+    recorder: impl Recorder,
 ) -> Result<bool, DropReason> {
     let bytes = frame.bytes();
     let Some(head) = bytes.first_chunk::<PLAIN>() else { return Ok(false) };
@@ -60,6 +62,7 @@ pub fn strip(
         check_outer(&bytes[udp_at..end], src, overlay.local, port.unfinished_checksums)?;
     }
     let vni = vxlan::vni(&headers[udp::HEADER_LEN..]).ok_or(DropReason::BadVxlan)?;
+    recorder.note(|| Step::Outer { vtep: src, vni });
     if vni != overlay.vni {
         return Err(DropReason::UnknownVni);
     }

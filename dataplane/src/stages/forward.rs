@@ -3,10 +3,12 @@
 use std::hint::cold_path;
 
 use crate::{
+    flow::FiveTuple,
     io::Frame,
     next_hop::{HEADER_LEN, Kind, NextHop, OUTER_IP, OUTER_UDP},
     packet::{Batch, Meta},
     pipeline::Env,
+    record::{Recorder, Step},
     stages::{fragments, local, nat, route},
     verdict::{Answer, DropReason, PackedVerdict, Verdict},
     wire::{ethernet, ipv4, put16, udp, vxlan},
@@ -16,12 +18,12 @@ const IP: usize = ethernet::HEADER_LEN;
 
 /// Routes every pending packet and sends it on its way, or finds that its sender is owed an answer.
 #[inline(never)]
-pub fn run(batch: &mut Batch, ip_id: &mut u16, env: &Env) {
+pub fn run(batch: &mut Batch, ip_id: &mut u16, env: &Env<impl Recorder>) {
     let mut id = *ip_id;
     let mut owes = false;
     for (frame, meta) in batch.packets() {
         if meta.is_pending() {
-            let next_hop = route::next_hop(meta, env.snapshot);
+            let next_hop = route::next_hop(meta, env);
             let verdict = forward(frame, meta, next_hop, &mut id, env);
             meta.decide(verdict);
             if verdict.is_owed() {
@@ -35,7 +37,13 @@ pub fn run(batch: &mut Batch, ip_id: &mut u16, env: &Env) {
 }
 
 #[inline(always)]
-fn forward(frame: &mut Frame, meta: &Meta, next_hop: &NextHop, ip_id: &mut u16, env: &Env) -> PackedVerdict {
+fn forward(
+    frame: &mut Frame,
+    meta: &Meta,
+    next_hop: &NextHop,
+    ip_id: &mut u16,
+    env: &Env<impl Recorder>,
+) -> PackedVerdict {
     if !matches!(next_hop.kind, Kind::Plain | Kind::Overlay) {
         return not_forwarded(frame, meta, next_hop.kind, env).into();
     }
@@ -57,6 +65,7 @@ fn forward(frame: &mut Frame, meta: &Meta, next_hop: &NextHop, ip_id: &mut u16, 
         let options = usize::from(meta.ip_header_len) - ipv4::HEADER_LEN;
         let translate = if meta.has(Meta::FRAGMENT) { fragments::translate } else { nat::translate };
         translate(ip, &mut rest[options..], meta);
+        env.recorder.note(|| Step::Rewritten { to: FiveTuple::from_words(meta.other).reversed() });
     }
     match next_hop.kind {
         Kind::Overlay => {
@@ -65,6 +74,7 @@ fn forward(frame: &mut Frame, meta: &Meta, next_hop: &NextHop, ip_id: &mut u16, 
             if !encapsulate(frame, next_hop, hash, *ip_id) {
                 return Verdict::Drop(DropReason::NoHeadroom).into();
             }
+            env.recorder.note(|| Step::Encapsulated { vtep: next_hop.vtep().unwrap_or(0), port: entropy(hash) });
         }
         _ => ethernet.copy_from_slice(&next_hop.header[vxlan::OVERHEAD..]),
     }
@@ -90,14 +100,19 @@ fn encapsulate(frame: &mut Frame, next_hop: &NextHop, hash: u64, id: u16) -> boo
     put16(header, OUTER_IP + ipv4::TOTAL_LEN, total_len);
     put16(header, OUTER_IP + ipv4::ID, id);
     put16(header, OUTER_IP + ipv4::CHECKSUM, next_hop.outer_checksum(ecn, total_len, id));
-    // RFC 7348, section 5: a source port from the dynamic range, the same for all packets of a flow.
-    put16(header, OUTER_UDP, 0xc000 | (hash >> 17) as u16 & 0x3fff);
+    put16(header, OUTER_UDP, entropy(hash));
     put16(header, OUTER_UDP + udp::LEN, total_len - ipv4::HEADER_LEN as u16);
     true
 }
 
+/// RFC 7348, section 5: a source port from the dynamic range, the same for all packets of a flow.
+#[inline(always)]
+fn entropy(hash: u64) -> u16 {
+    0xc000 | (hash >> 17) as u16 & 0x3fff
+}
+
 #[cold]
-fn not_forwarded(frame: &mut Frame, meta: &Meta, kind: Kind, env: &Env) -> Verdict {
+fn not_forwarded(frame: &mut Frame, meta: &Meta, kind: Kind, env: &Env<impl Recorder>) -> Verdict {
     match kind {
         Kind::Local if local::echo(frame, meta) => Verdict::Owed(Answer::Echo),
         Kind::Local => Verdict::Drop(DropReason::SwitchAddress),

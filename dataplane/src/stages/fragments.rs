@@ -11,6 +11,7 @@ use crate::{
     net::Protocol,
     packet::{BATCH, Batch, Meta},
     pipeline::Env,
+    record::{Recorder, Step},
     stages::{nat, track},
     tables::recent::Key,
     time::Now,
@@ -85,7 +86,7 @@ impl Default for Held {
 /// Gives the fragments among packets with ports theirs. Those about which something is not known yet leave the batch to
 /// wait; those that need not wait any longer come back into it.
 #[cold]
-pub fn run(batch: &mut Batch, held: &mut Held, env: &Env) {
+pub fn run(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
     // Otherwise nothing needs ports.
     let needed = track::is_needed(env);
     let mut at = 0;
@@ -107,7 +108,7 @@ pub fn run(batch: &mut Batch, held: &mut Held, env: &Env) {
 }
 
 /// Moves those about which all is known now, and those that waited too long, back into the batch as far as it has room.
-fn release(batch: &mut Batch, held: &mut Held, env: &Env) {
+fn release(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
     let mut room = BATCH - batch.len();
     let ready = held.0.extract_if(.., |waiting| {
         if room == 0 {
@@ -131,13 +132,13 @@ fn release(batch: &mut Batch, held: &mut Held, env: &Env) {
 
 /// Finds out a fragment's ports: from itself if it is the first, and all others learn them. False if they, or what else has
 /// to be known about it, are not known.
-fn is_known(frame: &Frame, meta: &mut Meta, env: &Env) -> bool {
+fn is_known<R: Recorder>(frame: &Frame, meta: &mut Meta, env: &Env<R>) -> bool {
     let packet = &frame.bytes()[IP..];
     let (datagram, l4) = (datagram(packet, meta), &packet[usize::from(meta.ip_header_len)..]);
     let fragment = be16(packet, ipv4::FRAGMENT);
     let offset = fragment & ipv4::OFFSET;
     let is_sctp = meta.protocol() == ipv4::SCTP;
-    if is_sctp && fragment & ipv4::MORE_FRAGMENTS == 0 {
+    if R::LIVE && is_sctp && fragment & ipv4::MORE_FRAGMENTS == 0 {
         let len = u64::from(offset) * 8 + l4.len() as u64;
         env.fragments.put(length_of(datagram), len, millis(env.now));
     }
@@ -156,7 +157,9 @@ fn is_known(frame: &Frame, meta: &mut Meta, env: &Env) -> bool {
     }
     let ports = be32(l4, 0);
     set_ports(meta, ports, env);
-    env.fragments.put(datagram, ports.into(), millis(env.now));
+    if R::LIVE {
+        env.fragments.put(datagram, ports.into(), millis(env.now));
+    }
     match meta.protocol() {
         ipv4::TCP => meta.tcp_flags = l4[tcp::FLAGS],
         ipv4::SCTP => meta.tcp_flags = sctp::flags(l4),
@@ -166,13 +169,14 @@ fn is_known(frame: &Frame, meta: &mut Meta, env: &Env) -> bool {
 }
 
 /// The ports of a datagram whose first fragment was seen not long ago, or the [length](length_of) of one whose last was.
-fn known(key: Key, env: &Env) -> Option<u64> {
+fn known(key: Key, env: &Env<impl Recorder>) -> Option<u64> {
     // Another worker's clock may be a little ahead.
     let is_fresh = |tick: u32| (millis(env.now).wrapping_sub(tick) as i32) < KNOWN_FOR as i32;
     env.fragments.get(key).filter(|seen| is_fresh(seen.tick)).map(|seen| seen.value)
 }
 
-fn set_ports(meta: &mut Meta, ports: u32, env: &Env) {
+fn set_ports(meta: &mut Meta, ports: u32, env: &Env<impl Recorder>) {
+    env.recorder.note(|| Step::FragmentPorts { ports: ((ports >> 16) as u16, ports as u16) });
     meta.key[1] |= u64::from(ports) << 32;
     track::ask(meta, env.conntrack);
 }

@@ -4,6 +4,7 @@ use crate::{
     flow::FiveTuple,
     packet::Meta,
     pipeline::Env,
+    record::{Recorder, Step},
     tables::{conntrack::Key, hash::mix},
     verdict::DropReason,
 };
@@ -15,7 +16,12 @@ use crate::{
 /// All flows of one address and port of a client get the same port as long as no other flow to their destination has it
 /// (RFC 4787, section 4.1, REQ-1): peers that learn the port from one another reach the client by it.
 #[cold]
-pub fn assign(meta: &mut Meta, translated: FiveTuple, attempt: u32, env: &Env) -> Result<(), DropReason> {
+pub fn assign(
+    meta: &mut Meta,
+    translated: FiveTuple,
+    attempt: u32,
+    env: &Env<impl Recorder>,
+) -> Result<(), DropReason> {
     let masquerade = env.snapshot.masquerade.as_ref().ok_or(DropReason::NoMasquerade)?;
     let next_hop = env.snapshot.fib.lookup(translated.dst);
     let src = env.snapshot.stand_in(masquerade, translated.dst, next_hop);
@@ -26,17 +32,20 @@ pub fn assign(meta: &mut Meta, translated: FiveTuple, attempt: u32, env: &Env) -
     } else {
         None
     };
+    let other_port = port.is_none();
     let port = port.or_else(|| {
         let random = mix(meta.hash.wrapping_add(attempt.into()));
         env.conntrack.take_port(reply, &masquerade.ports, random)
     });
     let port = port.ok_or(DropReason::NoMasqueradePort)?;
+    env.recorder.note(|| Step::Masqueraded { address: src, port, other_port });
     meta.other = FiveTuple { dst_port: port, ..reply }.to_words();
     Ok(())
 }
 
 /// Masquerades a flow whose answers, with the key `reply`, could not be told from another flow's.
 #[cold]
-pub fn reassign(meta: &mut Meta, reply: Key, attempt: u32, env: &Env) -> Result<(), DropReason> {
+pub fn reassign(meta: &mut Meta, reply: Key, attempt: u32, env: &Env<impl Recorder>) -> Result<(), DropReason> {
+    env.recorder.note(|| Step::AnswersAlike { answers: FiveTuple::from_words(reply) });
     assign(meta, FiveTuple::from_words(reply).reversed(), attempt, env)
 }

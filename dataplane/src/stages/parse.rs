@@ -3,9 +3,11 @@
 use std::hint::cold_path;
 
 use crate::{
+    flow::FiveTuple,
     io::Frame,
     packet::{Batch, Meta},
     pipeline::Env,
+    record::{Recorder, Step},
     snapshot::{Overlay, PortEntry, Snapshot},
     spec::{PortId, PortRole},
     stages::{decap, local, track},
@@ -21,7 +23,7 @@ const IP: usize = ethernet::HEADER_LEN;
 /// Returns the flags of all packets together, by which the pipeline knows whether there is anything unusual among them.
 /// Not inlined, as no stage is: each then has the registers to itself.
 #[inline(never)]
-pub fn run(batch: &mut Batch, env: &Env) -> u8 {
+pub fn run(batch: &mut Batch, env: &Env<impl Recorder>) -> u8 {
     let tracking = track::is_needed(env);
     // What comes to our VTEP and is no VXLAN: an answer to a masqueraded flow, or nothing that we take.
     let takes_native = env.snapshot.masquerade.is_some();
@@ -31,7 +33,8 @@ pub fn run(batch: &mut Batch, env: &Env) -> u8 {
         let port = *env.snapshot.port(in_port);
         let overlay = env.snapshot.overlay.filter(|_| port.role == Some(PortRole::Uplink));
         for (frame, meta) in frames.iter_mut().zip(metas) {
-            match decap_and_parse(frame, meta, &port, overlay.as_ref(), &env.snapshot.vteps, takes_native) {
+            match decap_and_parse(frame, meta, &port, overlay.as_ref(), &env.snapshot.vteps, takes_native, env.recorder)
+            {
                 Ok(()) if tracking => track::ask(meta, env.conntrack),
                 Ok(()) => {}
                 Err(reason) => {
@@ -56,10 +59,11 @@ fn decap_and_parse(
     overlay: Option<&Overlay>,
     vteps: &VtepTable,
     takes_native: bool,
+    recorder: impl Recorder,
 ) -> Result<(), DropReason> {
     let (mut station, mut native_on) = (port.mac.to_number(), None);
     if let Some(overlay) = overlay {
-        if decap::strip(frame, meta, port, overlay, vteps)? {
+        if decap::strip(frame, meta, port, overlay, vteps, recorder)? {
             station = overlay.mac.to_number();
         } else {
             native_on = Some(overlay.local).filter(|_| !takes_native);
@@ -75,6 +79,11 @@ fn decap_and_parse(
     meta.ip_header_len = packet.header_len;
     meta.tcp_flags = packet.tcp_flags;
     meta.flags |= packet.flags;
+    recorder.note(|| Step::Headers {
+        tuple: FiveTuple::from_words(meta.key),
+        tcp_flags: meta.tcp_flags,
+        fragment: meta.has(Meta::FRAGMENT),
+    });
     if native_on == Some(meta.dst()) { Err(DropReason::NotVxlan) } else { Ok(()) }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     net::Protocol,
     packet::{Batch, Meta},
     pipeline::Env,
+    record::{Recorder, Step},
     stages::track::{self, Stale},
     tables::conntrack::{Direction, Key},
     verdict::{DropReason, Verdict},
@@ -25,7 +26,7 @@ const QUOTED_L4: usize = 8;
 
 /// Translates the errors that belong to a flow and sends them its way.
 #[cold]
-pub fn run(batch: &mut Batch, env: &Env) {
+pub fn run(batch: &mut Batch, env: &Env<impl Recorder>) {
     if env.conntrack.in_use() == 0 {
         return;
     }
@@ -40,6 +41,7 @@ pub fn run(batch: &mut Batch, env: &Env) {
             continue;
         }
         let Some(hit) = env.conntrack.find(quote.key, env.conntrack.hash(quote.key)) else { continue };
+        env.recorder.note(|| Step::Quoted { about: FiveTuple::from_words(hit.other) });
         let next_hop = match hit.generation() == env.snapshot.generation {
             true => hit.next_hop(),
             false => match track::revalidate(quote.key, &hit, env) {

@@ -3,6 +3,7 @@
 use crate::{
     packet::Meta,
     pipeline::Env,
+    record::{Recorder, Step, Why},
     spec::{Affinity, Backend, Endpoint, Scheduler},
     stages::track,
     tables::{
@@ -22,37 +23,56 @@ const COMPARED: usize = 32;
 
 /// The backend for the first packet of a flow; `None` if there is none.
 #[inline]
-pub fn backend(meta: &mut Meta, service: &Service, choice: &Choice, env: &Env) -> Option<Backend> {
+pub fn backend<R: Recorder>(meta: &mut Meta, service: &Service, choice: &Choice, env: &Env<R>) -> Option<Backend> {
     if service.scheduler == Scheduler::Maglev && service.affinity.is_none() && !meta.has(Meta::UNANSWERED) {
-        return choice.select(meta.hash);
+        let backend = choice.select(meta.hash)?;
+        env.recorder.note(|| Step::Endpoint { backend, why: Why::FlowHash, avoided: None });
+        return Some(backend);
     }
     unusual(meta, service, choice, env)
 }
 
 #[inline(never)]
-fn unusual(meta: &mut Meta, service: &Service, choice: &Choice, env: &Env) -> Option<Backend> {
+fn unusual<R: Recorder>(meta: &mut Meta, service: &Service, choice: &Choice, env: &Env<R>) -> Option<Backend> {
     // What did not answer this flow's earlier SYN.
     let silent = meta.has(Meta::UNANSWERED).then(|| track::backend(meta.other));
     if service.scheduler == Scheduler::LeastConnections {
         meta.flags |= Meta::COUNTED;
     }
     let Some(affinity) = service.affinity else { return schedule(meta, service, choice, env, silent) };
-    let known = remembered(meta, affinity, choice, env).filter(|backend| Some(*backend) != silent);
-    let backend = known.or_else(|| schedule(meta, service, choice, env, silent))?;
-    remember(meta, affinity, backend, env);
+    let known = remembered(meta, affinity, choice, env).filter(|(backend, _)| Some(*backend) != silent);
+    let backend = match known {
+        Some((backend, age)) => {
+            env.recorder.note(|| Step::Endpoint { backend, why: Why::Affinity(age), avoided: silent });
+            backend
+        }
+        None => schedule(meta, service, choice, env, silent)?,
+    };
+    if R::LIVE {
+        remember(meta, affinity, backend, env);
+    }
     Some(backend)
 }
 
-fn schedule(meta: &Meta, service: &Service, choice: &Choice, env: &Env, silent: Option<Backend>) -> Option<Backend> {
-    match service.scheduler {
+fn schedule<R: Recorder>(
+    meta: &Meta,
+    service: &Service,
+    choice: &Choice,
+    env: &Env<R>,
+    silent: Option<Backend>,
+) -> Option<Backend> {
+    let (backend, why) = match service.scheduler {
         // A client's flows may be its first at two workers at once: both must come to the same backend.
-        Scheduler::Maglev if service.affinity.is_none() => by_hash(meta.hash, choice, silent),
+        Scheduler::Maglev if service.affinity.is_none() => (by_hash(meta.hash, choice, silent), Why::FlowHash),
         Scheduler::Maglev | Scheduler::SourceHash => {
-            by_hash(env.conntrack.hash([meta.src().into(), 0]), choice, silent)
+            (by_hash(env.conntrack.hash([meta.src().into(), 0]), choice, silent), Why::ClientHash)
         }
-        Scheduler::RoundRobin => in_turn(service, choice.endpoints(), silent),
-        Scheduler::LeastConnections => least(meta, choice, env, silent),
-    }
+        Scheduler::RoundRobin => (in_turn::<R>(service, choice.endpoints(), silent), Why::Turn),
+        Scheduler::LeastConnections => (least(meta, choice, env, silent), Why::FewestFlows),
+    };
+    let backend = backend?;
+    env.recorder.note(|| Step::Endpoint { backend, why, avoided: silent });
+    Some(backend)
 }
 
 /// The backend that the hash names, or one that another hash does if that one is silent.
@@ -69,14 +89,13 @@ fn by_hash(mut hash: u64, choice: &Choice, silent: Option<Backend>) -> Option<Ba
 }
 
 /// In turns. With different weights, turns fall so that each endpoint's are as far apart as its share allows.
-fn in_turn(service: &Service, endpoints: &[Endpoint], silent: Option<Backend>) -> Option<Backend> {
+fn in_turn<R: Recorder>(service: &Service, endpoints: &[Endpoint], silent: Option<Backend>) -> Option<Backend> {
     let total: u64 = endpoints.iter().map(|endpoint| u64::from(endpoint.weight)).sum();
     let alike = endpoints.windows(2).all(|pair| pair[0].weight == pair[1].weight);
     if total == 0 {
         return None;
     }
-    let turn = || {
-        let turn = service.next_turn();
+    let whose = |turn: u32| {
         if alike {
             return endpoints[turn as usize % endpoints.len()].backend;
         }
@@ -90,12 +109,14 @@ fn in_turn(service: &Service, endpoints: &[Endpoint], silent: Option<Backend>) -
         };
         endpoints.iter().find(holds).expect("the place is below the sum of weights").backend
     };
-    let first = turn();
-    if Some(first) == silent { Some(turn()) } else { Some(first) }
+    // A packet that is only thought of takes nobody's turn.
+    let turn = |later| if R::LIVE { service.next_turn() } else { service.turns().wrapping_add(later) };
+    let first = whose(turn(0));
+    if Some(first) == silent { Some(whose(turn(1))) } else { Some(first) }
 }
 
 /// The one with the fewest flows for its weight.
-fn least(meta: &Meta, choice: &Choice, env: &Env, silent: Option<Backend>) -> Option<Backend> {
+fn least(meta: &Meta, choice: &Choice, env: &Env<impl Recorder>, silent: Option<Backend>) -> Option<Backend> {
     let endpoints = choice.endpoints();
     let protocol = meta.key[1] & 0xff;
     let load = |Backend { address, port }: Backend| {
@@ -125,17 +146,18 @@ fn least(meta: &Meta, choice: &Choice, env: &Env, silent: Option<Backend>) -> Op
     best.map(|(_, _, backend)| backend).or_else(|| choice.select(meta.hash))
 }
 
-/// The endpoint of the client's last flow, if that was not too long ago and the endpoint is still to be chosen.
-fn remembered(meta: &Meta, affinity: Affinity, choice: &Choice, env: &Env) -> Option<Backend> {
+/// The endpoint of the client's last flow and how many seconds ago that was, if that was not too long ago and the endpoint
+/// is still to be chosen.
+fn remembered(meta: &Meta, affinity: Affinity, choice: &Choice, env: &Env<impl Recorder>) -> Option<(Backend, u32)> {
     let seen = env.clients.get([meta.src().into(), affinity.group])?;
     // Another worker's clock may be a little ahead.
     let age = env.now.seconds().wrapping_sub(seen.tick) as i32;
     let backend = Backend { address: ((seen.value >> 16) as u32).into(), port: seen.value as u16 };
     let usable = choice.endpoint(backend).is_some_and(|endpoint| endpoint.weight > 0);
-    (i64::from(age) < affinity.timeout.as_secs() as i64 && usable).then_some(backend)
+    (i64::from(age) < affinity.timeout.as_secs() as i64 && usable).then_some((backend, age.max(0) as u32))
 }
 
-fn remember(meta: &Meta, affinity: Affinity, Backend { address, port }: Backend, env: &Env) {
+fn remember(meta: &Meta, affinity: Affinity, Backend { address, port }: Backend, env: &Env<impl Recorder>) {
     let value = u64::from(u32::from(address)) << 16 | u64::from(port);
     let now = env.now.seconds();
     let gave_way = env.clients.put([meta.src().into(), affinity.group], value, now);

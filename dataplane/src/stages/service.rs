@@ -4,11 +4,13 @@ use crate::{
     flow::FiveTuple,
     packet::{Batch, Meta},
     pipeline::Env,
+    record::{Frontend, Recorder, Step},
     spec::Otherwise,
     stages::{masquerade, select, track},
     tables::{
         ServiceIndex,
         conntrack::{FlowState, InsertError},
+        service::Service,
     },
     verdict::{Answer, DropReason, Verdict},
     wire::{icmpv4, ipv4, tcp},
@@ -25,7 +27,7 @@ pub type Opening = Vec<(u16, u64)>;
 /// untranslated flows that could be mistaken for such. In two passes, so that the cache misses of a batch overlap: first
 /// all choose a backend and ask for the bucket of the answers, then all are put into the table.
 #[inline(never)]
-pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env) {
+pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env<impl Recorder>) {
     if !env.snapshot.tracks {
         return;
     }
@@ -37,6 +39,7 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env) {
             Some(service) => choose(meta, service, env),
             None if env.snapshot.leaves_the_cluster(meta.src(), meta.dst()) => leave(meta, env),
             None if must_be_known(meta, env) && may_open(meta) => {
+                env.recorder.note(|| Step::MayBeMistaken);
                 meta.other = FiveTuple::from_words(meta.key).reversed().to_words();
                 Ok(())
             }
@@ -65,11 +68,12 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env) {
 
 /// Chooses a backend and notes the reply key.
 #[inline]
-fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<(), DropReason> {
+fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env<impl Recorder>) -> Result<(), DropReason> {
+    let service = env.snapshot.services.get(service);
+    env.recorder.note(|| frontend(meta, service, env));
     if !may_open(meta) {
         return Err(DropReason::OutOfState);
     }
-    let service = env.snapshot.services.get(service);
     if !service.admits(meta.src()) {
         return Err(DropReason::SourceNotAllowed);
     }
@@ -87,17 +91,33 @@ fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<(), DropR
     Ok(())
 }
 
+/// What there is for the packet at a service's frontend.
+fn frontend(meta: &Meta, service: &Service, env: &Env<impl Recorder>) -> Step {
+    let origin = env.snapshot.origin(meta.in_port, meta.src());
+    let choice = service.choice(origin);
+    Step::Service(Frontend {
+        origin,
+        source_range: service.source_range(meta.src()),
+        endpoints: choice.endpoints().len(),
+        masquerade: choice.masquerade,
+        otherwise: choice.otherwise,
+        scheduler: service.scheduler,
+        affinity: service.affinity.map(|affinity| affinity.timeout.as_secs()),
+    })
+}
+
 /// True for flows that keep their addresses and have to be told apart from others all the same: by an endpoint, which may
 /// have one through its service from the same port (whose node has seen to that where both came over the overlay); or by
 /// us, who would take the answers to one from outside for a flow that leaves the cluster.
 #[inline]
-fn must_be_known(meta: &Meta, env: &Env) -> bool {
+fn must_be_known(meta: &Meta, env: &Env<impl Recorder>) -> bool {
     let is_to_endpoint = || env.snapshot.endpoints.may_contain(meta.dst(), meta.dst_port(), meta.protocol());
     !meta.has(Meta::DECAPSULATED) && is_to_endpoint() || env.snapshot.leaves_the_cluster(meta.dst(), meta.src())
 }
 
 /// Masquerades a flow out of the cluster.
-fn leave(meta: &mut Meta, env: &Env) -> Result<(), DropReason> {
+fn leave(meta: &mut Meta, env: &Env<impl Recorder>) -> Result<(), DropReason> {
+    env.recorder.note(|| Step::Leaves);
     if !may_open(meta) {
         return Err(DropReason::OutOfState);
     }
@@ -120,7 +140,7 @@ const FIN_ACK: u8 = tcp::FIN | tcp::ACK;
 
 /// Puts the flow into the table, or follows it if it was put there meanwhile.
 #[inline]
-fn open(meta: &mut Meta, mut reply_hash: u64, env: &Env) -> Result<(), DropReason> {
+fn open(meta: &mut Meta, mut reply_hash: u64, env: &Env<impl Recorder>) -> Result<(), DropReason> {
     let (generation, now) = (env.snapshot.generation, env.now.seconds());
     let state = FlowState::first(meta.protocol());
     let next_hops = [(meta.other[0] >> 32) as u32, meta.src()].map(|address| env.snapshot.fib.lookup(address));
@@ -131,6 +151,10 @@ fn open(meta: &mut Meta, mut reply_hash: u64, env: &Env) -> Result<(), DropReaso
         let keys = [(meta.key, meta.hash), (reply, reply_hash)];
         match env.conntrack.insert(keys, next_hops, generation, state, now, counted) {
             Ok(()) => {
+                env.recorder.note(|| Step::Opened {
+                    forward: FiveTuple::from_words(meta.key),
+                    reply: FiveTuple::from_words(reply),
+                });
                 env.counters.flows_opened.add(1);
                 meta.next_hop = next_hops[0];
                 meta.flags |= Meta::TRANSLATE | Meta::ROUTED;
@@ -152,7 +176,10 @@ fn open(meta: &mut Meta, mut reply_hash: u64, env: &Env) -> Result<(), DropReaso
                 masquerade::reassign(meta, reply, attempt, env)?;
                 reply_hash = env.conntrack.hash(meta.other);
             }
-            Err(InsertError::Full) if env.conntrack.make_room() => env.counters.flows_gave_way.add(1),
+            Err(InsertError::Full) if env.conntrack.make_room() => {
+                env.recorder.note(|| Step::GaveWay);
+                env.counters.flows_gave_way.add(1);
+            }
             Err(InsertError::Full) => {
                 failure = DropReason::ConntrackFull;
                 break;

@@ -1,12 +1,14 @@
 //! Looks packets up in the connection table: a hit carries the whole decision.
 
 use crate::{
+    flow::FiveTuple,
     packet::{BATCH, Batch, Meta},
     pipeline::Env,
+    record::{Known, Recorder, Step},
     spec::Backend,
     tables::{
         Conntrack,
-        conntrack::{Direction, Hit, Key, Slot},
+        conntrack::{Below, Direction, Hit, Key, Slot},
     },
     verdict::{DropReason, Verdict},
     wire::{ipv4, tcp},
@@ -19,13 +21,13 @@ pub type Slots = [Option<Slot>; BATCH];
 
 /// Whether packets have to be looked up at all.
 #[inline]
-pub fn is_needed(env: &Env) -> bool {
+pub fn is_needed(env: &Env<impl Recorder>) -> bool {
     env.snapshot.tracks || env.conntrack.in_use() != 0
 }
 
 /// Asks for the bucket of a packet's flow, if it is of a protocol that has ports, or an echo.
 #[inline(always)]
-pub fn ask(meta: &mut Meta, conntrack: &Conntrack) {
+pub fn ask(meta: &mut Meta, conntrack: &Conntrack<impl Below>) {
     if meta.ports() != 0 {
         meta.hash = conntrack.hash(meta.key);
         meta.flags |= Meta::HASHED;
@@ -36,7 +38,7 @@ pub fn ask(meta: &mut Meta, conntrack: &Conntrack) {
 /// Finds the flow of every packet that has [asked](ask) for it. In two passes, so that the cache misses of a whole batch
 /// overlap: first all entries are asked for, then all are read.
 #[inline(never)]
-pub fn run(batch: &mut Batch, slots: &mut Slots, env: &Env) {
+pub fn run(batch: &mut Batch, slots: &mut Slots, env: &Env<impl Recorder>) {
     if !is_needed(env) {
         return;
     }
@@ -57,15 +59,16 @@ pub fn run(batch: &mut Batch, slots: &mut Slots, env: &Env) {
 
 /// Looks for the flow where it is seldom: in another slot than the first that looked right.
 #[inline(never)]
-fn search(meta: &mut Meta, env: &Env) {
-    if let Some(hit) = env.conntrack.find(meta.key, meta.hash) {
-        apply(meta, &hit, env);
+fn search(meta: &mut Meta, env: &Env<impl Recorder>) {
+    match env.conntrack.find(meta.key, meta.hash) {
+        Some(hit) => apply(meta, &hit, env),
+        None => env.recorder.note(|| Step::Unknown),
     }
 }
 
 /// Lets the packet follow its flow, unless the flow turns out to be over: then the packet counts as a new one.
 #[inline(always)]
-pub fn apply(meta: &mut Meta, hit: &Hit, env: &Env) {
+pub fn apply(meta: &mut Meta, hit: &Hit, env: &Env<impl Recorder>) {
     let (state, direction) = (hit.state(), hit.slot.direction());
     let anew = state.is_over() || state.is_unanswered();
     if anew && direction == Direction::Forward && meta.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN {
@@ -78,26 +81,48 @@ pub fn apply(meta: &mut Meta, hit: &Hit, env: &Env) {
         match revalidate(meta.key, hit, env) {
             Ok(next_hop) => next_hop,
             Err(Stale) if direction == Direction::Forward => {
+                env.recorder.note(|| Step::EndpointGone { direction, backend: backend(hit.other) });
                 env.conntrack.remove(hit);
                 return;
             }
             // The flow stays until the client speaks or it expires: without it, the next answer would get through
             // untranslated.
             Err(Stale) => {
+                env.recorder.note(|| Step::EndpointGone { direction, backend: backend(meta.key) });
                 meta.decide(Verdict::Drop(DropReason::StaleReply));
                 return;
             }
         }
     };
+    env.recorder.note(|| Step::Known(known(meta, hit, env.now.seconds())));
     env.conntrack.touch(hit, state.after(direction, meta.tcp_flags), env.now.seconds());
     meta.other = hit.other;
     meta.next_hop = next_hop;
     meta.flags |= Meta::TRANSLATE | Meta::ROUTED;
 }
 
+/// What the table knows of the packet's flow.
+fn known(meta: &Meta, hit: &Hit, now: u32) -> Known {
+    let (direction, before) = (hit.slot.direction(), hit.state());
+    let [forward, reply] = match direction {
+        Direction::Forward => [meta.key, hit.other],
+        Direction::Reply => [hit.other, meta.key],
+    };
+    Known {
+        direction,
+        before,
+        after: before.after(direction, meta.tcp_flags),
+        idle: now.saturating_sub(hit.last_seen()),
+        generation: hit.generation(),
+        forward: FiveTuple::from_words(forward),
+        reply: FiveTuple::from_words(reply),
+    }
+}
+
 /// Forgets a flow whose client begins a new connection.
 #[cold]
-fn begin_anew(meta: &mut Meta, hit: &Hit, env: &Env) {
+fn begin_anew(meta: &mut Meta, hit: &Hit, env: &Env<impl Recorder>) {
+    env.recorder.note(|| Step::BegunAnew { state: hit.state(), backend: backend(hit.other) });
     env.conntrack.remove(hit);
     if hit.state().is_unanswered() {
         meta.other = hit.other;
@@ -118,7 +143,7 @@ pub struct Stale;
 /// A TCP connection stays with its backend whatever happens to the service; a UDP flow to an endpoint that was removed
 /// is stale, so that the client's next packet chooses anew (as with kube-proxy, which deletes such entries).
 #[cold]
-pub fn revalidate(key: Key, hit: &Hit, env: &Env) -> Result<u32, Stale> {
+pub fn revalidate(key: Key, hit: &Hit, env: &Env<impl Recorder>) -> Result<u32, Stale> {
     let (forward, reply) = match hit.slot.direction() {
         Direction::Forward => (key, hit.other),
         Direction::Reply => (hit.other, key),

@@ -22,8 +22,12 @@ pub use self::{
 };
 use crate::{
     counters::WorkerCounters,
+    explain::{DryRun, Explanation, Question, QuestionError},
     flow::FlowSeed,
+    io::FramePool,
+    pipeline::Env,
     publish::{Lagging, Publisher},
+    record::Off,
     service_set::ServiceSet,
     snapshot::{CompileError, Snapshot},
     spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole},
@@ -70,6 +74,8 @@ pub enum SwitchError {
     #[error(transparent)]
     Compile(#[from] CompileError),
     #[error(transparent)]
+    Question(#[from] QuestionError),
+    #[error(transparent)]
     Lagging(#[from] Lagging),
     #[error("worker {0} has ended")]
     WorkerGone(usize),
@@ -82,6 +88,8 @@ pub struct Switch {
     publisher: Publisher<Arc<Snapshot>>,
     seed: u64,
     state: Mutex<State>,
+    /// The frame of the packet that is being explained, and the counters of all that were.
+    explainer: Mutex<(FramePool, WorkerCounters)>,
 }
 
 struct WorkerHandle {
@@ -133,6 +141,7 @@ impl Switch {
             publisher,
             seed,
             state: Mutex::new(State { ports: HashMap::new(), current, node_traffic: NodeTraffic::default() }),
+            explainer: Mutex::new((FramePool::on_heap(1), WorkerCounters::default())),
         };
         for (core, poll) in config.cores.iter().zip(polls) {
             switch.start_worker(*core, config.frames_per_worker, poll)?;
@@ -224,6 +233,20 @@ impl Switch {
         let conntrack = &self.shared.conntrack;
         let is_chosen = |flow: &Flow| FlowRecord::new(flow, now).is_some_and(|record| chosen(&record));
         conntrack.flows().filter(is_chosen).filter(|flow| conntrack.forget(flow)).count() as u64
+    }
+
+    /// What would become of a packet that came in now, and why. Nothing comes of it.
+    pub fn explain(&self, question: Question) -> Result<Explanation, SwitchError> {
+        let snapshot = self.state().current.clone();
+        let Shared { conntrack, fragments, clients, .. } = &self.shared;
+        let now = crate::worker::now(self.shared.epoch);
+        let mut explainer = self.explainer.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pool, counters) = &mut *explainer;
+        let live = Env { snapshot: &snapshot, conntrack, fragments, clients, counters, now, recorder: Off };
+        DryRun::new(live, pool).explain(question, |port, packet| match self.state().ports.get(&port) {
+            Some(port) if port.role == PortRole::Uplink => Ok(port.classifier.takes(packet)?),
+            _ => Ok(true),
+        })
     }
 
     /// Stops the workers and detaches all ports.

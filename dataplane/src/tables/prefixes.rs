@@ -25,6 +25,13 @@ impl Prefixes {
         self.0.iter().any(|prefix| address & prefix.mask == prefix.network)
     }
 
+    /// The longest of them that `address` (host order) is in.
+    pub fn find(&self, address: u32) -> Option<Ipv4Net> {
+        let holding = self.0.iter().filter(|prefix| address & prefix.mask == prefix.network);
+        let longest = holding.max_by_key(|prefix| prefix.mask)?;
+        Ipv4Net::with_netmask(longest.network.into(), longest.mask.into()).ok()
+    }
+
     /// Whether there are none.
     #[inline]
     pub fn is_empty(&self) -> bool {
@@ -58,7 +65,9 @@ mod tests {
                 [first.wrapping_sub(1), first, last, last.wrapping_add(1)]
             });
             for address in edges.chain([probe]) {
-                prop_assert_eq!(set.contains(address), nets.iter().any(|net| net.contains(&Ipv4Addr::from(address))));
+                let holding = || nets.iter().filter(|net| net.contains(&Ipv4Addr::from(address)));
+                prop_assert_eq!(set.contains(address), holding().next().is_some());
+                prop_assert_eq!(set.find(address), holding().max_by_key(|net| net.prefix_len()).map(Ipv4Net::trunc));
             }
         }
     }

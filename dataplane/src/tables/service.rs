@@ -11,6 +11,8 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
+use ipnet::Ipv4Net;
+
 use super::{Prefixes, hash::Hasher, maglev::Maglev};
 use crate::{
     service_set::{SHARDS, ServiceSet, shard_of},
@@ -82,6 +84,16 @@ impl Service {
     #[inline]
     pub fn admits(&self, source: u32) -> bool {
         self.sources.is_empty() || self.sources.contains(source)
+    }
+
+    /// The source range that `source` (host order) is in, if it has any: `Some(None)` is not admitted.
+    pub fn source_range(&self, source: u32) -> Option<Option<Ipv4Net>> {
+        (!self.sources.is_empty()).then(|| self.sources.find(source))
+    }
+
+    /// Flows that have had their turn.
+    pub fn turns(&self) -> u32 {
+        self.turn.load(Ordering::Relaxed)
     }
 
     /// Counts up with each call, over all workers.

@@ -31,6 +31,7 @@ use crate::{
     packet::{BATCH, Batch},
     pipeline::{Env, Pipeline},
     publish::Subscriber,
+    record::Off,
     snapshot::Snapshot,
     spec::PortId,
     tables::{Conntrack, Recent},
@@ -286,7 +287,7 @@ impl Worker {
     fn process(&mut self, now: Now) {
         let Shared { conntrack, fragments, clients, .. } = &self.shared;
         let snapshot = self.snapshot.current();
-        let env = Env { snapshot, conntrack, fragments, clients, counters: &self.counters, now };
+        let env = Env { snapshot, conntrack, fragments, clients, counters: &self.counters, now, recorder: Off };
         self.counters.bursts.add(u64::from(!self.batch.is_empty()));
         self.counters.packets.add(self.batch.len() as u64);
         self.pipeline.run(&mut self.batch, &env);

@@ -8,9 +8,12 @@ use crossbeam::channel::{Sender, bounded, unbounded};
 use super::{Alarm, Census, Command, Detached, Inbox, Shared, Worker};
 use crate::{
     counters::WorkerCounters,
+    explain::DryRun,
     flow::FlowSeed,
     io::{FramePool, PacketIo},
+    pipeline::Env,
     publish::Publisher,
+    record::Off,
     snapshot::{CompileError, Snapshot},
     spec::{ForwardingSpec, PortId},
     stages::{fragments::DATAGRAMS, select::CLIENTS},
@@ -24,10 +27,12 @@ pub struct Stepped {
     workers: Vec<Worker>,
     commands: Vec<Sender<Command>>,
     counters: Vec<Arc<WorkerCounters>>,
-    conntrack: Arc<Conntrack>,
+    shared: Shared,
     publisher: Publisher<Arc<Snapshot>>,
     current: Arc<Snapshot>,
     seed: u64,
+    /// A frame for packets that are only thought of, and what counts them.
+    explainer: (FramePool, WorkerCounters),
 }
 
 impl Stepped {
@@ -40,17 +45,25 @@ impl Stepped {
         let publisher = Publisher::new(current.clone());
         let polls = (0..workers).map(|_| mio::Poll::new()).collect::<io::Result<Vec<_>>>()?;
         let alarms = polls.iter().map(Alarm::new).collect::<io::Result<Vec<_>>>()?;
-        let conntrack = Arc::new(Conntrack::new(flows, FlowSeed::from_number(seed)));
         let shared = Shared {
-            conntrack: conntrack.clone(),
+            conntrack: Arc::new(Conntrack::new(flows, FlowSeed::from_number(seed))),
             fragments: Arc::new(Recent::new(DATAGRAMS, FlowSeed::from_number(seed))),
             clients: Arc::new(Recent::new(CLIENTS, FlowSeed::from_number(seed))),
             owners: Arc::default(),
             inboxes: alarms.into_iter().map(Inbox::new).collect(),
             epoch: Instant::now(),
         };
-        let mut stepped =
-            Stepped { workers: vec![], commands: vec![], counters: vec![], conntrack, publisher, current, seed };
+        let explainer = (FramePool::on_heap(1), WorkerCounters::default());
+        let mut stepped = Stepped {
+            workers: vec![],
+            commands: vec![],
+            counters: vec![],
+            shared: shared.clone(),
+            publisher,
+            current,
+            seed,
+            explainer,
+        };
         for (index, poll) in polls.into_iter().enumerate() {
             let (commands, inbox) = unbounded();
             let counters = Arc::new(WorkerCounters::default());
@@ -123,6 +136,14 @@ impl Stepped {
         self.workers[worker].round(now)
     }
 
+    /// What would become of packets that came in now.
+    pub fn dry_run(&mut self, now: Now) -> DryRun<'_> {
+        let Shared { conntrack, fragments, clients, .. } = &self.shared;
+        let (snapshot, (pool, counters)) = (&*self.current, &mut self.explainer);
+        let live = Env { snapshot, conntrack, fragments, clients, counters, now, recorder: Off };
+        DryRun::new(live, pool)
+    }
+
     /// A worker's counters.
     ///
     /// # Panics
@@ -141,7 +162,7 @@ impl Stepped {
 
     /// The connection table.
     pub fn conntrack(&self) -> &Conntrack {
-        &self.conntrack
+        &self.shared.conntrack
     }
 
     /// The snapshot published last.

@@ -14,7 +14,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{Array, LpmTrie, Map, MapData, XskMap, lpm_trie::Key},
-    programs::{ProgramError, Xdp, links::FdLink, loaded_programs, xdp},
+    programs::{ProgramError, TestRun, TestRunOptions, Xdp, links::FdLink, loaded_programs, xdp},
 };
 use ipnet::Ipv4Net;
 
@@ -30,6 +30,9 @@ static LOADER: LazyLock<Mutex<EbpfLoader<'static>>> = LazyLock::new(|| {
     loader.btf(None);
     Mutex::new(loader)
 });
+
+/// The program of an uplink.
+const UPLINK_PROGRAM: &str = "shunt_uplink";
 
 /// Frontends of services that an uplink can take.
 const MAX_FRONTENDS: u32 = 1 << 18;
@@ -76,7 +79,7 @@ pub struct Classifier {
     native: LpmTrie<MapData, u32, u8>,
     node: Taken,
     _link: FdLink,
-    _program: Ebpf,
+    program: Ebpf,
 }
 
 impl Classifier {
@@ -115,11 +118,11 @@ impl Classifier {
                 native: map(native, "native", name)?,
                 node: Taken::new(map(frontends, "frontends", name)?, map(masquerade, "masquerade", name)?),
                 _link: link,
-                _program: program,
+                program,
             })
         };
         let function = match role {
-            PortRole::Uplink => "shunt_uplink",
+            PortRole::Uplink => UPLINK_PROGRAM,
             PortRole::Pod | PortRole::Host => "shunt_port",
         };
         let xdp: &mut Xdp = program
@@ -132,6 +135,24 @@ impl Classifier {
         let mut classifier = classifier(program, attached)?;
         classifier.set_filter(filter)?;
         Ok(classifier)
+    }
+
+    /// Whether an uplink's classifier gives a packet, from its Ethernet header on, to the switch: the kernel runs the
+    /// program on it, as if it had come in on the first queue.
+    ///
+    /// # Errors
+    /// [`XskError::TestRun`] with the kernel's reason.
+    pub fn takes(&self, packet: &[u8]) -> Result<bool, XskError> {
+        const XDP_REDIRECT: u32 = 4;
+        let program: &Xdp = self
+            .program
+            .program(UPLINK_PROGRAM)
+            .expect("the object defines this program")
+            .try_into()
+            .expect("it is in the xdp section");
+        let result = program.test_run(TestRunOptions { data_in: Some(packet), ..TestRunOptions::new() });
+        let failed = |e| XskError::TestRun { interface: self.interface.clone(), reason: with_sources(&e) };
+        result.map(|result| result.return_value == XDP_REDIRECT).map_err(failed)
     }
 
     /// How it is attached: [`XdpMode::Native`] or [`XdpMode::Generic`].

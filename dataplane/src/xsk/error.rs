@@ -115,6 +115,14 @@ pub enum XskError {
         /// Its kernel id.
         id: u32,
     },
+    /// The classifier could not be tried on a packet.
+    #[error("interface {interface}: cannot run the XDP classifier on a packet: {reason}")]
+    TestRun {
+        /// Interface.
+        interface: String,
+        /// The kernel's answer.
+        reason: String,
+    },
     /// The classifier could not be loaded into the kernel.
     #[error("interface {interface}: cannot load the XDP classifier: {reason}; {hint}")]
     Load {

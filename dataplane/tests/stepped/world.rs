@@ -4,11 +4,12 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use etherparse::{IpNumber, PacketBuilder, SlicedPacket, TransportSlice};
 use shunt_dataplane::{
+    explain::Fate,
     io::{MemoryDevice, MemoryWire},
     net::{MacAddr, Protocol},
     spec::{Backend, Endpoint, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via},
     time::Now,
-    verdict::DropReason,
+    verdict::{DropReason, Verdict},
     worker::Stepped,
 };
 
@@ -169,6 +170,9 @@ pub fn ends(packet: &[u8]) -> Ends {
     ends(ports)
 }
 
+/// Nanoseconds that pass before a packet is seen.
+const SETTLE: u64 = 1_000_000;
+
 pub struct World {
     pub switch: Stepped,
     pub client: MemoryWire,
@@ -190,7 +194,7 @@ impl World {
 
     /// Lets both workers make two rounds, so that what was handed over is sent, and counts frames and packets.
     pub fn settle(&mut self) {
-        self.now += 1_000_000;
+        self.now += SETTLE;
         for worker in [0, 1, 0, 1] {
             self.switch.step(worker, Now(10_000_000_000 + self.now));
         }
@@ -222,9 +226,12 @@ impl World {
 
     /// Sends a packet from a server and tells what the client got.
     pub fn answer(&mut self, packet: Vec<u8>) -> Option<Ends> {
+        let foreseen = self.foresee(SERVER, &packet, CLIENT);
         self.server.send(packet);
         self.settle();
-        self.client.recv().map(|packet| ends(&packet))
+        let came = self.client.recv();
+        assert_eq!(came, foreseen, "not as foreseen");
+        came.map(|packet| ends(&packet))
     }
 
     /// Opens a TCP connection from the client's `port` to the VIP. Returns who took it.
@@ -243,11 +250,20 @@ impl World {
             .sum()
     }
 
-    /// Sends a packet from the client and tells which backend got it.
+    /// Sends a packet from the client and tells which backend got it. That must be what was foreseen.
     pub fn ask(&mut self, packet: Vec<u8>) -> Option<Ends> {
+        let foreseen = self.foresee(CLIENT, &packet, SERVER);
         self.client.send(packet);
         self.settle();
-        self.server.recv().map(|packet| ends(&packet))
+        let came = self.server.recv();
+        assert_eq!(came, foreseen, "not as foreseen");
+        came.map(|packet| ends(&packet))
+    }
+
+    /// What is to come out at `out` of a packet that comes in at `port` now.
+    fn foresee(&mut self, port: PortId, packet: &[u8], out: PortId) -> Option<Vec<u8>> {
+        let (_, fate, sent) = self.switch.dry_run(Now(10_000_000_000 + self.now + SETTLE)).run(port, packet);
+        (fate == Fate::Decided(Verdict::Tx(out))).then_some(sent)
     }
 }
 

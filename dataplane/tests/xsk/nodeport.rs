@@ -10,9 +10,12 @@ use std::{
 
 use nix::unistd::gettid;
 use shunt_dataplane::{
+    explain::{Fate, Question},
+    flow::FiveTuple,
     net::{MacAddr, Protocol},
     spec::{Backend, ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Rule, ServiceSpec, Via},
     switch::{AttachSpec, Switch, SwitchConfig},
+    verdict::Verdict,
     xsk::{MemoryChoice, UplinkFilter, XdpMode},
 };
 
@@ -108,6 +111,13 @@ fn spec(macs: [MacAddr; 2]) -> ForwardingSpec {
     }
 }
 
+/// What is said to become of a connection from the client.
+fn fate(switch: &Switch, port: u16) -> Fate {
+    let tuple = FiveTuple { src: CLIENT.into(), dst: NODE.into(), src_port: 1, dst_port: port, protocol: 6 };
+    let question = Question { tuple, tcp_flags: 2, arrival: None, length: None, dont_fragment: true, ttl: 64 };
+    switch.explain(question).unwrap().packet.fate
+}
+
 #[test]
 fn nodeports_and_the_nodes_own_sockets_side_by_side() {
     new_namespace();
@@ -143,6 +153,9 @@ fn nodeports_and_the_nodes_own_sockets_side_by_side() {
         switch.attach(AttachSpec { id, interface, role, memory, xdp_mode: XdpMode::Auto, classify }).unwrap().mac
     });
     switch.publish(&spec(macs)).unwrap();
+    assert_eq!(fate(&switch, 30_080), Fate::Decided(Verdict::Tx(POD_PORT)));
+    assert_eq!(fate(&switch, 2222), Fate::Kernel, "the classifier leaves it there");
+    assert_eq!(switch.report().flows_in_use, 0);
     start.send(()).unwrap();
     let [masqueraded, kept, own] = client.join().expect("the client was served");
 

@@ -1,5 +1,6 @@
 //! Answers as tables for people, or as JSON for machines.
 
+mod explain;
 mod json;
 mod service;
 mod service_json;
@@ -88,6 +89,14 @@ impl Show<'_> {
         match self.output {
             Output::Json => self.json(&json::Flushed::from(answer)),
             Output::Table => self.text(format!("flushed {} flows", answer.flushed)),
+        }
+    }
+
+    /// What would become of a packet, and why.
+    pub fn explained(&mut self, answer: &v1::ExplainResponse) -> Result<(), Failure> {
+        match self.output {
+            Output::Json => self.json(&explain::Explanation::from(answer)),
+            Output::Table => self.text(explain::text(answer)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The gRPC API: requests in, answers out. What they mean is decided elsewhere.
 
+mod explain;
 mod flows;
 pub mod server;
 mod services;
@@ -162,6 +163,17 @@ impl v1::switch_server::Switch for SwitchApi {
         let engine: Arc<_> = self.controller.engine().clone();
         let flushed = tokio::task::spawn_blocking(move || flows::flush(&*engine, &filter)).await;
         flushed.map(Response::new).map_err(|e| Status::internal(format!("the flows cannot be flushed: {e}")))
+    }
+
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Result<Response<v1::ExplainResponse>, Status> {
+        let names = explain::Names::new(&self.controller);
+        let question = explain::question(&request.into_inner(), &names).map_err(invalid)?;
+        let engine = self.controller.engine().clone();
+        let explained = tokio::task::spawn_blocking(move || engine.explain(question)).await;
+        let explained = explained.map_err(|e| Status::internal(format!("the packet cannot be explained: {e}")))?;
+        let explained = explained.map_err(|e| Status::internal(e.to_string()))?;
+        let explanation = explained.map_err(|e| invalid(explain::impossible(e, &names)))?;
+        Ok(Response::new(explain::response(&explanation, &names)))
     }
 }
 

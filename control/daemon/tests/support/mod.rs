@@ -28,10 +28,19 @@ use shunt_control_daemon::{
     kernel::{Kernel, KernelView, Link, NextHop},
 };
 use shunt_dataplane::{
+    counters::WorkerCounters,
+    explain::{DryRun, Explanation, Question, QuestionError},
+    flow::FlowSeed,
+    io::FramePool,
     net::MacAddr,
+    pipeline::Env,
+    record::Off,
     service_set::ServiceSet,
+    snapshot::Snapshot,
     spec::{ForwardingSpec, PortId},
     switch::{AttachSpec, FlowRecord, PortInfo, PortReport, SwitchReport, WorkerReport},
+    tables::{Conntrack, Recent},
+    time::Now,
     worker::MemoryCensus,
     xsk::{MemoryChoice, UplinkFilter, XdpMode},
 };
@@ -180,6 +189,17 @@ impl Engine for MemoryEngine {
 
     fn flush_flows(&self, chosen: &mut dyn FnMut(&FlowRecord) -> bool) -> u64 {
         self.state.lock().unwrap().flows.extract_if(.., |flow| chosen(flow)).count() as u64
+    }
+
+    /// By the real stages: no flow is known, and every port takes everything.
+    fn explain(&self, question: Question) -> Result<Result<Explanation, QuestionError>, EngineError> {
+        let state = self.state.lock().unwrap();
+        let seed = FlowSeed::from_number(7);
+        let snapshot = &Snapshot::compile(&state.published, None, state.generation as u32, 7).unwrap();
+        let (conntrack, fragments, clients) = (&Conntrack::new(16, seed), &Recent::new(4, seed), &Recent::new(4, seed));
+        let (counters, now) = (&WorkerCounters::default(), Now(10_000_000_000));
+        let live = Env { snapshot, conntrack, fragments, clients, counters, now, recorder: Off };
+        Ok(DryRun::new(live, &mut FramePool::on_heap(1)).explain(question, |_, _| Ok(true)))
     }
 }
 

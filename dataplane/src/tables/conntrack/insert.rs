@@ -14,7 +14,7 @@
 //! they look, in one order that all agree on; whichever sees it settles the matter, and only one commit succeeds.
 
 use super::{
-    ACTIVITY, COMMITTED, COUNTED, Conntrack, DECISION, Direction, FREE, FlowState, Key, LINKING, LIVE,
+    ACTIVITY, Below, COMMITTED, COUNTED, Conntrack, DECISION, Direction, FREE, FlowState, Key, LINKING, LIVE,
     NEXT_INCARNATION, PHASE, SLOTS, Slot, VERSION, pack_activity, pack_decision, preferred_slot,
 };
 use crate::tables::arena::{AtomicU32, AtomicU64, Ordering, fence};
@@ -44,7 +44,7 @@ enum Claim<'a> {
     Full,
 }
 
-impl Conntrack {
+impl<B: Below> Conntrack<B> {
     /// Tracks a new flow. `keys` are the forward and the reply key, each with its hash; `next_hops` are the decisions for
     /// packets of either direction, as of `generation`. It counts as its backend's load while it lives, if `counted`.
     pub fn insert(
@@ -56,6 +56,9 @@ impl Conntrack {
         tick: u32,
         counted: bool,
     ) -> Result<(), InsertError> {
+        if self.below.base().is_some() {
+            self.show(keys)?;
+        }
         let entry = self.free.pop(&self.entries).ok_or(InsertError::Full)?;
         let words = &self.entries[entry as usize].0;
         let free = words[VERSION].load(Ordering::Relaxed);
@@ -90,6 +93,18 @@ impl Conntrack {
             self.free.push(&self.entries, entry);
         }
         result
+    }
+
+    /// Copies those flows from the table below that a new one would meet there.
+    #[cold]
+    fn show(&self, keys: [(Key, u64); 2]) -> Result<(), InsertError> {
+        if self.in_use() >= self.capacity() {
+            return Err(InsertError::Full);
+        }
+        for (key, hash) in keys {
+            let _ = self.find(key, hash);
+        }
+        Ok(())
     }
 
     fn link_both(&self, entry: u32, keys: [(Key, u64); 2], tick: u32) -> Result<(), InsertError> {

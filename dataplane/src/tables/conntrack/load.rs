@@ -3,7 +3,7 @@
 //! A counter for each of so many hashes, not for each backend: two backends share one once in a while, and then both look
 //! busier than they are.
 
-use super::{Conntrack, Key};
+use super::{Below, Conntrack, Key};
 use crate::tables::arena::{AtomicU32, Ordering};
 
 /// Counters at most: 256 KiB.
@@ -24,10 +24,12 @@ impl Loads {
     }
 }
 
-impl Conntrack {
+impl<B: Below> Conntrack<B> {
     /// Counted flows of the backend whose answers have this reply key, whichever its client.
     pub fn load(&self, reply: Key) -> u32 {
-        self.loads.of(self.backend_hash(reply)).load(Ordering::Relaxed)
+        let backend = self.backend_hash(reply);
+        let own = self.loads.of(backend).load(Ordering::Relaxed);
+        self.below.base().map_or(own, |base| own.wrapping_add(base.load(backend)))
     }
 
     /// The hash of what reply keys of one backend have in common: source, source port, protocol.

@@ -28,11 +28,13 @@ mod association;
 mod free;
 mod insert;
 mod load;
+mod overlay;
 mod ports;
 mod pressure;
 mod state;
 
 pub use insert::InsertError;
+pub use overlay::{Base, Below, Nothing};
 pub use state::{Direction, FlowState};
 
 use std::num::NonZeroU32;
@@ -68,9 +70,9 @@ const LINKING: u64 = 1;
 const LIVE: u64 = 2;
 const NEXT_INCARNATION: u64 = 4;
 
-/// The table.
+/// The table: one of its own, unless its type says what is [`Below`] it.
 #[derive(Debug)]
-pub struct Conntrack {
+pub struct Conntrack<B: Below = Nothing> {
     buckets: Arena,
     bucket_mask: usize,
     entries: Arena,
@@ -82,6 +84,7 @@ pub struct Conntrack {
     loads: Loads,
     ports: Ports,
     seed: FlowSeed,
+    below: B,
 }
 
 /// Where a key was found: an entry, and which of its keys.
@@ -140,6 +143,11 @@ impl Hit {
     #[inline(always)]
     pub fn generation(&self) -> u32 {
         self.decision as u32
+    }
+
+    /// Tick of the flow's packet before this one.
+    pub fn last_seen(&self) -> u32 {
+        (self.activity >> 32) as u32
     }
 
     /// The flow's state before this packet.
@@ -203,17 +211,20 @@ impl Conntrack {
             loads: Loads::new(capacity),
             ports: Ports::new(capacity),
             seed,
+            below: Nothing,
         }
     }
+}
 
+impl<B: Below> Conntrack<B> {
     /// Flows the table can hold.
     pub fn capacity(&self) -> u32 {
-        self.entries.len() as u32
+        self.below.base().map_or(self.entries.len() as u32, Base::capacity)
     }
 
     /// Flows it holds.
     pub fn in_use(&self) -> u32 {
-        self.free.in_use()
+        self.free.in_use() + self.below.base().map_or(0, Base::in_use)
     }
 
     /// Entries at or above this index were never used.
@@ -308,6 +319,11 @@ impl Conntrack {
     /// Finds a key, looking at every slot it can be in.
     #[inline]
     pub fn find(&self, key: Key, hash: u64) -> Option<Hit> {
+        self.find_own(key, hash).or_else(|| self.below.base()?.copy_to(self, key, hash))
+    }
+
+    #[inline]
+    fn find_own(&self, key: Key, hash: u64) -> Option<Hit> {
         let buckets = if self.displaced.load(Ordering::Relaxed) == 0 { 2 } else { 4 };
         self.homes(hash)[..buckets].iter().find_map(|bucket| {
             // A tag may match by chance, once in two billion, so more than one slot may have to be read.
@@ -423,7 +439,7 @@ impl Conntrack {
                 forward: FiveTuple::from_words(forward),
                 reply: FiveTuple::from_words(hit.other),
                 state: hit.state(),
-                last_seen: (hit.activity >> 32) as u32,
+                last_seen: hit.last_seen(),
                 generation: hit.generation(),
             })
         })

@@ -12,7 +12,7 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Conntrack, Key};
+use super::{Below, Conntrack, Key};
 use crate::{
     flow::FiveTuple,
     tables::arena::{Arena, AtomicU64, Ordering},
@@ -44,7 +44,16 @@ impl Ports {
         Ports(Arena::new(pools * POOL_LINES))
     }
 
-    fn word(&self, pool: u64, index: usize) -> &AtomicU64 {
+    /// The same ports taken, in memory of its own.
+    pub(super) fn copy(&self) -> Ports {
+        let copy = Arena::new(self.0.len());
+        for (from, to) in self.0.iter().zip(copy.iter()) {
+            from.0.iter().zip(&to.0).for_each(|(from, to)| to.store(from.load(Ordering::Relaxed), Ordering::Relaxed));
+        }
+        Ports(copy)
+    }
+
+    pub(super) fn word(&self, pool: u64, index: usize) -> &AtomicU64 {
         let pools = self.0.len() / POOL_LINES;
         let line = (pool as usize & (pools - 1)) * POOL_LINES + index / 8;
         &self.0[line].0[index % 8]
@@ -85,7 +94,7 @@ impl Ports {
     }
 }
 
-impl Conntrack {
+impl<B: Below> Conntrack<B> {
     /// A port of `range` for a flow whose answers are to have `reply` as their key, with that port as the destination's.
     /// It is the caller's until the flow is in the table or [`Conntrack::give_back`] is called. `None`: all are taken.
     pub fn take_port(&self, reply: FiveTuple, range: &RangeInclusive<u16>, random: u64) -> Option<u16> {

@@ -1,0 +1,150 @@
+//! `Explain` over the API: the real stages tell, and names are put to what they say.
+
+mod support;
+
+use shunt_control_api::v1::{self, ApplyRequest, ExplainRequest, ExplainedPacket, Fate};
+use support::{TestDaemon, port, service, slice, vtep};
+use tonic::Code;
+
+fn cluster() -> ApplyRequest {
+    let remote = v1::EndpointSlice {
+        endpoints: vec![v1::Endpoint { address: "10.244.2.10".into(), node: "node-2".into(), ..Default::default() }],
+        ..slice("far", "far-1", 0)
+    };
+    ApplyRequest {
+        vteps: vec![vtep(2)],
+        ports: vec![port("default/a", "va1", 10), port("default/b", "va2", 11)],
+        services: vec![service("web", 10), service("far", 11), service("none", 12)],
+        endpoint_slices: vec![slice("web", "web-1", 11), remote],
+        ..Default::default()
+    }
+}
+
+fn syn(source: &str, destination: &str) -> ExplainRequest {
+    ExplainRequest {
+        source: source.into(),
+        destination: destination.into(),
+        protocol: 6,
+        source_port: 1000,
+        destination_port: 80,
+        ..Default::default()
+    }
+}
+
+/// The fact of a stage.
+fn fact<'a>(packet: &'a ExplainedPacket, stage: &str, name: &str) -> Option<&'a str> {
+    let step = packet.steps.iter().find(|step| step.stage == stage && step.facts.contains_key(name))?;
+    Some(&step.facts[name])
+}
+
+async fn start(dir: &tempfile::TempDir) -> TestDaemon {
+    let mut daemon = TestDaemon::start(dir.path()).await;
+    daemon.apply(cluster()).await.unwrap();
+    daemon
+}
+
+#[tokio::test]
+async fn a_new_flow_to_a_service_is_told_with_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = start(&dir).await;
+    let told = daemon.client.explain(syn("10.244.1.10", "10.96.0.11")).await.unwrap().into_inner();
+    assert_eq!(told.generation, daemon.engine.generation());
+    let (packet, answer) = (told.packet.unwrap(), told.answer.unwrap());
+    assert_eq!((packet.port.as_str(), packet.vtep.as_str(), packet.tcp_flags.as_str()), ("default/a", "", "SYN"));
+    for (stage, name, expected) in [
+        ("parse", "source", "10.244.1.10:1000"),
+        ("service", "service", "default/far"),
+        ("service", "port", "http"),
+        ("service", "origin", "pod"),
+        ("service", "scheduler", "maglev"),
+        ("select", "endpoint", "10.244.2.10:8080"),
+        ("select", "by", "flow_hash"),
+        ("select", "place", "node node-2"),
+        ("service", "backend", "10.244.2.10:8080"),
+        ("route", "prefix", "10.244.2.0/24"),
+        ("route", "vtep", "192.168.50.2"),
+        ("route", "port", "uplink"),
+        ("nat", "destination", "10.244.2.10:8080"),
+        ("encap", "vtep", "192.168.50.2"),
+    ] {
+        assert_eq!(fact(&packet, stage, name), Some(expected), "{stage}.{name}: {:?}", packet.steps);
+    }
+    let sentences: Vec<_> = packet.steps.iter().map(|step| step.sentence.as_str()).collect();
+    assert!(
+        sentences.contains(
+            &"It is for default/far, port http at 10.96.0.11:80, and from a pod; there is one endpoint for that."
+        ),
+        "{sentences:#?}"
+    );
+    assert_eq!(
+        (packet.fate(), packet.out_port.as_str(), packet.sent_destination.as_str()),
+        (Fate::Forwarded, "uplink", "10.244.2.10:8080")
+    );
+
+    assert_eq!((answer.port.as_str(), answer.vtep.as_str()), ("uplink", "192.168.50.2"));
+    assert_eq!(fact(&answer, "track", "direction"), Some("reply"));
+    assert_eq!(fact(&answer, "track", "state_after"), Some("established"));
+    assert_eq!((answer.fate(), answer.sent_source.as_str()), (Fate::Forwarded, "10.96.0.11:80"));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn every_fate_has_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = start(&dir).await;
+    let pod = "10.244.1.10";
+    for (request, fate, reason, out) in [
+        (syn(pod, "10.244.1.11"), Fate::Forwarded, "", "default/b"),
+        (syn(pod, "192.0.2.1"), Fate::ToHost, "", "host"),
+        (syn(pod, "10.96.0.12"), Fate::Answered, "port_unreachable", "default/a"),
+        (syn(pod, "10.96.0.99"), Fate::Dropped, "no_service", ""),
+        (syn(pod, "10.244.1.77"), Fate::Answered, "net_unreachable", "default/a"),
+        (ExplainRequest { tcp_flags: Some(4), ..syn(pod, "10.96.0.10") }, Fate::Dropped, "out_of_state", ""),
+        (ExplainRequest { vtep: "192.168.50.9".into(), ..syn("10.244.2.10", pod) }, Fate::Dropped, "unknown_vtep", ""),
+    ] {
+        let told = daemon.client.explain(request.clone()).await.unwrap().into_inner();
+        let packet = told.packet.unwrap();
+        assert_eq!(
+            (packet.fate(), packet.reason.as_str(), packet.out_port.as_str()),
+            (fate, reason, out),
+            "{request:?}"
+        );
+        assert!(packet.sentence.ends_with('.'), "{}", packet.sentence);
+        assert_eq!(told.answer.is_some(), matches!(fate, Fate::Forwarded | Fate::ToHost));
+    }
+    let ping = ExplainRequest { protocol: 1, source_port: 7, destination_port: 0, ..syn(pod, "169.254.1.1") };
+    let packet = daemon.client.explain(ping).await.unwrap().into_inner().packet.unwrap();
+    assert_eq!((packet.fate(), packet.reason.as_str()), (Fate::Answered, "echo_reply"));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_wrong_field_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = start(&dir).await;
+    let good = || syn("10.244.1.10", "10.96.0.10");
+    for (request, message) in [
+        (ExplainRequest { source: "10.244".into(), ..good() }, "source: \"10.244\" is not an IPv4 address"),
+        (ExplainRequest { destination: String::new(), ..good() }, "destination: is missing"),
+        (ExplainRequest { protocol: 0, ..good() }, "protocol: is missing"),
+        (ExplainRequest { protocol: 256, ..good() }, "protocol: 256 is above 255"),
+        (ExplainRequest { protocol: 47, ..good() }, "source_port: 1000 is a port, and the protocol has none"),
+        (ExplainRequest { source_port: 0, ..good() }, "source_port: 0 is not a port"),
+        (ExplainRequest { destination_port: 70_000, ..good() }, "destination_port: 70000 is not a port"),
+        (ExplainRequest { tcp_flags: Some(2), protocol: 17, ..good() }, "tcp_flags: are of TCP"),
+        (ExplainRequest { port: "default/x".into(), ..good() }, "port: \"default/x\" is not attached"),
+        (
+            ExplainRequest { port: "default/a".into(), vtep: "192.168.50.2".into(), ..good() },
+            "vtep: default/a is no uplink",
+        ),
+        (ExplainRequest { vtep: "node-2".into(), ..good() }, "vtep: \"node-2\" is not an IPv4 address"),
+        (ExplainRequest { ttl: Some(256), ..good() }, "ttl: 256 is above 255"),
+        (ExplainRequest { length: Some(39), ..good() }, "length: 39 bytes are too few"),
+        (ExplainRequest { length: Some(9000), ..good() }, "length: 9000 bytes fit no frame"),
+    ] {
+        let status = daemon.client.explain(request).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().starts_with(message), "{:?} should begin with {message:?}", status.message());
+    }
+    daemon.stop().await;
+}

@@ -1,0 +1,176 @@
+//! What would become of a packet, and why: `explain`.
+//!
+//! The packet is made and goes through the real [`Pipeline`] with a recorder that listens. Nothing comes of it: the
+//! connection table is one [laid over](crate::tables::conntrack::Base) the workers', the counters are its own, and what the
+//! stages would note for others ([`Recorder::LIVE`]) they do not. Then the answer that the packet would get goes the
+//! other way, as if the packet had been sent.
+//!
+//! What depends on more than the packet is as it would be for the next one: whose turn it is, which port is free. A worker
+//! that sends more ICMP errors than it may, or a port without room, is not foreseen.
+
+mod question;
+
+pub use question::{Arrival, Question, QuestionError};
+
+use std::marker::PhantomData;
+
+use crate::{
+    flow::FiveTuple,
+    io::{FramePool, MAX_FRAME_LEN},
+    packet::Batch,
+    pipeline::{Env, Pipeline},
+    record::{Notes, Recorder, Step, Way},
+    spec::PortId,
+    tables::{Conntrack, conntrack::Base},
+    verdict::Verdict,
+};
+
+/// What becomes of a packet and of its answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Explanation {
+    /// The snapshot's generation.
+    pub generation: u32,
+    /// The packet.
+    pub packet: Walk,
+    /// The answer to it, if it is sent on.
+    pub answer: Option<Walk>,
+}
+
+/// One packet's way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Walk {
+    /// What was asked about: it as it is received, and where.
+    pub question: Question,
+    /// Where it is received.
+    pub arrival: Arrival,
+    /// What the stages found out, in their order.
+    pub steps: Vec<Step>,
+    /// Its fate.
+    pub fate: Fate,
+    /// What leaves, from the Ethernet header on; empty if nothing does.
+    pub sent: Vec<u8>,
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// The switch decides.
+    Decided(Verdict),
+    /// A fragment that waits for the first one of its datagram.
+    Waits,
+    /// The uplink's classifier leaves it to the node's kernel.
+    Kernel,
+}
+
+impl Walk {
+    /// Where it goes, as decided last: after its own way, that of the answer that the switch gave.
+    pub fn way(&self) -> Option<Way> {
+        self.steps.iter().rev().find_map(|step| match step {
+            Step::Route { way, .. } => Some(*way),
+            _ => None,
+        })
+    }
+
+    /// Its tuple as it leaves.
+    pub fn tuple(&self) -> FiveTuple {
+        let rewritten = self.steps.iter().rev().find_map(|step| match step {
+            Step::Rewritten { to } => Some(*to),
+            _ => None,
+        });
+        rewritten.unwrap_or(self.question.tuple)
+    }
+}
+
+/// A run of packets through the pipeline that leaves no trace. Each finds what those before it would have left.
+pub struct DryRun<'a> {
+    live: Env<'a>,
+    table: Conntrack<Base<'a>>,
+    pipeline: Pipeline,
+    batch: Batch,
+    pool: &'a mut FramePool,
+}
+
+/// Listens to the walk of a packet that is only thought of.
+#[derive(Clone, Copy)]
+struct Listener<'n, 'a> {
+    notes: &'n Notes,
+    below: PhantomData<fn() -> Base<'a>>,
+}
+
+impl<'a> Recorder for Listener<'_, 'a> {
+    type Below = Base<'a>;
+    const LIVE: bool = false;
+
+    fn note(self, step: impl FnOnce() -> Step) {
+        self.notes.borrow_mut().push(step());
+    }
+}
+
+impl<'a> DryRun<'a> {
+    /// Begins a run with what packets would find in `live`, whose counters it counts in: they should be nobody's. It takes
+    /// one frame of `pool` at a time.
+    pub fn new(live: Env<'a>, pool: &'a mut FramePool) -> DryRun<'a> {
+        DryRun { live, table: Conntrack::over(live.conntrack), pipeline: Pipeline::new(0), batch: Batch::new(), pool }
+    }
+
+    /// What the stages say of a packet received on `port`, what becomes of it, and what leaves.
+    ///
+    /// # Panics
+    /// If the packet is longer than [`MAX_FRAME_LEN`], or the pool has no frame.
+    pub fn run(&mut self, port: PortId, packet: &[u8]) -> (Vec<Step>, Fate, Vec<u8>) {
+        assert!(packet.len() <= MAX_FRAME_LEN, "longer than a frame: {} bytes", packet.len());
+        let notes = Notes::default();
+        let Env { snapshot, fragments, clients, counters, now, .. } = self.live;
+        let recorder = Listener { notes: &notes, below: PhantomData };
+        let env = Env { snapshot, conntrack: &self.table, fragments, clients, counters, now, recorder };
+        let mut frame = self.pool.take().expect("a frame for one packet");
+        frame.fill(packet);
+        self.batch.frames.push(frame);
+        self.batch.received_on(port);
+        self.pipeline.run(&mut self.batch, &env);
+        self.pipeline.held.give_up(counters).for_each(|frame| self.pool.give(frame));
+        let fate = self.batch.metas.first().map_or(Fate::Waits, |meta| Fate::Decided(meta.verdict()));
+        let mut sent = Vec::new();
+        for frame in self.batch.frames.drain(..) {
+            if matches!(fate, Fate::Decided(Verdict::Tx(_) | Verdict::Answer(..))) {
+                sent.extend_from_slice(frame.bytes());
+            }
+            self.pool.give(frame);
+        }
+        self.batch.clear();
+        (notes.into_inner(), fate, sent)
+    }
+
+    fn walk<E: From<QuestionError>>(
+        &mut self,
+        question: Question,
+        is_taken: &mut impl FnMut(PortId, &[u8]) -> Result<bool, E>,
+    ) -> Result<Walk, E> {
+        let arrival = question.arrival(self.live.snapshot)?;
+        let packet = question.packet(&arrival, self.live.snapshot)?;
+        let (steps, fate, sent) = match is_taken(arrival.port, &packet)? {
+            true => self.run(arrival.port, &packet),
+            false => (Vec::new(), Fate::Kernel, Vec::new()),
+        };
+        Ok(Walk { question, arrival, steps, fate, sent })
+    }
+
+    /// What becomes of the packet that the question is about, and of its answer. `is_taken` says whether a port takes a
+    /// packet at all.
+    ///
+    /// # Errors
+    /// If there can be no such packet, or `is_taken` fails.
+    pub fn explain<E: From<QuestionError>>(
+        &mut self,
+        question: Question,
+        mut is_taken: impl FnMut(PortId, &[u8]) -> Result<bool, E>,
+    ) -> Result<Explanation, E> {
+        let packet = self.walk(question, &mut is_taken)?;
+        let way = packet.way().filter(|_| matches!(packet.fate, Fate::Decided(Verdict::Tx(_))));
+        let answer = way.map(|way| {
+            let arrival = Arrival { port: way.port, vtep: way.vtep };
+            self.walk(packet.question.answer(packet.tuple(), arrival), &mut is_taken)
+        });
+        Ok(Explanation { generation: self.live.snapshot.generation, packet, answer: answer.transpose()? })
+    }
+}

@@ -1,0 +1,204 @@
+//! The packet that a question is about: where it comes in, and its bytes.
+
+use std::net::Ipv4Addr;
+
+use crate::{
+    flow::FiveTuple,
+    io::MAX_FRAME_LEN,
+    net::MacAddr,
+    next_hop::Kind,
+    snapshot::{Overlay, Snapshot},
+    spec::{PortId, PortRole},
+    wire::{checksum, ethernet, icmpv4, ipv4, put16, tcp, udp, vxlan},
+};
+
+const IP: usize = ethernet::HEADER_LEN;
+const L4: usize = IP + ipv4::HEADER_LEN;
+
+/// The station that sends the packet: none of ours.
+const SENDER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0]);
+
+/// A packet that somebody might send.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Question {
+    /// Who sends it to whom. An ICMP echo has its identifier as the port of the one who asks, and 8, the number of the
+    /// request's type, as the other one's.
+    pub tuple: FiveTuple,
+    /// Flags of its TCP header.
+    pub tcp_flags: u8,
+    /// Where it comes in; `None`: where packets of this source are expected.
+    pub arrival: Option<Arrival>,
+    /// Bytes from its IP header on; `None`: as few as there can be.
+    pub length: Option<u16>,
+    /// It must not be fragmented.
+    pub dont_fragment: bool,
+    /// Its time to live.
+    pub ttl: u8,
+}
+
+/// Where a packet comes in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Arrival {
+    /// On this port,
+    pub port: PortId,
+    /// in a VXLAN packet from this address (host order), or natively.
+    pub vtep: Option<u32>,
+}
+
+/// There can be no such packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says it")]
+pub enum QuestionError {
+    #[error("port {0} is not attached")]
+    NoSuchPort(PortId),
+    #[error("packets from {0} would come in over the uplink, and there is none")]
+    NoUplink(Ipv4Addr),
+    #[error("packets from {0} would come from the node itself, and there is no host port")]
+    NoHostPort(Ipv4Addr),
+    #[error("the way to {0} is not resolved, so there is no saying how packets from there come in")]
+    NoWay(Ipv4Addr),
+    #[error("port {0} is no uplink: nothing comes in over the overlay there")]
+    NotOverlay(PortId),
+    #[error("{0} bytes are too few for its headers; {1} are the least")]
+    TooShort(u16, u16),
+    #[error("{0} bytes fit no frame; {1} are the most on that way")]
+    TooLong(u16, u16),
+}
+
+impl Question {
+    /// Where the packet comes in.
+    ///
+    /// # Errors
+    /// If that cannot be.
+    pub(super) fn arrival(&self, snapshot: &Snapshot) -> Result<Arrival, QuestionError> {
+        let Some(arrival) = self.arrival else { return expected(self.tuple.src, snapshot) };
+        match snapshot.port(arrival.port).role {
+            None => Err(QuestionError::NoSuchPort(arrival.port)),
+            Some(role) if arrival.vtep.is_some() && (role != PortRole::Uplink || snapshot.overlay.is_none()) => {
+                Err(QuestionError::NotOverlay(arrival.port))
+            }
+            Some(_) => Ok(arrival),
+        }
+    }
+
+    /// The packet's bytes, from the Ethernet header on.
+    ///
+    /// # Errors
+    /// If its length cannot be.
+    pub(super) fn packet(&self, arrival: &Arrival, snapshot: &Snapshot) -> Result<Vec<u8>, QuestionError> {
+        let overlay = snapshot.overlay.filter(|_| arrival.vtep.is_some());
+        let outer = if overlay.is_some() { vxlan::OVERHEAD } else { 0 };
+        let (least, most) = ((ipv4::HEADER_LEN + self.l4_len()) as u16, (MAX_FRAME_LEN - IP - outer) as u16);
+        let length = self.length.unwrap_or(least);
+        if length < least {
+            return Err(QuestionError::TooShort(length, least));
+        }
+        if length > most {
+            return Err(QuestionError::TooLong(length, most));
+        }
+        let port = snapshot.port(arrival.port);
+        let station = overlay.map_or(port.mac, |overlay| overlay.mac);
+        let inner = self.frame(station, length);
+        Ok(match overlay.zip(arrival.vtep) {
+            Some((overlay, vtep)) => encapsulated(&inner, vtep, &overlay, port.mac),
+            None => inner,
+        })
+    }
+
+    /// What the receiver of `came`, this packet as it leaves the switch, sends back from there.
+    pub(super) fn answer(&self, came: FiveTuple, from: Arrival) -> Question {
+        let tcp_flags = match self.tcp_flags & (tcp::SYN | tcp::ACK) {
+            _ if came.protocol != ipv4::TCP => 0,
+            tcp::SYN => tcp::SYN | tcp::ACK,
+            _ => tcp::ACK,
+        };
+        Question {
+            tuple: came.reversed(),
+            tcp_flags,
+            arrival: Some(from),
+            length: None,
+            ttl: ipv4::DEFAULT_TTL,
+            ..*self
+        }
+    }
+
+    fn l4_len(&self) -> usize {
+        match self.tuple.protocol {
+            ipv4::TCP => tcp::HEADER_LEN,
+            ipv4::UDP => udp::HEADER_LEN,
+            ipv4::ICMP => icmpv4::HEADER_LEN,
+            _ => 0,
+        }
+    }
+
+    fn frame(&self, station: MacAddr, length: u16) -> Vec<u8> {
+        let FiveTuple { src, dst, src_port, dst_port, protocol } = self.tuple;
+        let mut frame = vec![0; IP + usize::from(length)];
+        ethernet::emit(&mut frame, station, SENDER, ethernet::IPV4);
+        let flags = if self.dont_fragment { ipv4::DF } else { 0 };
+        ipv4::Header { tos: 0, total_len: length, id: 0, flags, ttl: self.ttl, protocol, src, dst }
+            .emit(&mut frame[IP..]);
+        let l4 = &mut frame[L4..];
+        let l4_len = l4.len() as u16;
+        let (field, pseudo) = match protocol {
+            ipv4::TCP => {
+                tcp::emit(l4, src_port, dst_port, self.tcp_flags);
+                (tcp::CHECKSUM, checksum::pseudo_header(src, dst, protocol, l4_len))
+            }
+            ipv4::UDP => {
+                udp::emit(l4, src_port, dst_port, l4_len);
+                (udp::CHECKSUM, checksum::pseudo_header(src, dst, protocol, l4_len))
+            }
+            ipv4::ICMP => {
+                let is_request = dst_port == u16::from(icmpv4::ECHO_REQUEST);
+                l4[0] = if is_request { icmpv4::ECHO_REQUEST } else { icmpv4::ECHO_REPLY };
+                put16(l4, icmpv4::ECHO_ID, if is_request { src_port } else { dst_port });
+                (icmpv4::CHECKSUM, 0)
+            }
+            _ => return frame,
+        };
+        let sum = checksum::finish(pseudo + u64::from(checksum::sum(l4)));
+        put16(l4, field, checksum::as_sent(sum, protocol));
+        frame
+    }
+}
+
+/// Where packets from `src` are expected: where packets to it go, or from the node if it is one of the node's addresses;
+/// from anywhere else they come over the uplink.
+fn expected(src: u32, snapshot: &Snapshot) -> Result<Arrival, QuestionError> {
+    let at = |role, missing| {
+        let found = (0..).map(PortId).zip(snapshot.ports.iter()).find(|(_, port)| port.role == Some(role));
+        found.map(|(port, _)| Arrival { port, vtep: None }).ok_or(missing)
+    };
+    let next_hop = snapshot.next_hop(snapshot.fib.lookup(src));
+    match (next_hop.kind, snapshot.port(next_hop.port).role) {
+        (Kind::Overlay, _) => Ok(Arrival { port: next_hop.port, vtep: next_hop.vtep() }),
+        (Kind::Plain, Some(PortRole::Pod | PortRole::Uplink)) => Ok(Arrival { port: next_hop.port, vtep: None }),
+        (Kind::Unresolved, _) => Err(QuestionError::NoWay(src.into())),
+        _ if snapshot.is_own(src) => at(PortRole::Host, QuestionError::NoHostPort(src.into())),
+        _ => at(PortRole::Uplink, QuestionError::NoUplink(src.into())),
+    }
+}
+
+/// The outer headers of the VTEP `from` around a frame.
+fn encapsulated(inner: &[u8], from: u32, overlay: &Overlay, station: MacAddr) -> Vec<u8> {
+    let mut packet = vec![0; vxlan::OVERHEAD];
+    packet.extend_from_slice(inner);
+    let total_len = (packet.len() - IP) as u16;
+    ethernet::emit(&mut packet, station, SENDER, ethernet::IPV4);
+    ipv4::Header {
+        tos: 0,
+        total_len,
+        id: 0,
+        flags: 0,
+        ttl: ipv4::DEFAULT_TTL,
+        protocol: ipv4::UDP,
+        src: from,
+        dst: overlay.local,
+    }
+    .emit(&mut packet[IP..]);
+    // The engine does not look at the sender's port; RFC 7348 asks for a dynamic one.
+    udp::emit(&mut packet[L4..], 0xc000, overlay.udp_port, total_len - ipv4::HEADER_LEN as u16);
+    vxlan::emit(&mut packet[L4 + udp::HEADER_LEN..], overlay.vni);
+    packet
+}
