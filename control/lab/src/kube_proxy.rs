@@ -167,9 +167,11 @@ impl Service {
             if ready.is_empty() { keep(&leaving) } else { ready }
         };
         let mut chosen = first_of(policy == Policy::Local);
+        // Where only terminating ones are left, hints do not count any more.
+        let counts = policy == Policy::Cluster && !ready.is_empty();
         let hinted = |hints: &[String]| hints.iter().any(|hint| hint == node);
         let all_hint = chosen.iter().all(|(_, hints)| !hints.is_empty());
-        if policy == Policy::Cluster && all_hint && chosen.iter().any(|(_, hints)| hinted(hints)) {
+        if counts && all_hint && chosen.iter().any(|(_, hints)| hinted(hints)) {
             chosen.retain(|(_, hints)| hinted(hints));
         }
         match chosen.is_empty() {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use shunt_control_lab::{
     checks,
-    cluster::{Endpoint, EndpointPort, Exposure, Policy, Service, ServicePort},
+    cluster::{Cluster, Endpoint, EndpointPort, Exposure, Policy, Service, ServicePort},
     error::Result,
     for_both_forwarders,
     netns::Namespace,
@@ -20,6 +20,7 @@ for_both_forwarders!(
     external_traffic_policy_local_keeps_the_source_and_drops_when_none_local,
     source_ranges_drop_others_pods_included_and_reject_when_no_endpoints,
     host_network_endpoints_here_and_on_other_nodes,
+    multiport_endpoints_and_same_port_on_different_protocols,
 );
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 200);
@@ -209,5 +210,139 @@ fn host_network_endpoints_here_and_on_other_nodes(forwarder: Forwarder) {
         }
         checks::echo(client, at(NODE_A, NODE_PORT), 1_000_000)?.must_hold("a transfer");
         Ok(())
+    });
+}
+
+/// Services share an address, a port and a node port by their protocols; one of them has two ports. SCTP by Shunt only: the
+/// kernel may lack its translation.
+fn multiport_endpoints_and_same_port_on_different_protocols(forwarder: Forwarder) {
+    let mut plan = plan(forwarder, Policy::Cluster);
+    let (a2, b1) = (plan.nodes[0].pod(2).address, plan.nodes[1].pod(1).address);
+    let both = service(&plan, Policy::Cluster);
+    let [stream, datagram] = [0, 1].map(|at| (both.ports[at].clone(), both.targets[at].clone()));
+    let mut streams = Service { endpoints: vec![Endpoint::ready(a2)], ..both.clone() };
+    (streams.ports, streams.targets) = (vec![stream.0.clone()], vec![stream.1.clone()]);
+    let more = ServicePort { name: "more".into(), port: 81, node_port: Some(NODE_PORT + 1), ..stream.0 };
+    streams.ports.push(more);
+    streams.targets.push(EndpointPort { name: "more".into(), ..stream.1 });
+    let mut datagrams = Service { name: "datagrams".into(), endpoints: vec![Endpoint::ready(b1)], ..both };
+    (datagrams.ports, datagrams.targets) = (vec![datagram.0], vec![datagram.1]);
+    plan.services = vec![streams, datagrams];
+    let has_sctp = forwarder == Forwarder::Shunt;
+    if has_sctp {
+        let c1 = plan.nodes[2].pod(1).address;
+        let mut messages = Service::simple("messages", VIP, Protocol::Sctp, 80, TCP_PORT, [c1]);
+        messages.ports[0].node_port = Some(NODE_PORT);
+        messages.exposure = Some(Exposure { load_balancer_ips: vec![BALANCED], ..Exposure::balanced(Policy::Cluster) });
+        plan.services.push(messages);
+    }
+    exposed(plan, |lab, client| {
+        let (nodes, a1) = (stand_ins(lab)?, lab.pod("a1")?);
+        for (address, port, other) in [(NODE_A, NODE_PORT, NODE_PORT + 1), (BALANCED, 80, 81)] {
+            goes_to(client, "tcp", at(address, port), &["a2"], &nodes)?;
+            goes_to(client, "tcp", at(address, other), &["a2"], &nodes)?;
+            goes_to(client, "udp", at(address, port), &["b1"], &nodes)?;
+            if has_sctp {
+                goes_to(client, "sctp", at(address, port), &["c1"], &nodes)?;
+            }
+        }
+        for (protocol, port, backend) in [("tcp", 80, "a2"), ("tcp", 81, "a2"), ("udp", 80, "b1")] {
+            goes_to(&a1.namespace, protocol, at(VIP, port), &[backend], &[a1.address()])?;
+        }
+        Ok(())
+    });
+}
+
+/// A service goes from type to type, from port to port and from policy to policy; its affinity is switched on and off.
+#[test]
+fn change_of_type_and_ports_and_affinity_switched_on_a_node_port() {
+    let plan = plan(Forwarder::Shunt, Policy::Cluster);
+    let service = plan.services[0].clone();
+    exposed(plan, |lab, client| {
+        let nodes = stand_ins(lab)?;
+        let tell = |service: Service| {
+            let cluster = Cluster { services: vec![service], ..Cluster::default() };
+            lab.node("node-a")?.shunt()?.apply(&cluster, &[])
+        };
+        let typed = |service_type, node_port, policy| {
+            let mut service = service.clone();
+            service.ports.iter_mut().for_each(|port| port.node_port = node_port);
+            service.exposure = Some(Exposure { service_type, ..Exposure::balanced(policy) });
+            service
+        };
+        goes_to(client, "tcp", at(NODE_A, NODE_PORT), &ALL, &nodes)?;
+        goes_to(client, "tcp", at(BALANCED, 80), &ALL, &nodes)?;
+
+        // Another node port, and no addresses.
+        tell(typed("NodePort", Some(NODE_PORT + 5), Policy::Cluster))?;
+        goes_to(client, "tcp", at(NODE_A, NODE_PORT + 5), &ALL, &nodes)?;
+        fails(client, at(NODE_A, NODE_PORT), REFUSED)?;
+        fails(client, at(BALANCED, 80), "")?;
+
+        tell(typed("NodePort", Some(NODE_PORT), Policy::Local))?;
+        goes_to(client, "tcp", at(NODE_A, NODE_PORT), &["a2"], &[CLIENT])?;
+
+        tell(typed("ClusterIP", None, Policy::Cluster))?;
+        fails(client, at(NODE_A, NODE_PORT), REFUSED)?;
+        goes_to(&lab.pod("a1")?.namespace, "tcp", at(VIP, 80), &ALL, &[lab.pod("a1")?.address()])?;
+
+        tell(Service { session_affinity: Some("ClientIP"), ..typed("NodePort", Some(NODE_PORT), Policy::Cluster) })?;
+        let answers = checks::ask(client, "tcp", at(NODE_A, NODE_PORT), 24)?;
+        assert_eq!((answers.by_server.len(), answers.failed()), (1, 0), "a client stays: {answers:?}");
+        tell(typed("NodePort", Some(NODE_PORT), Policy::Cluster))?;
+        goes_to(client, "tcp", at(NODE_A, NODE_PORT), &ALL, &nodes)
+    });
+}
+
+/// What terminates is not offered to load balancers, and serves what comes all the same, whatever the policy.
+#[test]
+fn health_check_node_port_with_only_terminating_endpoints_and_fallback_for_both_policies() {
+    const HEALTH: u16 = 32_070;
+    let mut plan = plan(Forwarder::Shunt, Policy::Local);
+    plan.services[0].exposure.as_mut().expect("it has one").health_check_node_port = Some(HEALTH);
+    let service = plan.services[0].clone();
+    exposed(plan, |lab, client| {
+        let node = lab.node("node-a")?.shunt()?;
+        let tell = |service: Service| node.apply(&Cluster { services: vec![service], ..Cluster::default() }, &[]);
+        let asked = || client.run(&format!("curl --silent --max-time 5 -w %{{http_code}} http://{NODE_A}:{HEALTH}/"));
+        let told = |endpoints: u32, code: u32| {
+            format!(
+                "{{\"localEndpoints\":{endpoints},\"service\":{{\"name\":\"everywhere\",\"namespace\":\"default\"}}}}{code}"
+            )
+        };
+        assert_eq!(asked()?, told(1, 200));
+
+        let terminating = service.endpoints.iter().map(|endpoint| Endpoint::terminating(endpoint.address)).collect();
+        let terminating = Service { endpoints: terminating, ..service.clone() };
+        tell(terminating.clone())?;
+        assert_eq!(asked()?, told(0, 503));
+        goes_to(client, "tcp", at(NODE_A, NODE_PORT), &["a2"], &[CLIENT])?;
+        let mut cluster = terminating;
+        cluster.exposure = Some(Exposure { load_balancer_ips: vec![BALANCED], ..Exposure::balanced(Policy::Cluster) });
+        tell(cluster)?;
+        goes_to(client, "tcp", at(NODE_A, NODE_PORT), &ALL, &stand_ins(lab)?)?;
+        assert!(asked().is_err(), "with policy Cluster nobody is asked");
+
+        tell(service)?;
+        assert_eq!(asked()?, told(1, 200));
+        Ok(())
+    });
+}
+
+/// Without an overlay, a pod of another node is reached and answers as it is.
+#[test]
+fn node_ports_over_native_routes() {
+    let mut plan = Plan::flat(Forwarder::Shunt);
+    let backends = [plan.nodes[0].pod(2).address, plan.nodes[1].pod(1).address];
+    let mut service = Service::simple("native", VIP, Protocol::Tcp, 80, TCP_PORT, backends);
+    service.ports[0].node_port = Some(NODE_PORT);
+    service.exposure = Some(Exposure { service_type: "NodePort", ..Exposure::balanced(Policy::Cluster) });
+    plan.services = vec![service];
+    exposed(plan, |lab, client| {
+        let (nodes, a1) = (stand_ins(lab)?, lab.pod("a1")?);
+        goes_to(client, "tcp", at(NODE_A, NODE_PORT), &["a2", "b1"], &nodes)?;
+        checks::echo(client, at(NODE_A, NODE_PORT), 1_000_000)?.must_hold("a transfer");
+        goes_to(&a1.namespace, "tcp", at(NODE_A, NODE_PORT), &["a2", "b1"], &nodes)?;
+        goes_to(&a1.namespace, "tcp", at(VIP, 80), &["a2", "b1"], &[a1.address()])
     });
 }
