@@ -69,6 +69,15 @@ pub enum Protocol {
     Tcp = 6,
     /// RFC 768.
     Udp = 17,
+    /// RFC 9260.
+    Sctp = 132,
+}
+
+impl Protocol {
+    /// The protocol with this number in the IP header; `None` for one that services cannot name.
+    pub fn of(number: u8) -> Option<Protocol> {
+        [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|protocol| *protocol as u8 == number)
+    }
 }
 
 impl fmt::Display for Protocol {
@@ -76,6 +85,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Protocol::Tcp => "tcp",
             Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
         })
     }
 }

@@ -29,12 +29,14 @@ pub struct Meta {
     pub in_port: PortId,
     /// Bytes of its IPv4 header.
     pub ip_header_len: u8,
-    /// Flags of its TCP header, else 0.
+    /// Flags of its TCP header, or [those that say the same](crate::wire::sctp::flags) of SCTP; else 0.
     pub tcp_flags: u8,
     /// The constants below.
     pub flags: u8,
     /// What the packet is, if the switch made it.
     pub answer: Option<Answer>,
+    /// Bytes of the SCTP packet that it is the first fragment of.
+    pub datagram_len: u16,
 }
 
 impl Meta {
@@ -128,6 +130,7 @@ impl Meta {
             tcp_flags: 0,
             flags: 0,
             answer: None,
+            datagram_len: 0,
         }
     }
 }

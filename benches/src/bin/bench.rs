@@ -13,7 +13,7 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use shunt_benches::{
-    Error, applications, control, engine,
+    Error, applications, control, engine, generators,
     machine::Machine,
     markdown,
     measure::Counting,

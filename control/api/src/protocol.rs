@@ -9,6 +9,7 @@ impl From<Protocol> for v1::Protocol {
         match protocol {
             Protocol::Tcp => v1::Protocol::Tcp,
             Protocol::Udp => v1::Protocol::Udp,
+            Protocol::Sctp => v1::Protocol::Sctp,
         }
     }
 }
@@ -20,8 +21,10 @@ impl TryFrom<v1::Protocol> for Protocol {
         match protocol {
             v1::Protocol::Tcp => Ok(Protocol::Tcp),
             v1::Protocol::Udp => Ok(Protocol::Udp),
+            v1::Protocol::Sctp => Ok(Protocol::Sctp),
             v1::Protocol::Unspecified => {
-                Err(FieldError::new("protocol", "is missing or unknown; use PROTOCOL_TCP or PROTOCOL_UDP"))
+                let wanted = "is missing or unknown; use PROTOCOL_TCP, PROTOCOL_UDP or PROTOCOL_SCTP";
+                Err(FieldError::new("protocol", wanted))
             }
         }
     }

@@ -5,6 +5,8 @@ use std::{net::Ipv4Addr, path::PathBuf};
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::protocol::Protocol;
+
 /// What the exit codes mean; shown by `--help`.
 const EXIT_CODES: &str = "Exit codes:
   0  done
@@ -253,12 +255,6 @@ impl std::str::FromStr for Place {
         };
         Ok(Place { address: address.parse().map_err(|_| wrong())?, port })
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Protocol {
-    Tcp,
-    Udp,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -6,7 +6,7 @@ use shunt_control_api::v1::{self, switch_client::SwitchClient};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    args::{self, Args, Command, FlowFilter, Flows, Kind, Output, Packet, Place, Protocol, ServiceCommand, What},
+    args::{self, Args, Command, FlowFilter, Flows, Kind, Output, Packet, Place, ServiceCommand, What},
     cluster::Cluster,
     failure::Failure,
     show::{self, Show},
@@ -165,11 +165,7 @@ impl From<&FlowFilter> for v1::FlowFilter {
         let address = |place: Option<Place>| place.map(|place| place.address.to_string()).unwrap_or_default();
         let port = |place: Option<Place>| place.and_then(|place| place.port).unwrap_or_default().into();
         v1::FlowFilter {
-            protocol: match filter.protocol {
-                None => v1::Protocol::Unspecified.into(),
-                Some(Protocol::Tcp) => v1::Protocol::Tcp.into(),
-                Some(Protocol::Udp) => v1::Protocol::Udp.into(),
-            },
+            protocol: filter.protocol.map_or(v1::Protocol::Unspecified, v1::Protocol::from).into(),
             client: address(filter.client),
             vip: address(filter.vip),
             backend: address(filter.backend),

@@ -5,6 +5,7 @@ mod args;
 mod cluster;
 mod commands;
 mod failure;
+mod protocol;
 mod show;
 
 use std::{

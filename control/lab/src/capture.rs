@@ -60,7 +60,7 @@ impl Capture {
 
 impl Recording {
     /// The named fields of each packet that matches the display filter, one row per packet. VXLAN is decoded on
-    /// flannel's port, and IPv4, UDP and TCP checksums are verified. A field that occurs twice (outer and inner) has
+    /// flannel's port, and IPv4, UDP, TCP and SCTP checksums are verified. A field that occurs twice (outer and inner) has
     /// both values, outer first, separated by a comma.
     pub fn rows(&self, display_filter: &str, fields: &[&str]) -> Result<Vec<Vec<String>>> {
         let mut command = self.tshark();
@@ -85,7 +85,7 @@ impl Recording {
     pub fn must_be_well_formed(&self, display_filter: &str) -> Result<usize> {
         let number = self.count(display_filter)?;
         let bad = "_ws.malformed || ip.checksum.status == 0 || udp.checksum.status == 0 || tcp.checksum.status == 0 \
-                   || icmp.checksum.status == 0 || _ws.expert.severity >= 0x800000";
+                   || sctp.checksum.status == 0 || icmp.checksum.status == 0 || _ws.expert.severity >= 0x800000";
         let what = ["frame.number", "_ws.col.Protocol", "_ws.col.Info", "_ws.expert.message"];
         let faults = self.rows(&format!("({display_filter}) && ({bad})"), &what)?;
         if number > 0 && faults.is_empty() {
@@ -105,6 +105,7 @@ impl Recording {
         for protocol in ["ip.check_checksum", "udp.check_checksum", "tcp.check_checksum"] {
             command.args(["-o", &format!("{protocol}:TRUE")]);
         }
+        command.args(["-o", "sctp.checksum:CRC 32c"]);
         // What pods send is a pattern, on ports where tshark expects other things.
         for protocol in ["http", "mdns", "dns"] {
             command.args(["--disable-protocol", protocol]);

@@ -32,7 +32,7 @@ enum Command {
         #[arg(long)]
         kernel: bool,
     },
-    /// Serve UDP and TCP echo in this namespace.
+    /// Serve UDP, TCP and SCTP echo in this namespace.
     #[command(hide = true)]
     Serve {
         #[arg(long)]
@@ -65,6 +65,7 @@ enum Probe {
 enum Transport {
     Tcp,
     Udp,
+    Sctp,
 }
 
 fn main() -> ExitCode {
@@ -96,6 +97,7 @@ fn run_probe(probe: Probe) -> Result<(), Box<dyn Error>> {
             let protocol = match protocol {
                 Transport::Tcp => Protocol::Tcp,
                 Transport::Udp => Protocol::Udp,
+                Transport::Sctp => Protocol::Sctp,
             };
             print(&ask::ask(protocol, to, count))
         }

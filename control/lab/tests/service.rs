@@ -3,16 +3,17 @@
 use std::{fs, net::SocketAddrV4};
 
 use shunt_control_lab::{
+    capture::Capture,
     checks,
     cluster::{Cluster, Service},
     for_both_forwarders,
-    plan::{DNS, Forwarder, Plan, WEB},
+    plan::{DNS, Forwarder, Plan, TCP_PORT, WEB},
     tools::{self, Nginx},
     trial::trial,
 };
 use shunt_dataplane::net::Protocol;
 
-for_both_forwarders!(new_flows_spread, nginx_and_curl, iperf3_through_a_service);
+for_both_forwarders!(new_flows_spread, associations_through_a_service, nginx_and_curl, iperf3_through_a_service);
 
 const BACKENDS: [&str; 3] = ["a2", "b1", "c1"];
 
@@ -23,6 +24,25 @@ fn new_flows_spread(forwarder: Forwarder) {
             checks::spread(from, "tcp", SocketAddrV4::new(WEB, 80), 300, &BACKENDS)?.must_hold("TCP");
             checks::spread(from, "udp", SocketAddrV4::new(DNS, 53), 300, &BACKENDS)?.must_hold("UDP");
         }
+        Ok(())
+    });
+}
+
+/// SCTP, whose port is also another protocol's, as tshark sees it on the way.
+fn associations_through_a_service(forwarder: Forwarder) {
+    let mut plan = Plan::three_nodes(forwarder);
+    let (vip, backends) = ([10, 96, 0, 36].into(), plan.services[0].endpoints.iter().map(|endpoint| endpoint.address));
+    plan.services.push(Service::simple("signalling", vip, Protocol::Sctp, 80, TCP_PORT, backends.collect::<Vec<_>>()));
+    trial(plan, |lab| {
+        let capture = Capture::start(&lab.underlay, "node-a", "udp port 8472", lab.folder())?;
+        for from in ["a1", "b2", "node-a"] {
+            let from = lab.station(from)?.0;
+            checks::spread(from, "sctp", SocketAddrV4::new(vip, 80), 60, &BACKENDS)?.must_hold("SCTP");
+            checks::spread(from, "tcp", SocketAddrV4::new(WEB, 80), 30, &BACKENDS)?.must_hold("TCP");
+        }
+        let recording = capture.finish()?;
+        assert!(recording.must_be_well_formed("sctp")? > 300);
+        assert_eq!(recording.count("sctp.checksum.status != 1")?, 0, "all were looked at");
         Ok(())
     });
 }

@@ -31,6 +31,9 @@ pub enum Step {
     Publish(usize),
 }
 
+/// SCTP's number, which smoltcp has no name for.
+pub const SCTP: u8 = 132;
+
 const MEND: u8 = 4;
 const WRAP: u8 = 8;
 
@@ -78,7 +81,7 @@ pub fn encode(steps: &[Step]) -> Vec<u8> {
     input
 }
 
-/// Mends the checksums of an IPv4 frame as far as its headers let: the header's, and that of TCP, UDP or ICMP.
+/// Mends the checksums of an IPv4 frame as far as its headers let: the header's, and that of TCP, UDP, SCTP or ICMP.
 pub fn mend(frame: &mut [u8]) {
     let Some(packet) = frame.get_mut(14..) else { return };
     let Ok(mut ip) = Ipv4Packet::new_checked(packet) else { return };
@@ -101,6 +104,14 @@ pub fn mend(frame: &mut [u8]) {
         IpProtocol::Icmp => {
             if let Ok(mut icmp) = Icmpv4Packet::new_checked(ip.payload_mut()) {
                 icmp.fill_checksum();
+            }
+        }
+        IpProtocol::Unknown(SCTP) => {
+            let packet = ip.payload_mut();
+            if packet.len() >= 12 {
+                packet[8..12].fill(0);
+                let sum = crc32c::crc32c(packet).to_le_bytes();
+                packet[8..12].copy_from_slice(&sum);
             }
         }
         _ => {}

@@ -1,6 +1,6 @@
 //! Whether what came out may come of what went in. Reads packets with smoltcp, not with the engine's own code.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, ops::Range};
 
 use shunt_dataplane::{net::MacAddr, verdict::Answer, verdict::Verdict};
 use smoltcp::wire::{
@@ -8,9 +8,12 @@ use smoltcp::wire::{
     IpProtocol, Ipv4Packet, TcpPacket, UdpPacket,
 };
 
-use crate::world::{
-    HOST, MTU, NEIGHBOUR, OTHER_UNDERLAY, OTHER_VTEP, OUR_VTEP, OVERLAY, OVERLAY_MTU, PODS, ROUTER, UNDERLAY, UPLINK,
-    our_mac, station,
+use crate::{
+    input::SCTP,
+    world::{
+        HOST, MTU, NEIGHBOUR, OTHER_UNDERLAY, OTHER_VTEP, OUR_VTEP, OVERLAY, OVERLAY_MTU, PODS, ROUTER, UNDERLAY,
+        UPLINK, our_mac, station,
+    },
 };
 
 const ROUTER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
@@ -148,11 +151,10 @@ fn forwarded(received: &Received, out: &Ipv4Packet<&[u8]>) {
     let (before, after) = (&before[header_len..], &after[header_len..]);
     let addresses = |packet: &Ipv4Packet<&[u8]>| (packet.src_addr(), packet.dst_addr());
     let translated = addresses(packet) != addresses(out);
-    let checksum = match packet.next_header() {
-        IpProtocol::Tcp if !is_fragment(packet) => 16,
-        IpProtocol::Udp if !is_fragment(packet) => 6,
-        IpProtocol::Tcp | IpProtocol::Udp if translated => return translated::fragment(packet, out),
-        IpProtocol::Icmp if translated => return translated::icmp(packet, out),
+    let checksum = match translated::checksum_at(packet.next_header()) {
+        Some(at) if !is_fragment(packet) => at,
+        Some(_) if translated => return translated::fragment(packet, out),
+        None if translated => return translated::icmp(packet, out),
         _ => {
             assert!(!translated && before == after, "what has no ports is left alone");
             return;
@@ -163,18 +165,23 @@ fn forwarded(received: &Received, out: &Ipv4Packet<&[u8]>) {
     } else {
         assert_eq!(before[..4], after[..4]);
     }
-    assert_eq!(before[4..checksum], after[4..checksum]);
-    assert_eq!(before[checksum + 2..], after[checksum + 2..], "the payload stays");
+    assert_eq!(before[4..checksum.start], after[4..checksum.start]);
+    assert_eq!(before[checksum.end..], after[checksum.end..], "the payload stays");
     let absent = |l4: &[u8]| packet.next_header() == IpProtocol::Udp && l4[6..8] == [0, 0];
     assert_eq!(absent(before), absent(after), "a UDP checksum of zero says that there is none");
     let Some(right) = checksum_holds(packet) else { return };
-    let finished = received.unfinished && before[..4] != [0; 4] && is_left_to_the_device(packet, checksum);
+    let finished = received.unfinished && is_left_to_the_device(packet, checksum);
     assert_eq!(checksum_holds(out), Some(right || finished), "damage is neither done nor hidden: {packet}");
 }
 
-/// Whether the TCP or UDP checksum is right; `None` if the UDP header tells another length than the IP header.
+/// Whether the transport checksum is right; `None` if the UDP header tells another length than the IP header.
 fn checksum_holds(packet: &Ipv4Packet<&[u8]>) -> Option<bool> {
     let (src, dst) = (packet.src_addr().into(), packet.dst_addr().into());
+    if packet.next_header() == IpProtocol::Unknown(SCTP) {
+        let (mut zeroed, field) = (packet.payload().to_vec(), &packet.payload()[8..12]);
+        zeroed[8..12].fill(0);
+        return Some(crc32c::crc32c(&zeroed).to_le_bytes() == field);
+    }
     if packet.next_header() == IpProtocol::Tcp {
         // Of the options' length the engine knows nothing, and neither does the checksum.
         return Some(TcpPacket::new_unchecked(packet.payload()).verify_checksum(&src, &dst));
@@ -183,15 +190,18 @@ fn checksum_holds(packet: &Ipv4Packet<&[u8]>) -> Option<bool> {
     (usize::from(udp.len()) == packet.payload().len()).then(|| udp.verify_checksum(&src, &dst))
 }
 
-/// The field holds the sum of the pseudo header only, as the kernel leaves it to a device.
-fn is_left_to_the_device(packet: &Ipv4Packet<&[u8]>, checksum: usize) -> bool {
+/// The field holds the sum of the pseudo header only, or of SCTP nothing, as the kernel leaves it to a device.
+fn is_left_to_the_device(packet: &Ipv4Packet<&[u8]>, checksum: Range<usize>) -> bool {
     let (header, l4) = packet.as_ref().split_at(packet.header_len().into());
+    if packet.next_header() == IpProtocol::Unknown(SCTP) {
+        return l4[checksum] == [0; 4];
+    }
     let words = header[12..20].chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
     let mut sum = words.sum::<u32>() + u32::from(header[9]) + l4.len() as u32;
     while sum > 0xffff {
         sum = (sum >> 16) + (sum & 0xffff);
     }
-    l4[checksum..checksum + 2] == (sum as u16).to_be_bytes()
+    l4[checksum] == (sum as u16).to_be_bytes()
 }
 
 fn answered(received: &Received, answer: Answer, out: &Ipv4Packet<&[u8]>) {

@@ -4,7 +4,7 @@ use shunt_dataplane::net::MacAddr;
 use smoltcp::wire::Ipv4Packet;
 
 use crate::{
-    input::Step,
+    input::{SCTP, Step},
     world::{HOST, NEIGHBOUR, OTHER_UNDERLAY, OTHER_VTEP, OUR_VTEP, PODS, UNDERLAY, UPLINK, our_mac, station},
 };
 
@@ -48,6 +48,13 @@ fn udp(src: Address, sport: u16, dst: Address, dport: u16, payload: &[u8]) -> Ve
     let length = (8 + payload.len() as u16).to_be_bytes();
     let header = [sport.to_be_bytes(), dport.to_be_bytes(), length, [0, 0]].concat();
     ip(UDP, src, dst, &[&header, payload].concat())
+}
+
+/// An SCTP packet with these chunks' types.
+fn sctp(src: Address, sport: u16, dst: Address, dport: u16, chunks: &[u8]) -> Vec<u8> {
+    let header = [&sport.to_be_bytes()[..], &dport.to_be_bytes(), &[1, 2, 3, 4, 0, 0, 0, 0]].concat();
+    let chunks = chunks.iter().flat_map(|kind| [*kind, 0, 0, 11, 1, 2, 3, 4, 5, 6, 7, 0]);
+    ip(SCTP, src, dst, &header.into_iter().chain(chunks).collect::<Vec<_>>())
 }
 
 fn ping(src: Address, dst: Address) -> Vec<u8> {
@@ -129,9 +136,9 @@ fn connection(client: Address, send: fn(Vec<u8>) -> Step, port: u16) -> Vec<Step
     steps
 }
 
-/// An IP packet without options in three fragments of 8, 16 and all other bytes, or 24 and so on if it is TCP.
+/// An IP packet without options in three fragments of 8, 16 and all other bytes, or 24 and so on if it is not UDP.
 fn fragments(packet: Vec<u8>, id: u8) -> [Vec<u8>; 3] {
-    let cut = if packet[9] == TCP { [0, 24, 24, packet.len() - 20] } else { [0, 8, 24, packet.len() - 20] };
+    let cut = if packet[9] == UDP { [0, 8, 24, packet.len() - 20] } else { [0, 24, 24, packet.len() - 20] };
     std::array::from_fn(|at| {
         let payload = &packet[20 + cut[at]..20 + cut[at + 1]];
         let more = if at < 2 { 0x20 } else { 0 };
@@ -341,6 +348,44 @@ pub fn all() -> Vec<(&'static str, Vec<Step>)> {
             }),
         ),
         ("unfinished_checksum", vec![unfinished]),
+        ("association", {
+            let (init, init_ack, data, shutdown, abort) = (1, 2, 0, 7, 6);
+            let request = |chunks: &[u8]| from_pod(sctp(POD[0], 1000, SERVICE, 80, chunks));
+            let answers = |chunks: &[u8]| {
+                [
+                    at(PODS[1], sctp(POD[1], 8080, POD[0], 1000, chunks)),
+                    overlay(sctp(REMOTE, 8080, POD[0], 1000, chunks)),
+                    Step::EndBurst,
+                ]
+            };
+            let mut steps = vec![request(&[init]), Step::EndBurst];
+            steps.extend(answers(&[init_ack]));
+            steps.extend([request(&[10, data]), Step::EndBurst]);
+            steps.extend(answers(&[11, data]));
+            steps.extend([Step::Publish(1), request(&[3, shutdown]), Step::EndBurst]);
+            steps.extend(answers(&[abort]));
+            steps.extend([request(&[init]), request(&[]), request(&[abort]), Step::Wait(16), request(&[abort])]);
+            steps
+        }),
+        ("association_in_fragments", {
+            let [first, middle, last] = fragments(sctp(POD[0], 1000, SERVICE, 80, &[0, 3, 3, 3]), 8);
+            vec![from_pod(first), Step::EndBurst, from_pod(middle), Step::EndBurst, from_pod(last)]
+        }),
+        ("unfinished_association", {
+            let frame = |dst| ethernet(station(first), our_mac(first), 0x0800, &sctp(POD[0], 1000, dst, 80, &[1]));
+            let mended = |mut frame: Vec<u8>| {
+                Ipv4Packet::new_unchecked(&mut frame[14..]).fill_checksum();
+                raw(first, frame)
+            };
+            vec![mended(frame(SERVICE)), mended(frame(POD[1])), from_pod(ip(SCTP, POD[0], POD[1], &[0; 11]))]
+        }),
+        (
+            "errors_about_an_association",
+            errors(sctp(POD[0], 1000, SERVICE, 80, &[1]), |ends| match ends {
+                (backend, None) => sctp(POD[0], 1000, backend, 8080, &[1]),
+                (backend, Some(client)) => sctp(backend, 8080, client, 1000, &[2]),
+            }),
+        ),
         ("martians", vec![at(first, ping([127, 0, 0, 1], POD[1])), at(first, ping([224, 0, 0, 1], POD[1]))]),
         (
             "damaged_header",
@@ -452,6 +497,7 @@ pub fn all() -> Vec<(&'static str, Vec<Step>)> {
                 at(first, tcp(POD[0], 80, OUTSIDE, 1000, SYN | ACK)),
             ],
         ),
+        ("from_the_node_itself", vec![at(HOST, tcp(UNDERLAY.octets(), 1000, [10, 96, 0, 12], 80, SYN))]),
         ("to_the_node", vec![native(UNDERLAY.octets()), Step::Publish(1), native(UNDERLAY.octets())]),
     ]
 }

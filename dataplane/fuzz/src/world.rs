@@ -121,6 +121,7 @@ fn spec(which: usize) -> ForwardingSpec {
             service([10, 96, 0, 10], 80, Protocol::Tcp, &web[which..]),
             service([10, 96, 0, 10], 81, Protocol::Tcp, &web[which..]),
             service([10, 96, 0, 10], 53, Protocol::Udp, &web[which..]),
+            service([10, 96, 0, 10], 80, Protocol::Sctp, &web[which..]),
             service([10, 96, 0, 11], 80, Protocol::Tcp, &[]),
             ServiceSpec {
                 from_node: Rule { otherwise: Otherwise::Drop, ..Rule::default() },

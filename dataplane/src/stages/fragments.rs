@@ -2,11 +2,13 @@
 //!
 //! Nothing is put together here. What the first fragment says is noted where all workers find it, and every other
 //! fragment goes on with those ports as if it carried them. One that comes before its first fragment waits, for a short
-//! time and among few.
+//! time and among few. So does the first fragment of an SCTP packet for the last: by how much its checksum changes with the
+//! ports depends on how far they are from the packet's end.
 
 use crate::{
     counters::WorkerCounters,
     io::Frame,
+    net::Protocol,
     packet::{BATCH, Batch, Meta},
     pipeline::Env,
     record::{Recorder, Step},
@@ -14,7 +16,7 @@ use crate::{
     tables::recent::Key,
     time::Now,
     verdict::{DropReason, Verdict},
-    wire::{be16, be32, ethernet, ipv4, tcp, udp},
+    wire::{be16, be32, ethernet, ipv4, sctp, tcp, udp},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
@@ -40,7 +42,6 @@ pub struct Held(Vec<Waiting>);
 struct Waiting {
     frame: Frame,
     meta: Meta,
-    datagram: Key,
     until: Now,
 }
 
@@ -82,7 +83,7 @@ impl Default for Held {
     }
 }
 
-/// Gives the fragments among TCP and UDP packets their ports. Those whose ports are not known yet leave the batch to
+/// Gives the fragments among packets with ports theirs. Those about which something is not known yet leave the batch to
 /// wait; those that need not wait any longer come back into it.
 #[cold]
 pub fn run(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
@@ -92,7 +93,7 @@ pub fn run(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
     while needed && at < batch.len() {
         let (frame, meta) = (&batch.frames[at], &mut batch.metas[at]);
         let is_ours = meta.is_pending() && meta.has(Meta::FRAGMENT) && has_ports(meta);
-        if !is_ours || find_ports(frame, meta, env) {
+        if !is_ours || is_known(frame, meta, env) {
             at += 1;
         } else if held.len() == WAITING {
             meta.decide(Verdict::Drop(DropReason::FragmentsWaiting));
@@ -100,24 +101,24 @@ pub fn run(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
         } else {
             let (frame, meta) = (batch.frames.remove(at), batch.metas.remove(at));
             env.counters.port(meta.in_port).held.add(1);
-            let datagram = datagram(&frame, &meta);
-            held.0.push(Waiting { frame, meta, datagram, until: Now(env.now.0 + PATIENCE) });
+            held.0.push(Waiting { frame, meta, until: Now(env.now.0 + PATIENCE) });
         }
     }
     release(batch, held, env);
 }
 
-/// Moves those that know their ports now, and those that waited too long, back into the batch as far as it has room.
+/// Moves those about which all is known now, and those that waited too long, back into the batch as far as it has room.
 fn release(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
     let mut room = BATCH - batch.len();
     let ready = held.0.extract_if(.., |waiting| {
         if room == 0 {
             return false;
         }
-        match known(waiting.datagram, env) {
-            Some(ports) => set_ports(&mut waiting.meta, ports, env),
-            None if env.now >= waiting.until => waiting.meta.decide(Verdict::Drop(DropReason::FragmentTimeout)),
-            None => return false,
+        if !is_known(&waiting.frame, &mut waiting.meta, env) {
+            if env.now < waiting.until {
+                return false;
+            }
+            waiting.meta.decide(Verdict::Drop(DropReason::FragmentTimeout));
         }
         room -= 1;
         true
@@ -129,37 +130,49 @@ fn release(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
     }
 }
 
-/// Finds out a fragment's ports: from itself if it is the first, and all others learn them. False if they are not known.
-fn find_ports<R: Recorder>(frame: &Frame, meta: &mut Meta, env: &Env<R>) -> bool {
+/// Finds out a fragment's ports: from itself if it is the first, and all others learn them. False if they, or what else has
+/// to be known about it, are not known.
+fn is_known<R: Recorder>(frame: &Frame, meta: &mut Meta, env: &Env<R>) -> bool {
     let packet = &frame.bytes()[IP..];
-    let datagram = datagram(frame, meta);
-    let is_first = be16(packet, ipv4::FRAGMENT) & ipv4::OFFSET == 0;
-    if !is_first {
-        return known(datagram, env).inspect(|ports| set_ports(meta, *ports, env)).is_some();
+    let (datagram, l4) = (datagram(packet, meta), &packet[usize::from(meta.ip_header_len)..]);
+    let fragment = be16(packet, ipv4::FRAGMENT);
+    let offset = fragment & ipv4::OFFSET;
+    let is_sctp = meta.protocol() == ipv4::SCTP;
+    if R::LIVE && is_sctp && fragment & ipv4::MORE_FRAGMENTS == 0 {
+        let len = u64::from(offset) * 8 + l4.len() as u64;
+        env.fragments.put(length_of(datagram), len, millis(env.now));
     }
-    let l4 = &packet[usize::from(meta.ip_header_len)..];
+    if offset != 0 {
+        return known(datagram, env).inspect(|ports| set_ports(meta, *ports as u32, env)).is_some();
+    }
     // A first fragment that does not even hold the transport header is nobody's honest work (RFC 1858, section 3).
-    let header_len = if meta.protocol() == ipv4::TCP { tcp::HEADER_LEN } else { udp::HEADER_LEN };
+    let header_len = match meta.protocol() {
+        ipv4::TCP => tcp::HEADER_LEN,
+        ipv4::SCTP => sctp::HEADER_LEN,
+        _ => udp::HEADER_LEN,
+    };
     if l4.len() < header_len {
         meta.decide(Verdict::Drop(DropReason::BadL4Header));
         return true;
     }
     let ports = be32(l4, 0);
     set_ports(meta, ports, env);
-    if meta.protocol() == ipv4::TCP {
-        meta.tcp_flags = l4[tcp::FLAGS];
-    }
     if R::LIVE {
         env.fragments.put(datagram, ports.into(), millis(env.now));
     }
-    true
+    match meta.protocol() {
+        ipv4::TCP => meta.tcp_flags = l4[tcp::FLAGS],
+        ipv4::SCTP => meta.tcp_flags = sctp::flags(l4),
+        _ => {}
+    }
+    !is_sctp || known(length_of(datagram), env).inspect(|len| meta.datagram_len = *len as u16).is_some()
 }
 
-/// The ports of a datagram whose first fragment was seen not long ago.
-fn known(datagram: Key, env: &Env<impl Recorder>) -> Option<u32> {
+/// The ports of a datagram whose first fragment was seen not long ago, or the [length](length_of) of one whose last was.
+fn known(key: Key, env: &Env<impl Recorder>) -> Option<u64> {
     // Another worker's clock may be a little ahead.
     let is_fresh = |tick: u32| (millis(env.now).wrapping_sub(tick) as i32) < KNOWN_FOR as i32;
-    env.fragments.get(datagram).filter(|seen| is_fresh(seen.tick)).map(|seen| seen.value as u32)
+    env.fragments.get(key).filter(|seen| is_fresh(seen.tick)).map(|seen| seen.value)
 }
 
 fn set_ports(meta: &mut Meta, ports: u32, env: &Env<impl Recorder>) {
@@ -169,13 +182,17 @@ fn set_ports(meta: &mut Meta, ports: u32, env: &Env<impl Recorder>) {
 }
 
 fn has_ports(meta: &Meta) -> bool {
-    matches!(meta.protocol(), ipv4::TCP | ipv4::UDP)
+    Protocol::of(meta.protocol()).is_some()
 }
 
 /// What the fragments of a datagram have in common (RFC 791, section 3.2).
-fn datagram(frame: &Frame, meta: &Meta) -> Key {
-    let id = be16(&frame.bytes()[IP..], ipv4::ID);
-    [meta.key[0], u64::from(id) << 8 | u64::from(meta.protocol())]
+fn datagram(packet: &[u8], meta: &Meta) -> Key {
+    [meta.key[0], u64::from(be16(packet, ipv4::ID)) << 8 | u64::from(meta.protocol())]
+}
+
+/// The key under which the length of a datagram is known, in bytes without IP headers.
+fn length_of([addresses, datagram]: Key) -> Key {
+    [addresses, datagram | 1 << 32]
 }
 
 fn millis(now: Now) -> u32 {

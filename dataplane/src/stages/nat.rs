@@ -2,7 +2,7 @@
 
 use crate::{
     packet::Meta,
-    wire::{be16, bytes_at, checksum, icmpv4, ipv4, put16, udp},
+    wire::{be16, bytes_at, checksum, icmpv4, ipv4, put16, sctp},
 };
 
 /// Rewrites the packet to the reverse of `meta.other`: `ip` is its IPv4 header up to the options, `l4` what comes after
@@ -12,11 +12,7 @@ pub fn translate(ip: &mut [u8; ipv4::HEADER_LEN], l4: &mut [u8], meta: &Meta) {
     let addresses = meta.other[0].rotate_left(32).to_be();
     let ports = ((meta.other[1] >> 32) as u32).rotate_left(16).to_be();
     let change = translate_addresses(ip, addresses);
-    if meta.protocol() == ipv4::ICMP {
-        translate_echo(l4, u32::from_be(ports));
-        return;
-    }
-    let field = checksum::field(meta.protocol()).unwrap_or(udp::CHECKSUM);
+    let Some(field) = checksum::field(meta.protocol()) else { return translate_other(l4, ports, meta) };
     let (l4, l4_sum) = l4[..field + 2].split_at_mut(field);
     let sum = u16::from_ne_bytes(bytes_at(l4_sum, 0));
     // A UDP datagram may have none (RFC 768).
@@ -45,9 +41,20 @@ fn translate_addresses(ip: &mut [u8; ipv4::HEADER_LEN], addresses: u64) -> u64 {
     change
 }
 
+/// What has no checksum over the addresses.
+#[cold]
+fn translate_other(l4: &mut [u8], ports: u32, meta: &Meta) {
+    match meta.protocol() {
+        ipv4::SCTP => {
+            let len = if meta.has(Meta::FRAGMENT) { meta.datagram_len } else { l4.len() as u16 };
+            sctp::set_ports(l4, ports.to_ne_bytes(), len);
+        }
+        _ => translate_echo(l4, u32::from_be(ports)),
+    }
+}
+
 /// Replaces the identifier of an echo: the port of the one who asks, the other one's being fixed (see
 /// [`icmpv4::echo_ports`]).
-#[cold]
 fn translate_echo(message: &mut [u8], ports: u32) {
     let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
     let id = if dst_port == u16::from(icmpv4::ECHO_REQUEST) { src_port } else { dst_port };

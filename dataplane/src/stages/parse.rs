@@ -13,7 +13,7 @@ use crate::{
     stages::{decap, local, track},
     tables::VtepTable,
     verdict::{DropReason, Verdict},
-    wire::{be16, be32, be64, checksum, ethernet, icmpv4, ipv4, put16, tcp, udp},
+    wire::{be16, be32, be64, checksum, ethernet, icmpv4, ipv4, put16, sctp, tcp, udp},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
@@ -107,7 +107,7 @@ struct Packet {
     header_len: u8,
     /// Where it ends in the frame.
     end: usize,
-    /// Its TCP or UDP checksum is to be computed.
+    /// Its TCP, UDP or SCTP checksum is to be computed.
     unfinished: bool,
 }
 
@@ -167,11 +167,23 @@ fn parse_packet(
         let l4 = l4.first_chunk::<{ icmpv4::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
         ports = icmpv4::echo_ports(l4);
         flags = if icmpv4::follows_a_flow(l4[0]) { Meta::ICMP_ERROR } else { 0 };
+    } else if protocol == ipv4::SCTP {
+        cold_path();
+        let header = l4.first_chunk().ok_or(DropReason::BadL4Header)?;
+        (ports, tcp_flags) = (be32(header, 0), sctp::flags(l4));
+        if sctp::is_unfinished(header) {
+            checksum = checksum::fold(pseudo(addresses, protocol, l4));
+        }
     }
-    let pseudo = || checksum::pseudo_header((addresses >> 32) as u32, addresses as u32, protocol, l4.len() as u16);
     // Not so of other protocols: the pseudo header's sum is never 0.
-    let unfinished = may_be_unfinished && checksum == checksum::fold(pseudo());
+    let unfinished = may_be_unfinished && checksum == checksum::fold(pseudo(addresses, protocol, l4));
     Ok(Packet { addresses, ports, protocol, tcp_flags, flags, header_len: header_len as u8, end, unfinished })
+}
+
+/// The sum of the pseudo header, which an unfinished checksum holds.
+#[inline(always)]
+fn pseudo(addresses: u64, protocol: u8, l4: &[u8]) -> u64 {
+    checksum::pseudo_header((addresses >> 32) as u32, addresses as u32, protocol, l4.len() as u16)
 }
 
 /// Header length of a header that is not the usual 20 bytes of version 4.
@@ -199,12 +211,12 @@ static MARTIAN: [bool; 256] = {
 };
 
 /// A device without a wire may pass on packets whose sender left the checksum to hardware: the field then holds the
-/// pseudo header's sum (Linux: `CHECKSUM_PARTIAL`). Such a checksum is computed here; a finished one that looks the
+/// pseudo header's sum (Linux: `CHECKSUM_PARTIAL`), or that of SCTP zero. Such a checksum is computed here; a finished one that looks the
 /// same by chance comes out unchanged.
 #[inline(never)]
 fn finish_checksum(frame: &mut Frame, protocol: u8, header_len: u8) {
-    let Some(field) = checksum::field(protocol) else { return };
     let l4 = &mut frame.bytes_mut()[IP + usize::from(header_len)..];
+    let Some(field) = checksum::field(protocol) else { return sctp::finish(l4) };
     // The pseudo header's sum, which the field holds now, is part of what is to be summed.
     let sum = checksum::finish(checksum::sum(l4).into());
     put16(l4, field, checksum::as_sent(sum, protocol));

@@ -9,13 +9,14 @@
 
 use crate::{
     flow::FiveTuple,
+    net::Protocol,
     packet::{Batch, Meta},
     pipeline::Env,
     record::{Recorder, Step},
     stages::track::{self, Stale},
-    tables::conntrack::{Direction, FlowState, Key},
+    tables::conntrack::{Direction, Key},
     verdict::{DropReason, Verdict},
-    wire::{be16, checksum, ethernet, icmpv4, ipv4, put16, put32, udp},
+    wire::{be16, checksum, ethernet, icmpv4, ipv4, put16, put32, sctp},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
@@ -52,8 +53,8 @@ pub fn run(batch: &mut Batch, env: &Env<impl Recorder>) {
             },
         };
         let refuses = hit.slot.direction() == Direction::Reply && says_unreachable(packet, meta);
-        if refuses && hit.state().is_opening() {
-            env.conntrack.touch(&hit, FlowState::Refused, env.now.seconds());
+        if refuses && let Some(state) = hit.state().unreachable() {
+            env.conntrack.touch(&hit, state, env.now.seconds());
         }
         quote.translate(packet, hit.other);
         meta.next_hop = next_hop;
@@ -83,7 +84,7 @@ impl Quote {
         let ip = header_len + icmpv4::HEADER_LEN;
         let quoted = packet.get(ip..).filter(|quoted| quoted.len() >= ipv4::HEADER_LEN && quoted[0] >> 4 == 4)?;
         let (header_len, protocol) = (ipv4::header_len(quoted), quoted[ipv4::PROTOCOL]);
-        let has_ports = matches!(protocol, ipv4::TCP | ipv4::UDP);
+        let has_ports = Protocol::of(protocol).is_some();
         let is_first = be16(quoted, ipv4::FRAGMENT) & ipv4::OFFSET == 0;
         if header_len < ipv4::HEADER_LEN || quoted.len() < header_len + QUOTED_L4 || !has_ports || !is_first {
             return None;
@@ -111,29 +112,36 @@ impl Quote {
         let pair = |src: u32, dst: u32| u64::from(src) << 32 | u64::from(dst);
         mend(packet, ipv4::CHECKSUM, checksum::delta(pair(src, dst), pair(new_src, new_dst)));
 
-        // The quoted transport checksum, if it was quoted, and if there is one.
-        let protocol = packet[self.ip + ipv4::PROTOCOL];
-        let field = checksum::field(protocol).unwrap_or(udp::CHECKSUM);
-        let udp_without = protocol == ipv4::UDP && be16(packet, self.l4 + field) == 0;
-        let mended = !udp_without && packet.len() >= self.l4 + field + 2;
-        let end = if mended { self.l4 + field + 2 } else { self.l4 + 4 };
-        let quoted_before = checksum::sum(&packet[self.ip..end]);
-
+        let quoted_before = checksum::sum(&packet[self.ip..]);
         // The key's addresses are the other way round, which is all the same to a sum.
         let change = checksum::delta(self.key[0], addresses);
         packet[self.ip + ipv4::SRC..self.ip + ipv4::SRC + 8].copy_from_slice(&addresses.to_be_bytes());
         mend(packet, self.ip + ipv4::CHECKSUM, change);
-        let (old_ports, ports) = ((self.key[1] >> 32) as u32, (ports >> 32) as u32);
-        put32(packet, self.l4, ports);
-        if mended {
-            let ports_change = checksum::delta_narrow(old_ports, ports);
-            mend(packet, self.l4 + field, change + ports_change);
-            let sum = be16(packet, self.l4 + field);
-            put16(packet, self.l4 + field, checksum::as_sent(sum, protocol));
-        }
-        let quoted_after = checksum::sum(&packet[self.ip..end]);
+        self.set_ports(packet, (ports >> 32) as u32, change);
+        let quoted_after = checksum::sum(&packet[self.ip..]);
         let message = self.ip - icmpv4::HEADER_LEN;
         mend(packet, message + icmpv4::CHECKSUM, checksum::delta_narrow(quoted_before.into(), quoted_after.into()));
+    }
+
+    /// Gives the quoted packet its ports and mends its transport checksum, if it was quoted and there is one. `change` is
+    /// what that sees of the addresses.
+    fn set_ports(&self, packet: &mut [u8], ports: u32, change: u64) {
+        let (ip, l4) = packet[self.ip..].split_at_mut(self.l4 - self.ip);
+        let protocol = ip[ipv4::PROTOCOL];
+        let Some(field) = checksum::field(protocol) else {
+            let is_whole = be16(ip, ipv4::FRAGMENT) & ipv4::FRAGMENTED == 0;
+            // How long the packet was that this is the first fragment of, the quote does not tell.
+            let known = if is_whole { l4.len() } else { sctp::CHECKSUM };
+            let len = ipv4::total_len(ip).saturating_sub(ip.len() as u16);
+            return sctp::set_ports(&mut l4[..known], ports.to_be_bytes(), len);
+        };
+        put32(l4, 0, ports);
+        let has_sum = l4.len() >= field + 2 && (protocol != ipv4::UDP || be16(l4, field) != 0);
+        if has_sum {
+            mend(l4, field, change + checksum::delta_narrow((self.key[1] >> 32) as u32, ports));
+            let sum = be16(l4, field);
+            put16(l4, field, checksum::as_sent(sum, protocol));
+        }
     }
 }
 

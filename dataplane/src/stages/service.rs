@@ -84,8 +84,7 @@ fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env<impl Recorder>) -> R
     })?;
     let forward = FiveTuple::from_words(meta.key);
     let translated = FiveTuple { dst: backend.address.into(), dst_port: backend.port, ..forward };
-    // One that is its own backend would answer itself, past us.
-    if choice.masquerade || translated.dst == forward.src {
+    if choice.masquerade || env.snapshot.answers_go_astray(forward.src, translated.dst) {
         return masquerade::assign(meta, translated, 0, env);
     }
     meta.other = translated.reversed().to_words();
@@ -126,12 +125,12 @@ fn leave(meta: &mut Meta, env: &Env<impl Recorder>) -> Result<(), DropReason> {
 }
 
 /// True for a packet that begins a flow or may be of one that the switch knew before it was restarted. (Of TCP, Linux's
-/// connection tracking takes up the same, but for the FIN; of ICMP, an echo request only.)
+/// connection tracking takes up the same, but for the FIN; of ICMP, an echo request only. SCTP is as TCP.)
 fn may_open(meta: &Meta) -> bool {
     if meta.protocol() == ipv4::ICMP {
         return meta.dst_port() == u16::from(icmpv4::ECHO_REQUEST);
     }
-    if meta.protocol() != ipv4::TCP || meta.has(Meta::FRAGMENT) {
+    if !matches!(meta.protocol(), ipv4::TCP | ipv4::SCTP) || meta.has(Meta::FRAGMENT) {
         return true;
     }
     matches!(meta.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST | tcp::FIN), tcp::SYN | tcp::ACK | FIN_ACK)

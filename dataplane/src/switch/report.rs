@@ -15,7 +15,6 @@ use crate::{
     spec::{MAX_PORTS, PortId},
     tables::conntrack::Flow,
     verdict::{Answer, DropReason},
-    wire::ipv4,
     worker::{Census, Command, MemoryCensus},
 };
 
@@ -93,7 +92,7 @@ pub struct WorkerReport {
 /// One flow, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowRecord {
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// Who opened it.
     pub client: SocketAddrV4,
@@ -266,11 +265,7 @@ impl PortReport {
 impl FlowRecord {
     /// A table's flow as people read it; `now` in the table's ticks. `None` for protocols services do not have.
     pub(super) fn new(flow: &Flow, now: u32) -> Option<FlowRecord> {
-        let protocol = match flow.forward.protocol {
-            ipv4::TCP => Protocol::Tcp,
-            ipv4::UDP => Protocol::Udp,
-            _ => return None,
-        };
+        let protocol = Protocol::of(flow.forward.protocol)?;
         let FiveTuple { src, dst, src_port, dst_port, .. } = flow.forward;
         let socket = |address: u32, port| SocketAddrV4::new(Ipv4Addr::from(address), port);
         Some(FlowRecord {

@@ -89,7 +89,8 @@ pub fn update(checksum: u16, delta: u64) -> u16 {
     !fold(u64::from(!checksum) + delta)
 }
 
-/// Where the checksum starts in the header of a transport protocol; `None` for one that the switch does not know.
+/// Where the checksum starts in the header of a transport protocol; `None` for one without such a checksum over its packets
+/// and their addresses.
 #[inline(always)]
 pub fn field(protocol: u8) -> Option<usize> {
     match protocol {

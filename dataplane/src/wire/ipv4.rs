@@ -45,9 +45,13 @@ pub const ICMP: u8 = 1;
 pub const TCP: u8 = 6;
 /// Protocol number of UDP.
 pub const UDP: u8 = 17;
+/// Protocol number of SCTP.
+pub const SCTP: u8 = 132;
 
 /// Flag: don't fragment.
 pub const DF: u16 = 0x4000;
+/// Flag: other fragments come after this one.
+pub const MORE_FRAGMENTS: u16 = 0x2000;
 /// Flag and offset: anything here set makes the packet a fragment.
 pub const FRAGMENTED: u16 = 0x3fff;
 /// The fragment's offset, in units of 8 bytes.

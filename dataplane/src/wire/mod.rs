@@ -5,9 +5,11 @@
 
 pub mod arp;
 pub mod checksum;
+pub mod crc32c;
 pub mod ethernet;
 pub mod icmpv4;
 pub mod ipv4;
+pub mod sctp;
 pub mod tcp;
 pub mod udp;
 pub mod vxlan;

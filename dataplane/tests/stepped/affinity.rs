@@ -96,7 +96,7 @@ fn session_affinity_is_dropped_when_the_endpoint_serves_no_longer() {
 #[test]
 fn session_affinity_is_of_a_group_of_frontends() {
     let mut world = World::new(&all());
-    let in_turns = |groups: [u64; 2]| {
+    let in_turns = |groups: [u64; 3]| {
         let mut groups = groups.into_iter();
         with_services(sticky(&all(), 10_800), |service| {
             service.scheduler = Scheduler::RoundRobin;
@@ -104,10 +104,10 @@ fn session_affinity_is_of_a_group_of_frontends() {
             service.affinity = service.affinity.map(|affinity| Affinity { group, ..affinity });
         })
     };
-    world.switch.publish(&in_turns([1, 1])).unwrap();
+    world.switch.publish(&in_turns([1, 1, 1])).unwrap();
     let over_udp = world.ask(udp(CLIENT, from(100, 1000))).unwrap().1.0;
     assert_eq!(chosen(&mut world, 100, 1000), over_udp, "one group, one endpoint");
-    world.switch.publish(&in_turns([2, 3])).unwrap();
+    world.switch.publish(&in_turns([2, 3, 4])).unwrap();
     let over_udp: Vec<_> = (100..110).map(|client| world.ask(udp(CLIENT, from(client, 2000))).unwrap().1.0).collect();
     // The other way round, so that the turns give the same to few.
     let mut over_tcp: Vec<_> = (100..110).rev().map(|client| chosen(&mut world, client, 2000)).collect();

@@ -7,15 +7,28 @@ use crate::world::*;
 
 const SECOND: u64 = 1_000_000_000;
 
+fn payload() -> Vec<u8> {
+    (0..3000u32).map(|n| (n * 7) as u8).collect()
+}
+
 /// A UDP datagram of 3000 bytes in three frames.
 fn fragments(port: PortId, (src, dst): Ends, id: u16) -> [Vec<u8>; 3] {
     let mut whole = Vec::new();
-    let payload: Vec<u8> = (0..3000u32).map(|n| (n * 7) as u8).collect();
     PacketBuilder::ethernet2([2, 0, 0, 0, 1, 0], mac(port).0)
         .ipv4(src.0.octets(), dst.0.octets(), 64)
         .udp(src.1, dst.1)
-        .write(&mut whole, &payload)
+        .write(&mut whole, &payload())
         .unwrap();
+    in_three(&whole, id)
+}
+
+/// The same of SCTP: a chunk of data.
+fn sctp_fragments(port: PortId, ends: Ends, id: u16) -> [Vec<u8>; 3] {
+    in_three(&sctp(port, ends, &[(DATA, &payload())]), id)
+}
+
+/// A frame of some 3000 bytes in three.
+fn in_three(whole: &[u8], id: u16) -> [Vec<u8>; 3] {
     let (header, datagram) = Ipv4Header::from_slice(&whole[14..]).unwrap();
     let cuts = [0, 1400, 2800, datagram.len()];
     std::array::from_fn(|at| {
@@ -53,35 +66,60 @@ const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2,
 
 #[test]
 fn fragments_follow_their_first_fragment_in_any_order_and_both_directions() {
-    let mut world = World::new(&[backend(10), backend(11), backend(12)]);
-    for (id, order) in (1..).zip(ORDERS) {
-        for one_burst in [true, false] {
-            let id = 2 * id + u16::from(one_burst);
-            let request = fragments(CLIENT, to_vip(1000 + id), id);
-            for at in order {
-                world.client.send(request[at].clone());
-                if !one_burst {
-                    world.settle();
+    for fragments in [fragments, sctp_fragments] {
+        let mut world = World::new(&[backend(10), backend(11), backend(12)]);
+        for (id, order) in (1..).zip(ORDERS) {
+            for one_burst in [true, false] {
+                let id = 2 * id + u16::from(one_burst);
+                let request = fragments(CLIENT, to_vip(1000 + id), id);
+                for at in order {
+                    world.client.send(request[at].clone());
+                    if !one_burst {
+                        world.settle();
+                    }
                 }
-            }
-            world.settle();
-            let (client, server) = ends(&together(received(&world.server)));
-            assert_eq!((client, server.1), ((CLIENT_IP, 1000 + id), 8080));
+                world.settle();
+                let (client, server) = ends(&together(received(&world.server)));
+                assert_eq!((client, server.1), ((CLIENT_IP, 1000 + id), 8080));
 
-            // The answers come in at another worker.
-            let answer = fragments(SERVER, (server, client), id);
-            for at in order {
-                world.server.send(answer[at].clone());
-                if !one_burst {
-                    world.settle();
+                // The answers come in at another worker.
+                let answer = fragments(SERVER, (server, client), id);
+                for at in order {
+                    world.server.send(answer[at].clone());
+                    if !one_burst {
+                        world.settle();
+                    }
                 }
+                world.settle();
+                assert_eq!(ends(&together(received(&world.client))), ((VIP, 80), client));
+                assert_eq!(world.held(), 0);
             }
-            world.settle();
-            assert_eq!(ends(&together(received(&world.client))), ((VIP, 80), client));
-            assert_eq!(world.held(), 0);
         }
+        assert_eq!(world.switch.conntrack().in_use(), 12);
     }
-    assert_eq!(world.switch.conntrack().in_use(), 12);
+}
+
+/// By how much its checksum changes, the first fragment of an SCTP packet cannot know before the last one has come.
+#[test]
+fn the_first_fragment_of_sctp_waits_for_the_last() {
+    let mut world = World::new(&[backend(10)]);
+    let (queue, second) = MemoryDevice::new(64);
+    world.switch.attach(1, CLIENT, queue);
+    let [first, middle, last] = sctp_fragments(CLIENT, to_vip(1000), 7);
+    world.client.send(first.clone());
+    world.client.send(middle);
+    world.settle();
+    assert_eq!((world.held(), received(&world.server).len()), (1, 1));
+    // It comes to another worker.
+    second.send(last);
+    world.settle();
+    assert_eq!((world.held(), received(&world.server).len()), (0, 2));
+
+    world.client.send(sctp_fragments(CLIENT, to_vip(1000), 8)[0].clone());
+    world.settle();
+    world.now += SECOND;
+    world.settle();
+    assert_eq!((world.held(), world.drops(DropReason::FragmentTimeout)), (0, 1), "the last one was lost");
 }
 
 #[test]

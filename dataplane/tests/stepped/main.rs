@@ -5,6 +5,7 @@ mod fragments;
 mod pressure;
 mod related;
 mod schedulers;
+mod sctp;
 mod states;
 mod workers;
 mod world;

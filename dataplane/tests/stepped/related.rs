@@ -42,7 +42,8 @@ fn one_hop_on(frame: &[u8]) -> Vec<u8> {
 
 /// Asks once over each protocol; what the client sent, and what the server got.
 fn asked(world: &mut World) -> Vec<[Vec<u8>; 2]> {
-    let requests = [udp(CLIENT, to_vip(1000)), syn(CLIENT, to_vip(1000))];
+    let requests =
+        [udp(CLIENT, to_vip(1000)), syn(CLIENT, to_vip(1000)), sctp(CLIENT, to_vip(1000), &[(INIT, &[7; 16])])];
     requests
         .into_iter()
         .map(|sent| {
@@ -61,8 +62,9 @@ fn an_error_about_a_request_reaches_the_client_as_one_about_the_vip() {
     for [sent, got] in asked(&mut world) {
         let (_, (server, _)) = ends(&got);
         for kind in &ERRORS {
-            // The whole packet, as little as must be quoted, and so much that half of the UDP payload is in it.
-            for quoted in [got.len() - 14, 28, 31] {
+            // The whole packet, as little as must be quoted, so much that half of the UDP payload is in it, and the least
+            // that holds SCTP's checksum.
+            for quoted in [got.len() - 14, 28, 31, 32] {
                 for from in [ROUTER, server] {
                     world.server.send(error(SERVER, kind, (from, CLIENT_IP), &got[14..14 + quoted]));
                     world.settle();
@@ -73,10 +75,10 @@ fn an_error_about_a_request_reaches_the_client_as_one_about_the_vip() {
             }
         }
     }
-    // Of the flows, only the connection has changed: its backend cannot be reached.
+    // Of the flows, the connection and the association have changed: their backend cannot be reached.
     let mut states: Vec<_> = world.switch.conntrack().flows().map(|flow| flow.state.name()).collect();
     states.sort_unstable();
-    assert_eq!(states, ["refused", "unreplied"]);
+    assert_eq!(states, ["declined", "refused", "unreplied"]);
 }
 
 /// An error about a reply, from whoever is in front of the translation, reaches the backend as one about what it sent.
@@ -85,7 +87,11 @@ fn an_error_about_a_reply_reaches_the_backend_as_one_about_what_it_sent() {
     let mut world = World::new(&[backend(10), backend(11)]);
     for (at, [_, got]) in asked(&mut world).iter().enumerate() {
         let (client, server) = ends(got);
-        let reply = if at == 0 { udp(SERVER, (server, client)) } else { syn(SERVER, (server, client)) };
+        let reply = match at {
+            0 => udp(SERVER, (server, client)),
+            1 => syn(SERVER, (server, client)),
+            _ => sctp(SERVER, (server, client), &[(INIT_ACK, &[7; 20])]),
+        };
         world.server.send(reply.clone());
         world.settle();
         let translated = world.client.recv().expect("the reply arrives");

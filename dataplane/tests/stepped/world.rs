@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, sync::Arc};
 
-use etherparse::{PacketBuilder, SlicedPacket, TransportSlice};
+use etherparse::{IpNumber, PacketBuilder, SlicedPacket, TransportSlice};
 use shunt_dataplane::{
     explain::Fate,
     io::{MemoryDevice, MemoryWire},
@@ -23,6 +23,18 @@ pub const SYN: u8 = 2;
 pub const RST: u8 = 4;
 pub const ACK: u8 = 16;
 
+// Types of SCTP chunks (RFC 9260, section 3.2).
+pub const DATA: u8 = 0;
+pub const INIT: u8 = 1;
+pub const INIT_ACK: u8 = 2;
+pub const SACK: u8 = 3;
+pub const ABORT: u8 = 6;
+pub const SHUTDOWN: u8 = 7;
+pub const SHUTDOWN_ACK: u8 = 8;
+pub const COOKIE_ECHO: u8 = 10;
+pub const COOKIE_ACK: u8 = 11;
+pub const SHUTDOWN_COMPLETE: u8 = 14;
+
 pub fn mac(port: PortId) -> MacAddr {
     MacAddr([2, 0, 0, 0, 0, port.0 as u8])
 }
@@ -31,7 +43,7 @@ pub fn backend(n: u8) -> Backend {
     Backend { address: Ipv4Addr::new(10, 244, 1, n), port: 8080 }
 }
 
-/// A client pod, a port behind which all backends live, and one service for TCP and UDP.
+/// A client pod, a port behind which all backends live, and one service for each protocol.
 pub fn spec(backends: &[Backend]) -> ForwardingSpec {
     let port = |id| PortSpec { id, role: PortRole::Pod, mac: mac(id), mtu: 1500, unfinished_checksums: true };
     let station = MacAddr([2, 0, 0, 0, 1, 0]);
@@ -43,7 +55,7 @@ pub fn spec(backends: &[Backend]) -> ForwardingSpec {
             RouteSpec { prefix: CLIENT_IP.into(), via: Via::Port { port: CLIENT, mac: station } },
             RouteSpec { prefix: "10.244.1.0/24".parse().unwrap(), via: Via::Port { port: SERVER, mac: station } },
         ],
-        services: [service(Protocol::Udp), service(Protocol::Tcp)].into(),
+        services: [Protocol::Udp, Protocol::Tcp, Protocol::Sctp].map(service).into(),
         gateway: Some(Ipv4Addr::new(169, 254, 1, 1)),
         router: Some(Ipv4Addr::new(10, 244, 1, 0)),
         pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
@@ -52,7 +64,7 @@ pub fn spec(backends: &[Backend]) -> ForwardingSpec {
     }
 }
 
-/// The spec with every service changed, in the order TCP, UDP.
+/// The spec with every service changed, in the order TCP, UDP, SCTP.
 pub fn with_services(spec: ForwardingSpec, mut change: impl FnMut(&mut ServiceSpec)) -> ForwardingSpec {
     let services = spec.services.iter().cloned().map(|mut service| {
         change(&mut service);
@@ -103,26 +115,59 @@ pub fn syn(port: PortId, (src, dst): Ends) -> Vec<u8> {
     packet
 }
 
+/// An SCTP chunk: its type and its value.
+pub type Chunk = (u8, &'static [u8]);
+
+/// An SCTP packet.
+pub fn sctp(port: PortId, (src, dst): Ends, chunks: &[(u8, &[u8])]) -> Vec<u8> {
+    let mut segment = [&src.1.to_be_bytes()[..], &dst.1.to_be_bytes(), &[0xab, 0xcd, 1, 2], &[0; 4]].concat();
+    for (kind, value) in chunks {
+        segment.extend([*kind, 0]);
+        segment.extend((4 + value.len() as u16).to_be_bytes());
+        segment.extend(*value);
+        segment.resize(segment.len().next_multiple_of(4), 0);
+    }
+    let sum = crc32c::crc32c(&segment);
+    segment[8..12].copy_from_slice(&sum.to_le_bytes());
+    let mut packet = Vec::new();
+    PacketBuilder::ethernet2([2, 0, 0, 0, 1, 0], mac(port).0)
+        .ipv4(src.0.octets(), dst.0.octets(), 64)
+        .write(&mut packet, IpNumber::SCTP, &segment)
+        .unwrap();
+    packet
+}
+
+/// The ports of an SCTP packet, after checking its checksum.
+fn sctp_ports(segment: &[u8]) -> (u16, u16) {
+    let mut zeroed = segment.to_vec();
+    zeroed[8..12].fill(0);
+    assert_eq!(segment[8..12], crc32c::crc32c(&zeroed).to_le_bytes());
+    let port = |at| u16::from_be_bytes([segment[at], segment[at + 1]]);
+    (port(0), port(2))
+}
+
 /// Reads a packet's ends, after checking both checksums.
 pub fn ends(packet: &[u8]) -> Ends {
     let sliced = SlicedPacket::from_ethernet(packet).unwrap();
     let Some(etherparse::NetSlice::Ipv4(ip)) = &sliced.net else { panic!("no IPv4") };
     let header = ip.header().to_header();
     assert_eq!(header.header_checksum, header.calc_header_checksum());
-    let (ports, sum, expected) = match sliced.transport.unwrap() {
-        TransportSlice::Udp(udp) => {
+    let ends = |ports: (u16, u16)| ((ip.header().source_addr(), ports.0), (ip.header().destination_addr(), ports.1));
+    let (ports, sum, expected) = match sliced.transport {
+        None if ip.payload_ip_number() == IpNumber::SCTP => return ends(sctp_ports(ip.payload().payload)),
+        Some(TransportSlice::Udp(udp)) => {
             let owned = udp.to_header();
             let expected = owned.calc_checksum_ipv4(&header, udp.payload()).unwrap();
             ((udp.source_port(), udp.destination_port()), udp.checksum(), expected)
         }
-        TransportSlice::Tcp(tcp) => {
+        Some(TransportSlice::Tcp(tcp)) => {
             let expected = tcp.to_header().calc_checksum_ipv4(&header, tcp.payload()).unwrap();
             ((tcp.source_port(), tcp.destination_port()), tcp.checksum(), expected)
         }
         other => panic!("{other:?}"),
     };
     assert_eq!(sum, expected);
-    ((ip.header().source_addr(), ports.0), (ip.header().destination_addr(), ports.1))
+    ends(ports)
 }
 
 /// Nanoseconds that pass before a packet is seen.

@@ -24,6 +24,7 @@
 //!   bits of the version: an update meant for a flow that has gone meanwhile fails.
 //! - **Expiry** is a sweep that every worker runs over its own share, a few entries per burst.
 
+mod association;
 mod free;
 mod insert;
 mod load;
@@ -53,7 +54,7 @@ const ACTIVITY: usize = 6;
 const VERSION: usize = 7;
 
 /// The state's part of an activity word.
-const STATE: u64 = 0b1111;
+const STATE: u64 = 0b1_1111;
 /// Set in the activity word of a flow that counts as its backend's load.
 const COUNTED: u64 = 1 << 7;
 

@@ -1,5 +1,6 @@
 //! How far a flow has come, as far as its packets show, and how long it may then be idle.
 
+use super::{STATE, association};
 use crate::wire::{ipv4, tcp};
 
 /// Which of a flow's two keys a packet matched.
@@ -27,62 +28,100 @@ pub enum FlowState {
     TimeWait = 4,
     /// TCP: one side has sent a reset.
     Reset = 5,
-    /// Not TCP: nothing but the client's packets were seen.
+    /// Neither TCP nor SCTP: nothing but the client's packets were seen.
     Unreplied = 6,
-    /// Not TCP: both sides have spoken.
+    /// Neither TCP nor SCTP: both sides have spoken.
     Replied = 7,
     /// TCP: as `Opening`, and the client has sent its SYN again.
     Retried = 8,
     /// TCP: the backend answered the SYN with a reset, or a router said that it cannot be reached.
     Refused = 9,
+    /// SCTP: nothing but the client's packets were seen.
+    CookieWait = 10,
+    /// SCTP: as `CookieWait`, and the client has sent its INIT again.
+    InitRetried = 11,
+    /// SCTP: the backend answered the INIT, as it does any that comes, whoever sends it.
+    CookieEchoed = 12,
+    /// SCTP: both sides have spoken, and the client had the backend's cookie.
+    Associated = 13,
+    /// SCTP: one side has said that it will send no more.
+    ShuttingDown = 14,
+    /// SCTP: the association was shut down or aborted.
+    Closed = 15,
+    /// SCTP: the backend answered the INIT with an ABORT, or a router said that it cannot be reached.
+    Declined = 16,
 }
 
 impl FlowState {
     /// All of them, in the order of their numbers.
-    pub const ALL: [FlowState; 10] = {
+    pub const ALL: [FlowState; 17] = {
         use FlowState::*;
-        [Opening, Established, ClientClosed, BackendClosed, TimeWait, Reset, Unreplied, Replied, Retried, Refused]
+        [
+            Opening,
+            Established,
+            ClientClosed,
+            BackendClosed,
+            TimeWait,
+            Reset,
+            Unreplied,
+            Replied,
+            Retried,
+            Refused,
+            CookieWait,
+            InitRetried,
+            CookieEchoed,
+            Associated,
+            ShuttingDown,
+            Closed,
+            Declined,
+        ]
     };
 
     /// The state of a new flow. A connection taken up from its middle (the switch may have been restarted) is no
     /// exception: only the backend's answer shows that there is one.
     #[inline]
     pub fn first(protocol: u8) -> FlowState {
-        if protocol == ipv4::TCP { FlowState::Opening } else { FlowState::Unreplied }
+        match protocol {
+            ipv4::TCP => FlowState::Opening,
+            ipv4::SCTP => FlowState::CookieWait,
+            _ => FlowState::Unreplied,
+        }
     }
 
-    /// The state after a packet.
+    /// The state after a packet. Its `flags` are TCP's, or of SCTP [those that say the same](crate::wire::sctp::flags).
     #[inline(always)]
-    pub fn after(self, direction: Direction, tcp_flags: u8) -> FlowState {
+    pub fn after(self, direction: Direction, flags: u8) -> FlowState {
         use FlowState::*;
         match (self, direction) {
             (Unreplied, Direction::Reply) => Replied,
             (Unreplied | Replied, _) => self,
-            _ if tcp_flags & (tcp::RST | tcp::FIN) != 0 => self.after_close(direction, tcp_flags),
-            (Opening | Retried | Refused, _) => self.while_opening(direction, tcp_flags),
-            _ => self,
+            _ if flags & (tcp::RST | tcp::FIN) != 0 => self.after_close(direction, flags),
+            (Established | ClientClosed | BackendClosed | TimeWait | Reset, _) => self,
+            _ => self.while_opening(direction, flags),
         }
     }
 
     #[cold]
-    fn while_opening(self, direction: Direction, tcp_flags: u8) -> FlowState {
+    fn while_opening(self, direction: Direction, flags: u8) -> FlowState {
         use FlowState::*;
         match (self, direction) {
+            _ if association::has(self) => association::after(self, direction, flags),
             (_, Direction::Reply) => Established,
-            (Opening, Direction::Forward) if tcp_flags & tcp::SYN != 0 => Retried,
+            (Opening, Direction::Forward) if flags & tcp::SYN != 0 => Retried,
             _ => self,
         }
     }
 
     #[cold]
-    fn after_close(self, direction: Direction, tcp_flags: u8) -> FlowState {
+    fn after_close(self, direction: Direction, flags: u8) -> FlowState {
         use FlowState::*;
         match (self, direction) {
+            _ if association::has(self) => association::after(self, direction, flags),
             (Reset, _) => Reset,
-            (Opening | Retried, Direction::Reply) if tcp_flags & tcp::RST != 0 => Refused,
+            (Opening | Retried, Direction::Reply) if flags & tcp::RST != 0 => Refused,
             // A client alone cannot make more of a flow than half of one.
-            (Opening | Retried | Refused, Direction::Forward) if tcp_flags & tcp::RST == 0 => self,
-            _ if tcp_flags & tcp::RST != 0 => Reset,
+            (Opening | Retried | Refused, Direction::Forward) if flags & tcp::RST == 0 => self,
+            _ if flags & tcp::RST != 0 => Reset,
             (ClientClosed, Direction::Reply) | (BackendClosed, Direction::Forward) | (TimeWait, _) => TimeWait,
             (_, Direction::Forward) => ClientClosed,
             (_, Direction::Reply) => BackendClosed,
@@ -93,30 +132,42 @@ impl FlowState {
     /// 3.6.1), makes more of the flow.
     #[inline(always)]
     pub fn is_over(self) -> bool {
-        matches!(self, FlowState::TimeWait | FlowState::Reset | FlowState::Refused)
+        use FlowState::*;
+        matches!(self, TimeWait | Reset | Refused | Closed | Declined)
     }
 
     /// True if the backend did not take the connection: refused it, or was silent when the SYN came again. Another one
     /// may get the next SYN.
     #[inline(always)]
     pub fn is_unanswered(self) -> bool {
-        matches!(self, FlowState::Retried | FlowState::Refused)
+        use FlowState::*;
+        matches!(self, Retried | Refused | InitRetried | Declined)
     }
 
     /// True for flows that give way when the table is full: half open ones, which anybody can make with made-up source
     /// addresses, and those that are over.
     pub fn gives_way(self) -> bool {
         use FlowState::*;
-        matches!(self, Opening | Retried | Refused | Unreplied | TimeWait | Reset)
+        match self {
+            Opening | Retried | Refused | Unreplied | TimeWait | Reset => true,
+            CookieWait | InitRetried | CookieEchoed | Declined | Closed => true,
+            Established | ClientClosed | BackendClosed | Replied | Associated | ShuttingDown => false,
+        }
     }
 
-    /// True while the backend has not answered the client's SYN.
-    pub fn is_opening(self) -> bool {
-        matches!(self, FlowState::Opening | FlowState::Retried)
+    /// The state once a router has said that the backend cannot be reached; `None` if it is known that it can.
+    pub fn unreachable(self) -> Option<FlowState> {
+        use FlowState::*;
+        match self {
+            Opening | Retried => Some(Refused),
+            CookieWait | InitRetried => Some(Declined),
+            _ => None,
+        }
     }
 
-    /// Seconds a flow may be idle in this state. The values are those of the Linux connection tracker with
-    /// kube-proxy's defaults for TCP (`conntrack.tcpEstablishedTimeout` and `tcpCloseWaitTimeout`).
+    /// Seconds a flow may be idle in this state. The values are those of the Linux connection tracker, for TCP with
+    /// kube-proxy's defaults (`conntrack.tcpEstablishedTimeout` and `tcpCloseWaitTimeout`). But for associations that
+    /// begin or end, which it gives three seconds: a second and third INIT, or SHUTDOWN, would find them forgotten.
     pub fn idle_limit(self) -> u32 {
         match self {
             FlowState::Opening | FlowState::Retried => 60,
@@ -126,6 +177,10 @@ impl FlowState {
             FlowState::Reset | FlowState::Refused => 10,
             FlowState::Unreplied => 30,
             FlowState::Replied => 120,
+            // The longest retransmission timeout (RFC 9260, section 16).
+            FlowState::CookieWait | FlowState::InitRetried | FlowState::CookieEchoed | FlowState::ShuttingDown => 60,
+            FlowState::Associated => 210,
+            FlowState::Closed | FlowState::Declined => 10,
         }
     }
 
@@ -142,33 +197,30 @@ impl FlowState {
             FlowState::Replied => "replied",
             FlowState::Retried => "retried",
             FlowState::Refused => "refused",
+            FlowState::CookieWait => "cookie-wait",
+            FlowState::InitRetried => "init-retried",
+            FlowState::CookieEchoed => "cookie-echoed",
+            FlowState::Associated => "associated",
+            FlowState::ShuttingDown => "shutting-down",
+            FlowState::Closed => "closed",
+            FlowState::Declined => "declined",
         }
     }
 
     /// Reads a stored number.
     #[inline(always)]
     pub(super) fn from_number(number: u8) -> FlowState {
-        use FlowState::*;
-        // As many as four bits can name: then no number is out of range.
-        const STATES: [FlowState; 16] = [
-            Opening,
-            Established,
-            ClientClosed,
-            BackendClosed,
-            TimeWait,
-            Reset,
-            Unreplied,
-            Replied,
-            Retried,
-            Refused,
-            Refused,
-            Refused,
-            Refused,
-            Refused,
-            Refused,
-            Refused,
-        ];
-        STATES[usize::from(number & 0b1111)]
+        // As many as the bits can name: then no number is out of range.
+        const STATES: [FlowState; STATE as usize + 1] = {
+            let mut states = [FlowState::Declined; STATE as usize + 1];
+            let mut at = 0;
+            while at < FlowState::ALL.len() {
+                states[at] = FlowState::ALL[at];
+                at += 1;
+            }
+            states
+        };
+        STATES[usize::from(number & STATE as u8)]
     }
 }
 
@@ -217,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_client_alone_makes_no_flow_that_lasts() {
-        for protocol in [ipv4::TCP, ipv4::UDP] {
+        for protocol in [ipv4::TCP, ipv4::UDP, ipv4::SCTP] {
             let mut states = vec![FlowState::first(protocol)];
             for _ in 0..4 {
                 let flags = 0..=u8::MAX;
@@ -228,7 +280,8 @@ mod tests {
                 assert!(states.iter().all(|state| state.gives_way()), "{states:?}");
             }
         }
-        assert!([Established, ClientClosed, BackendClosed, Replied].iter().all(|state| !state.gives_way()));
+        let lasting = [Established, ClientClosed, BackendClosed, Replied, Associated, ShuttingDown];
+        assert!(lasting.iter().all(|state| !state.gives_way()));
     }
 
     #[test]
