@@ -84,9 +84,9 @@ fn source_hash_keeps_each_client_at_one_endpoint() {
     });
 }
 
-/// What was flushed is gone from the table, and what was open goes on.
+/// What was flushed is gone from the table, and is explained as it went; what was open goes on.
 #[test]
-fn flushed_flows_are_taken_up_again() {
+fn flushed_flows_are_explained_and_taken_up_again() {
     trial(Plan::three_nodes(Forwarder::Shunt), |lab| {
         let service = service(&lab.plan, Protocol::Tcp);
         tell(lab, &service)?;
@@ -95,9 +95,21 @@ fn flushed_flows_are_taken_up_again() {
         let shunt = lab.node("node-a")?.shunt()?;
         let vip = format!("{VIP}:80");
         let flows = |arguments: &[&str]| shunt.ctl_json(&[&["flow"], arguments, &["--vip", &vip]].concat());
-        assert_eq!(flows(&["list"])?["flows"].as_array().map(Vec::len), Some(20));
+        let listed = flows(&["list"])?["flows"].as_array().cloned().unwrap_or_default();
+        assert_eq!(listed.len(), 20);
         assert_eq!(flows(&["flush"])?["flushed"], 20);
-        assert_eq!(flows(&["list"])?["flows"].as_array().map(Vec::len), Some(0));
+        for flow in &listed {
+            let told = shunt.ctl_json(&["explain", flow["client"].as_str().unwrap_or_default(), &vip])?;
+            let (packet, answer) = (&told["packet"], &told["answer"]);
+            assert_eq!((&packet["fate"], &packet["port"]), (&"forwarded".into(), &"default/a1".into()), "{told:#}");
+            assert_eq!(packet["sent_destination"], flow["backend"], "the same endpoint as before: {told:#}");
+            assert_eq!(
+                (&answer["sent_source"], &answer["sent_destination"]),
+                (&flow["vip"], &flow["client"]),
+                "{told:#}"
+            );
+        }
+        assert_eq!(flows(&["list"])?["flows"].as_array().map(Vec::len), Some(0), "explaining opens none");
         checks::echo(a1, to, 100_000)?.must_hold("a connection after the flush");
         Ok(())
     });
