@@ -7,7 +7,7 @@ use std::{
 
 use shunt_control_lab::{
     checks,
-    cluster::{Endpoint, EndpointPort, Service, ServicePort},
+    cluster::{Endpoint, EndpointPort, Policy, Service, ServicePort},
     command::Background,
     plan::{Forwarder, Plan as LabPlan},
     tools::{Nginx, await_listener, iperf3_through},
@@ -104,8 +104,11 @@ fn two_nodes(forwarder: Forwarder) -> LabPlan {
         cluster_ip: VIP,
         session_affinity: None,
         scheduler: None,
-        ports: ports.map(|(name, protocol, (port, _))| ServicePort { name: name.into(), protocol, port }).into(),
-        internal_traffic_policy: "Cluster",
+        ports: ports
+            .map(|(name, protocol, (port, _))| ServicePort { name: name.into(), protocol, port, node_port: None })
+            .into(),
+        internal_traffic_policy: Policy::Cluster,
+        exposure: None,
         targets: ports.map(|(name, _, (_, port))| EndpointPort { name: name.into(), port }).into(),
         endpoints: vec![Endpoint::ready(plan.nodes[1].pod(1).address)],
     }];

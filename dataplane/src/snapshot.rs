@@ -194,13 +194,14 @@ impl Snapshot {
         self.ports.get(usize::from(id.0)).unwrap_or(&NOBODY)
     }
 
-    /// Where a new flow comes from that came in on port `id` with the source `src`.
+    /// Where a new flow comes from that came in on port `id` with the source `src`. The node with its address on the overlay
+    /// is like any pod: whoever answers finds it.
     #[inline]
     pub fn origin(&self, id: PortId, src: u32) -> Origin {
-        if self.port(id).role == Some(PortRole::Host) {
-            Origin::Node
-        } else if self.pods.contains(src) {
+        if self.pods.contains(src) {
             Origin::Pod
+        } else if self.port(id).role == Some(PortRole::Host) {
+            Origin::Node
         } else {
             Origin::Outside
         }

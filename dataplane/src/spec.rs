@@ -190,7 +190,7 @@ pub struct ServiceSpec {
     pub protocol: Protocol,
     /// New flows from the cluster's pods.
     pub from_pods: Rule,
-    /// New flows from this node's own stack: from the host port.
+    /// New flows from this node's own stack: from the host port, and not from an address where pods are.
     pub from_node: Rule,
     /// New flows from anywhere else.
     pub from_outside: Rule,

@@ -76,6 +76,7 @@ fn message(service: &cluster::Service) -> v1::Service {
             name: String::new(),
             protocol: v1::Protocol::Udp.into(),
             port: cluster::VIP_PORT.into(),
+            node_port: 0,
         }],
         ..v1::Service::default()
     }

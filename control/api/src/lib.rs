@@ -7,6 +7,7 @@
 #![deny(unsafe_code)]
 
 mod endpoint_slice;
+mod exposure;
 pub mod field;
 mod key;
 mod port;
@@ -18,6 +19,7 @@ mod service;
 mod vtep;
 
 pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice};
+pub use exposure::{Exposure, ServiceType};
 pub use field::FieldError;
 pub use key::{Key, Kind};
 pub use port::Port;

@@ -1,10 +1,10 @@
-//! Kubernetes Services of type ClusterIP.
+//! Kubernetes Services that have a ClusterIP.
 
 use std::{collections::HashSet, net::Ipv4Addr, time::Duration};
 
 use shunt_dataplane::{net::Protocol, spec::Scheduler};
 
-use crate::{FieldError, field, selection, v1};
+use crate::{Exposure, FieldError, ServiceType, exposure, field, selection, v1};
 
 /// A Service; who serves it is told by [`EndpointSlice`](crate::EndpointSlice)s.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct Service {
     pub affinity: Option<Duration>,
     /// How endpoints are chosen.
     pub scheduler: Scheduler,
+    /// Where it is had beside the ClusterIP; `None`: nowhere.
+    pub exposure: Option<Box<Exposure>>,
 }
 
 /// `Service.spec.ports[]`.
@@ -34,6 +36,8 @@ pub struct ServicePort {
     pub protocol: Protocol,
     /// The port of the VIP.
     pub port: u16,
+    /// The port of the node's own addresses.
+    pub node_port: Option<u16>,
 }
 
 /// Which endpoints may be chosen.
@@ -51,31 +55,53 @@ impl Service {
     pub fn full_name(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
     }
+
+    /// Its type.
+    pub fn service_type(&self) -> ServiceType {
+        self.exposure.as_ref().map_or(ServiceType::ClusterIp, |exposure| exposure.service_type)
+    }
+
+    /// Which endpoints may be chosen for who comes by another frontend than the ClusterIP.
+    pub fn external_traffic_policy(&self) -> TrafficPolicy {
+        self.exposure.as_ref().map_or(TrafficPolicy::Cluster, |exposure| exposure.traffic_policy)
+    }
 }
 
 impl TryFrom<v1::Service> for Service {
     type Error = FieldError;
 
-    fn try_from(service: v1::Service) -> Result<Self, FieldError> {
-        let internal_traffic_policy = policy("internal_traffic_policy", service.internal_traffic_policy)?;
+    fn try_from(mut service: v1::Service) -> Result<Self, FieldError> {
+        let internal_traffic_policy = TrafficPolicy::of("internal_traffic_policy", service.internal_traffic_policy)?;
         let namespace = field::name_segment("namespace", &service.namespace)?;
         let name = field::name_segment("name", &service.name)?;
-        let cluster_ip = field::address("cluster_ip", &service.cluster_ip)?;
-        let ports = field::each("ports", service.ports, ServicePort::try_from)?;
+        let cluster_ip = cluster_ip(&service.cluster_ip)?;
+        let ports = field::each("ports", std::mem::take(&mut service.ports), ServicePort::try_from)?;
         check_ports(&ports)?;
         let affinity = selection::affinity(service.client_ip_affinity)?;
         let scheduler = selection::scheduler(service.scheduler)?;
-        Ok(Service { namespace, name, cluster_ip, ports, internal_traffic_policy, affinity, scheduler })
+        let exposure = exposure::read(&service, &ports)?;
+        Ok(Service { namespace, name, cluster_ip, ports, internal_traffic_policy, affinity, scheduler, exposure })
     }
 }
 
-fn policy(path: &str, number: i32) -> Result<TrafficPolicy, FieldError> {
-    match v1::TrafficPolicy::try_from(number) {
-        Ok(v1::TrafficPolicy::Unspecified | v1::TrafficPolicy::Cluster) => Ok(TrafficPolicy::Cluster),
-        Ok(v1::TrafficPolicy::Local) => Ok(TrafficPolicy::Local),
-        Err(_) => {
-            let problem = format!("{number} is unknown; use TRAFFIC_POLICY_CLUSTER or TRAFFIC_POLICY_LOCAL");
-            Err(FieldError::new(path, problem))
+/// Headless services are told apart: whoever sends one should leave it out, not correct it.
+fn cluster_ip(text: &str) -> Result<Ipv4Addr, FieldError> {
+    if text == "None" {
+        let problem = "is None: clients of a headless service reach its endpoints directly; leave the service out";
+        return Err(FieldError::new("cluster_ip", problem));
+    }
+    field::address("cluster_ip", text)
+}
+
+impl TrafficPolicy {
+    pub(crate) fn of(path: &str, number: i32) -> Result<TrafficPolicy, FieldError> {
+        match v1::TrafficPolicy::try_from(number) {
+            Ok(v1::TrafficPolicy::Unspecified | v1::TrafficPolicy::Cluster) => Ok(TrafficPolicy::Cluster),
+            Ok(v1::TrafficPolicy::Local) => Ok(TrafficPolicy::Local),
+            Err(_) => {
+                let problem = format!("{number} is unknown; use TRAFFIC_POLICY_CLUSTER or TRAFFIC_POLICY_LOCAL");
+                Err(FieldError::new(path, problem))
+            }
         }
     }
 }
@@ -109,6 +135,10 @@ impl TryFrom<v1::ServicePort> for ServicePort {
         Ok(ServicePort {
             protocol: port.protocol().try_into()?,
             port: field::transport_port("port", port.port)?,
+            node_port: match port.node_port {
+                0 => None,
+                number => Some(field::transport_port("node_port", number)?),
+            },
             name: port.name,
         })
     }
@@ -116,7 +146,7 @@ impl TryFrom<v1::ServicePort> for ServicePort {
 
 impl From<&Service> for v1::Service {
     fn from(service: &Service) -> Self {
-        v1::Service {
+        let mut message = v1::Service {
             namespace: service.namespace.clone(),
             name: service.name.clone(),
             cluster_ip: service.cluster_ip.to_string(),
@@ -124,7 +154,10 @@ impl From<&Service> for v1::Service {
             internal_traffic_policy: v1::TrafficPolicy::from(service.internal_traffic_policy).into(),
             client_ip_affinity: selection::affinity_message(service.affinity),
             scheduler: selection::scheduler_number(service.scheduler),
-        }
+            ..Default::default()
+        };
+        exposure::write(service.exposure.as_deref(), &mut message);
+        message
     }
 }
 
@@ -134,6 +167,7 @@ impl From<&ServicePort> for v1::ServicePort {
             name: port.name.clone(),
             protocol: v1::Protocol::from(port.protocol).into(),
             port: port.port.into(),
+            node_port: port.node_port.unwrap_or_default().into(),
         }
     }
 }
@@ -152,7 +186,7 @@ mod tests {
     use super::*;
 
     fn port(name: &str, protocol: v1::Protocol, port: u32) -> v1::ServicePort {
-        v1::ServicePort { name: name.into(), protocol: protocol.into(), port }
+        v1::ServicePort { name: name.into(), protocol: protocol.into(), port, node_port: 0 }
     }
 
     fn web() -> v1::Service {
@@ -164,6 +198,7 @@ mod tests {
             internal_traffic_policy: v1::TrafficPolicy::Local.into(),
             client_ip_affinity: Some(v1::ClientIpAffinity { timeout_seconds: Some(60) }),
             scheduler: v1::Scheduler::RoundRobin.into(),
+            ..Default::default()
         }
     }
 
@@ -186,7 +221,8 @@ mod tests {
             "ports[1].protocol: is missing or unknown; use PROTOCOL_TCP, PROTOCOL_UDP or PROTOCOL_SCTP"
         );
         assert!(refused(|s| s.ports[1].protocol = 77).starts_with("ports[1].protocol: "));
-        assert!(refused(|s| s.cluster_ip = "None".into()).starts_with("cluster_ip: \"None\" is not an IPv4 address"));
+        assert!(refused(|s| s.cluster_ip = "None".into()).starts_with("cluster_ip: is None: clients of a headless"));
+        assert!(refused(|s| s.cluster_ip = "10.96".into()).starts_with("cluster_ip: \"10.96\" is not an IPv4 address"));
         assert!(refused(|s| s.namespace = "a/b".into()).starts_with("namespace: "));
         assert!(refused(|s| s.name.clear()).starts_with("name: "));
         assert!(refused(|s| s.internal_traffic_policy = 7).starts_with("internal_traffic_policy: 7 is unknown"));

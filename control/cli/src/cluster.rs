@@ -1,5 +1,9 @@
 //! Cluster files: resources as people write them, in TOML or JSON. What `get` and `list` print as JSON is one, too.
 
+mod service;
+
+pub use service::{Service, ServicePort, ServiceType, TrafficPolicy};
+
 use std::{
     fs,
     io::{self, Read},
@@ -9,7 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use shunt_control_api::v1;
 
-use crate::{failure::Failure, protocol::Protocol};
+use crate::failure::Failure;
 
 /// A cluster file.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,80 +59,6 @@ pub struct Port {
 pub struct Route {
     pub prefix: String,
     pub via: String,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Service {
-    pub namespace: String,
-    pub name: String,
-    pub cluster_ip: String,
-    #[serde(default, skip_serializing_if = "TrafficPolicy::is_default")]
-    pub internal_traffic_policy: TrafficPolicy,
-    /// As in Kubernetes, `None` unless given.
-    #[serde(default, skip_serializing_if = "SessionAffinity::is_none")]
-    pub session_affinity: SessionAffinity,
-    /// Seconds, of `ClientIP`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub affinity_timeout: Option<u32>,
-    #[serde(default, skip_serializing_if = "Scheduler::is_maglev")]
-    pub scheduler: Scheduler,
-    pub port: Vec<ServicePort>,
-}
-
-/// `Service.spec.sessionAffinity`.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum SessionAffinity {
-    #[default]
-    None,
-    #[serde(rename = "ClientIP")]
-    ClientIp,
-}
-
-impl SessionAffinity {
-    fn is_none(&self) -> bool {
-        *self == SessionAffinity::None
-    }
-}
-
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Scheduler {
-    #[default]
-    Maglev,
-    RoundRobin,
-    LeastConnections,
-    SourceHash,
-}
-
-impl Scheduler {
-    fn is_maglev(&self) -> bool {
-        *self == Scheduler::Maglev
-    }
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServicePort {
-    #[serde(default)]
-    pub name: String,
-    #[serde(default)]
-    pub protocol: Protocol,
-    pub port: u32,
-}
-
-/// As in Kubernetes, `Cluster` unless given.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum TrafficPolicy {
-    #[default]
-    Cluster,
-    Local,
-}
-
-impl TrafficPolicy {
-    fn is_default(&self) -> bool {
-        *self == TrafficPolicy::default()
-    }
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -293,71 +223,6 @@ impl From<v1::Route> for Route {
     }
 }
 
-impl From<Service> for v1::Service {
-    fn from(service: Service) -> Self {
-        let client_ip_affinity = match service.session_affinity {
-            SessionAffinity::None => None,
-            SessionAffinity::ClientIp => Some(v1::ClientIpAffinity { timeout_seconds: service.affinity_timeout }),
-        };
-        let scheduler = match service.scheduler {
-            Scheduler::Maglev => v1::Scheduler::Maglev,
-            Scheduler::RoundRobin => v1::Scheduler::RoundRobin,
-            Scheduler::LeastConnections => v1::Scheduler::LeastConnections,
-            Scheduler::SourceHash => v1::Scheduler::SourceHash,
-        };
-        let ports = service.port.into_iter().map(|port| v1::ServicePort {
-            name: port.name,
-            protocol: v1::Protocol::from(port.protocol).into(),
-            port: port.port,
-        });
-        v1::Service {
-            namespace: service.namespace,
-            name: service.name,
-            cluster_ip: service.cluster_ip,
-            ports: ports.collect(),
-            internal_traffic_policy: match service.internal_traffic_policy {
-                TrafficPolicy::Cluster => v1::TrafficPolicy::Cluster.into(),
-                TrafficPolicy::Local => v1::TrafficPolicy::Local.into(),
-            },
-            client_ip_affinity,
-            scheduler: scheduler.into(),
-        }
-    }
-}
-
-impl From<v1::Service> for Service {
-    fn from(service: v1::Service) -> Self {
-        let scheduler = match service.scheduler() {
-            v1::Scheduler::Unspecified | v1::Scheduler::Maglev => Scheduler::Maglev,
-            v1::Scheduler::RoundRobin => Scheduler::RoundRobin,
-            v1::Scheduler::LeastConnections => Scheduler::LeastConnections,
-            v1::Scheduler::SourceHash => Scheduler::SourceHash,
-        };
-        let session_affinity =
-            if service.client_ip_affinity.is_some() { SessionAffinity::ClientIp } else { SessionAffinity::None };
-        let affinity_timeout = service.client_ip_affinity.and_then(|affinity| affinity.timeout_seconds);
-        let internal_traffic_policy = match service.internal_traffic_policy() {
-            v1::TrafficPolicy::Local => TrafficPolicy::Local,
-            v1::TrafficPolicy::Cluster | v1::TrafficPolicy::Unspecified => TrafficPolicy::Cluster,
-        };
-        let port = service.ports.into_iter().map(|port| ServicePort {
-            protocol: port.protocol().into(),
-            name: port.name,
-            port: port.port,
-        });
-        Service {
-            namespace: service.namespace,
-            name: service.name,
-            cluster_ip: service.cluster_ip,
-            internal_traffic_policy,
-            session_affinity,
-            affinity_timeout,
-            scheduler,
-            port: port.collect(),
-        }
-    }
-}
-
 impl From<EndpointSlice> for v1::EndpointSlice {
     fn from(EndpointSlice { namespace, service, name, port, endpoint }: EndpointSlice) -> Self {
         let ports = port.into_iter().map(|port| v1::EndpointPort { name: port.name, port: port.port });
@@ -430,9 +295,16 @@ mod tests {
         session_affinity = "ClientIP"
         affinity_timeout = 600
         scheduler = "least-connections"
+        type = "LoadBalancer"
+        external_ips = ["198.51.100.7"]
+        load_balancer_ips = ["203.0.113.10"]
+        load_balancer_source_ranges = ["192.0.2.0/24"]
+        external_traffic_policy = "Local"
+        health_check_node_port = 32000
         [[service.port]]
         name = "http"
         port = 80
+        node_port = 30080
         [[service.port]]
         name = "dns"
         protocol = "udp"
@@ -465,6 +337,11 @@ mod tests {
         assert_eq!(service.internal_traffic_policy(), v1::TrafficPolicy::Local);
         assert_eq!(service.client_ip_affinity, Some(v1::ClientIpAffinity { timeout_seconds: Some(600) }));
         assert_eq!(service.scheduler(), v1::Scheduler::LeastConnections);
+        assert_eq!(service.r#type(), v1::ServiceType::LoadBalancer);
+        assert_eq!(service.external_traffic_policy(), v1::TrafficPolicy::Local);
+        let addresses = [&service.external_ips, &service.load_balancer_ips, &service.load_balancer_source_ranges];
+        assert_eq!(addresses.map(|list| list[0].as_str()), ["198.51.100.7", "203.0.113.10", "192.0.2.0/24"]);
+        assert_eq!((service.health_check_node_port, service.ports[0].node_port), (32_000, 30_080));
         let slice = &request.endpoint_slices[0];
         assert_eq!(slice.endpoints[0].conditions.unwrap().ready, Some(false));
         assert_eq!(slice.endpoints[0].weight, Some(5));
@@ -494,7 +371,8 @@ mod tests {
         assert!(mistyped.starts_with("endpoint_slice[0].port[0].port: "), "{mistyped}");
         let protocol = toml(&FILE.replace("\"udp\"", "\"dccp\"")).unwrap_err();
         assert!(protocol.starts_with("service[0].port[1].protocol: ") && protocol.contains("`dccp`"), "{protocol}");
-        let policy = toml(&FILE.replace("\"Local\"", "\"local\"")).unwrap_err();
+        let policy = toml(&FILE.replace("internal_traffic_policy = \"Local\"", "internal_traffic_policy = \"local\""))
+            .unwrap_err();
         assert!(policy.starts_with("service[0].internal_traffic_policy: ") && policy.contains("`Local`"), "{policy}");
         assert!(toml("[[vtep]").unwrap_err().starts_with("line 1: "));
 

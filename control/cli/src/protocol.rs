@@ -33,13 +33,3 @@ impl From<v1::Protocol> for Protocol {
         }
     }
 }
-
-/// `tcp`, `udp` or `sctp`.
-pub fn name(protocol: v1::Protocol) -> &'static str {
-    match protocol {
-        v1::Protocol::Tcp => "tcp",
-        v1::Protocol::Udp => "udp",
-        v1::Protocol::Sctp => "sctp",
-        v1::Protocol::Unspecified => "unknown",
-    }
-}

@@ -119,7 +119,7 @@ async fn a_file_is_applied_and_listed() {
         ("vteps", ["node-b", "192.168.50.2", "02:00:00:00:05:05"]),
         ("ports", ["default/pod-a1", "va1", "attached"]),
         ("routes", ["10.245.0.0/24", "192.168.50.7", "02:00:00:00:05:05"]),
-        ("services", ["10.96.0.10", "80/tcp", "Cluster"]),
+        ("services", ["10.96.0.10", "80/tcp", "ClusterIP"]),
         ("endpoint-slices", ["web-x7k2p", "http:8080", "10.244.1.10"]),
     ] {
         let table = shell.ok(&["list", what]).await;
@@ -142,15 +142,58 @@ async fn a_service_shows_which_endpoints_are_chosen_and_why() {
     let cluster = CLUSTER.replace("cluster_ip =", "internal_traffic_policy = \"Local\"\ncluster_ip =");
     shell.ok(&["apply", "-f", &shell.file("cluster.toml", &format!("{cluster}node = \"node-a\"\n{second}"))]).await;
     let list = shell.ok(&["service", "list"]).await;
-    assert!(["10.96.0.10:80", "Local", "1 of 2", "dropped"].iter().all(|cell| list.contains(cell)), "{list}");
+    assert!(
+        ["10.96.0.10:80", "cluster-ip", "1 of 2", "1 of 2, masqueraded"].iter().all(|cell| list.contains(cell)),
+        "{list}"
+    );
     let get = shell.ok(&["service", "get", "default/web"]).await;
-    assert!(get.contains("10.96.0.10:80/tcp (http): 1 of 2 endpoints chosen"), "{get}");
+    assert!(get.starts_with("default/web, ClusterIP, internal policy Local\n\nhttp (tcp):\n"), "{get}");
     assert!(get.contains("It is on another node, and the policy is Local."), "{get}");
     let json = shell.json(&["service", "get", "default/web"]).await;
     let endpoints = &json["services"][0]["ports"][0]["endpoints"];
     assert_eq!((&endpoints[0]["chosen"], &endpoints[1]["chosen"]), (&true.into(), &false.into()));
     assert_eq!((&endpoints[1]["zone"], &endpoints[1]["serving"]), (&"zone-2".into(), &true.into()));
     assert_eq!(shell.fails(&["service", "get", "default/none"]).await.0, 5);
+    shell.daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_service_shows_every_place_where_it_is_had() {
+    let shell = Shell::start().await;
+    let service = r#"
+        type = "LoadBalancer"
+        load_balancer_ips = ["203.0.113.10"]
+        load_balancer_source_ranges = ["192.0.2.0/24"]
+        external_traffic_policy = "Local"
+        external_ips = ["198.51.100.7"]
+        cluster_ip ="#;
+    let cluster = CLUSTER.replace("cluster_ip =", service).replace("port = 80\n", "port = 80\nnode_port = 30080\n");
+    let cluster = format!("{cluster}node = \"node-b\"\n");
+    shell.ok(&["apply", "-f", &shell.file("cluster.toml", &cluster)]).await;
+    let list = shell.ok(&["service", "list"]).await;
+    let lines: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().skip(2).collect()).collect();
+    let outside = ["1", "of", "1,", "masqueraded"];
+    let inside = ["tcp", "1", "of", "1"];
+    let expected = [
+        [&["cluster-ip", "10.96.0.10:80"], &inside[..], &outside, &outside, &["all"]].concat(),
+        [&["node-port", "192.168.50.1:30080"], &inside[..], &outside, &["dropped", "all"]].concat(),
+        [&["load-balancer", "203.0.113.10:80"], &inside[..], &outside, &["dropped", "192.0.2.0/24"]].concat(),
+        [&["external-ip", "198.51.100.7:80"], &inside[..], &outside, &["dropped", "all"]].concat(),
+    ];
+    assert_eq!(lines[1..], expected, "{list}");
+
+    let get = shell.ok(&["service", "get", "default/web"]).await;
+    let head = "default/web, LoadBalancer, internal policy Cluster, external policy Local\n";
+    assert!(get.starts_with(head) && get.contains("It is on another node, and the policy is Local."), "{get}");
+    let json = shell.json(&["service", "get", "default/web"]).await;
+    let balancer = &json["services"][0]["ports"][0]["frontends"][2];
+    assert_eq!(
+        (&balancer["kind"], &balancer["from_outside"]["otherwise"]),
+        (&"load-balancer".into(), &"dropped".into())
+    );
+    let listed = shell.ok(&["list", "services"]).await;
+    assert!(listed.contains("203.0.113.10,198.51.100.7") && listed.contains("80:30080/tcp"), "{listed}");
+    assert!(shell.ok(&["status"]).await.contains("node ports  at 192.168.50.1"));
     shell.daemon.stop().await;
 }
 

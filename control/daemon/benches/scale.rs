@@ -20,6 +20,7 @@ use shunt_control_daemon::{
     controller::{Controller, ControllerHandle},
     desired::{Store, Transaction},
     engine::{Engine, EngineError},
+    health::HealthServer,
     kernel::{Kernel, KernelView, Link},
 };
 use shunt_dataplane::{
@@ -147,7 +148,12 @@ fn service(n: u32) -> v1::Service {
         namespace: format!("team-{}", n % 100),
         name: format!("service-{n}"),
         cluster_ip: Ipv4Addr::from(0x0a60_0001 + n).to_string(),
-        ports: vec![v1::ServicePort { name: "http".into(), protocol: v1::Protocol::Tcp.into(), port: 80 }],
+        ports: vec![v1::ServicePort {
+            name: "http".into(),
+            protocol: v1::Protocol::Tcp.into(),
+            port: 80,
+            node_port: 0,
+        }],
         internal_traffic_policy: v1::TrafficPolicy::Cluster.into(),
         ..Default::default()
     }
@@ -196,11 +202,12 @@ fn main() {
     let config = SwitchConfig { cores: vec![0, 1], frames_per_worker: 1024, flow_capacity: 1024 };
     let adopted = Mutex::new(Instant::now());
     let workers = Arc::new(Workers { switch: Switch::start(config).unwrap(), adopted });
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let start = |workers: &Arc<Workers>| {
         let store = Store::open(&identity(dir.path()).config.state_dir).unwrap();
-        Controller::start(identity(dir.path()), workers.clone(), Box::new(Still::new()), store).unwrap()
+        let health = HealthServer::new(runtime.handle().clone(), "node-0".into());
+        Controller::start(identity(dir.path()), workers.clone(), Box::new(Still::new()), store, health).unwrap()
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let (controller, thread) = ControllerHandle::spawn(start(&workers)).unwrap();
     // How long until it was adopted, and until it was answered.
     let apply = |controller: &ControllerHandle, request: v1::ApplyRequest| {
@@ -224,7 +231,7 @@ fn main() {
     row("  until answered (written to disk)", millis(answered));
     let state = controller.feed().state();
     let begin = Instant::now();
-    let set = services::compile_all(&state, controller.identity().place());
+    let set = services::compile_all(&state, controller.identity().place(&[]));
     row("all services compiled anew", millis(begin.elapsed()));
     let begin = Instant::now();
     workers.switch.publish_services(&ServiceSet::default()).unwrap();

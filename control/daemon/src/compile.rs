@@ -42,9 +42,20 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Where this node is.
-    pub fn place(&self) -> Place<'_> {
-        Place { node: &self.config.node.name, zone: &self.config.node.zone }
+    /// Where this node is, with [these](Self::node_port_addresses) addresses.
+    pub fn place<'a>(&'a self, addresses: &'a [Ipv4Addr]) -> Place<'a> {
+        Place { node: &self.config.node.name, zone: &self.config.node.zone, addresses }
+    }
+
+    /// The node's addresses at which node ports are had.
+    pub fn node_port_addresses(&self, view: &KernelView) -> Vec<Ipv4Addr> {
+        match &self.config.node_port_addresses {
+            None => view.underlay.into_iter().collect(),
+            Some(prefixes) => {
+                let is_meant = |address: &&Ipv4Addr| prefixes.iter().any(|prefix| prefix.contains(*address));
+                view.addresses.iter().filter(is_meant).copied().collect()
+            }
+        }
     }
 }
 

@@ -33,6 +33,9 @@ pub struct Config {
     pub vxlan: Option<Vxlan>,
     /// `[masquerade]`.
     pub masquerade: Masquerade,
+    /// `[services] node_port_addresses`: where the node's addresses are at which node ports are had; `None`: only that of
+    /// the uplink.
+    pub node_port_addresses: Option<Vec<Ipv4Net>>,
     /// `[host] interface`: the kernel's end of the host port's veth.
     pub host: String,
     /// `[workers] cores`: one worker each.
@@ -172,6 +175,7 @@ impl TryFrom<file::File> for Config {
             uplink_memory: zero_copy(&file.uplink.zero_copy)?,
             vxlan: file.vxlan.map(vxlan).transpose()?,
             masquerade: file.masquerade.try_into()?,
+            node_port_addresses: file.services.node_port_addresses.map(node_port_addresses).transpose()?,
             host,
             cores: cores(file.workers.cores)?,
             frames_per_worker: in_range("workers.frames", file.workers.frames, 1024, 1 << 20)?,
@@ -217,6 +221,11 @@ fn vxlan(vxlan: file::Vxlan) -> Result<Vxlan, FieldError> {
         udp_port: field::transport_port("vxlan.port", vxlan.port)?,
         mac: vxlan.mac.map(|mac| field::mac("vxlan.mac", &mac)).transpose()?,
     })
+}
+
+fn node_port_addresses(prefixes: Vec<String>) -> Result<Vec<Ipv4Net>, FieldError> {
+    let path = |i| format!("services.node_port_addresses[{i}]");
+    prefixes.iter().enumerate().map(|(i, prefix)| field::prefix(&path(i), prefix)).collect()
 }
 
 fn cores(cores: Option<Vec<usize>>) -> Result<Vec<usize>, FieldError> {
@@ -367,6 +376,11 @@ mod tests {
             ("[workers]", "[vxlan]\nvni = 16777216\n[workers]", "vxlan.vni"),
             ("[workers]", "[vxlan]\nport = 0\n[workers]", "vxlan.port"),
             ("[workers]", "[vxlan]\nmac = \"ff:ff:ff:ff:ff:ff\"\n[workers]", "vxlan.mac"),
+            (
+                "[workers]",
+                "[services]\nnode_port_addresses = [\"10.0.0.0/8\", \"10.0.0.1/8\"]\n[workers]",
+                "services.node_port_addresses[1]",
+            ),
             ("[workers]", "[api]\nsocket = \"s\"\n[workers]", "api.socket"),
             ("[workers]", "[metrics]\nlisten = \"9464\"\n[workers]", "metrics.listen"),
             ("[workers]", "[state]\ndir = \"here\"\n[workers]", "state.dir"),

@@ -6,11 +6,12 @@
 mod handle;
 
 use std::{
+    net::Ipv4Addr,
     sync::{Arc, PoisonError, RwLock, mpsc},
     time::{Duration, Instant},
 };
 
-use shunt_control_api::{FieldError, Kind};
+use shunt_control_api::{FieldError, Kind, Service};
 use shunt_dataplane::{
     service_set::ServiceSet,
     spec::{ForwardingSpec, PortId},
@@ -24,6 +25,7 @@ use crate::{
     compile::{self, Identity, services, stations},
     desired::{Change, Claims, Counts, Feed, Rules, State, Store, StoreError, Transaction},
     engine::{Engine, EngineError},
+    health::HealthServer,
     kernel::{Kernel, KernelView},
 };
 
@@ -117,7 +119,10 @@ pub struct Controller {
     state: Arc<State>,
     claims: Claims,
     view: Arc<KernelView>,
+    /// At which node ports are had: for these the services are compiled.
+    addresses: Vec<Ipv4Addr>,
     attachments: Attachments,
+    health: HealthServer,
     /// What the workers forward by now.
     published: ForwardingSpec,
     generation: u64,
@@ -136,6 +141,8 @@ struct Staged {
     gone: Vec<PortId>,
     /// What the workers forwarded by before.
     before: ForwardingSpec,
+    /// At which node ports are had with it.
+    addresses: Vec<Ipv4Addr>,
 }
 
 impl Controller {
@@ -145,6 +152,7 @@ impl Controller {
         engine: Arc<dyn Engine>,
         kernel: Box<dyn Kernel>,
         mut store: Store,
+        health: HealthServer,
     ) -> Result<Controller, StartError> {
         let state = Arc::new(store.load()?);
         let view = kernel.follow(stations(&state));
@@ -157,8 +165,10 @@ impl Controller {
             store,
             state: state.clone(),
             claims: Claims::default(),
+            addresses: Vec::new(),
             view,
             attachments: Attachments::default(),
+            health,
             published: ForwardingSpec::default(),
             generation: 0,
             retry_at: None,
@@ -167,9 +177,11 @@ impl Controller {
             let dir = controller.identity.config.state_dir.display().to_string();
             StartError::Misfit { dir, source }
         };
+        controller.addresses = controller.identity.node_port_addresses(&controller.view);
         controller.claims = state.claims(&controller.rules()).map_err(misfit)?;
-        let services = services::compile_all(&state, controller.identity.place());
+        let services = services::compile_all(&state, controller.identity.place(&controller.addresses));
         let staged = controller.stage(&state, services)?;
+        controller.health.update(&state, state.services().map(Service::full_name));
         controller.settle(staged);
         let own = [controller.identity.config.uplink.clone(), controller.identity.config.host_peer()];
         for interface in own {
@@ -197,7 +209,10 @@ impl Controller {
                         self.follow_kernel();
                     }
                 }
-                Err(mpsc::RecvTimeoutError::Timeout) => self.follow_kernel(),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    self.health.retry(&self.state);
+                    self.follow_kernel();
+                }
                 Ok(Command::Stop) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
             }
         }
@@ -212,7 +227,7 @@ impl Controller {
         let plan = transaction.plan(&self.state, &self.claims, &self.rules())?;
         if let Some(change) = plan.change {
             let state = Arc::new(plan.state);
-            let place = self.identity.place();
+            let place = self.identity.place(&self.addresses);
             let services = services::update(&self.published.services, &self.state, &state, &change, place);
             if only_services(&change) {
                 self.apply_services(&state, &change, services)?;
@@ -224,25 +239,32 @@ impl Controller {
                     return Err(e.into());
                 }
                 self.state = state.clone();
+                self.health.update(&state, services::touched(&change));
                 self.settle(staged);
             }
             self.claims = plan.claims;
             tracing::info!(version = state.version, generation = self.generation, counts = ?plan.counts, "applied");
             self.feed.push(state, change);
-        } else if self.attachments.iter().any(|(_, attachment)| attachment.pending().is_some()) {
+        } else if self.something_waits() {
             // Asked for again what waits: whoever asks has perhaps removed the obstacle.
+            self.health.retry(&self.state);
             self.view = self.kernel.follow(stations(&self.state));
             self.follow_kernel();
         }
-        let warning = |(path, interface): (&str, &str)| {
+        let port = |(path, interface): (&str, &str)| {
             let why = self.attachments.get(interface)?.pending()?;
             Some(format!("{path}.interface: {why}"))
         };
+        let service = |(path, name): (&str, String)| {
+            let why = self.health.problems().get(&name)?;
+            Some(format!("{path}.health_check_node_port: {why}"))
+        };
+        let warnings = transaction.ports().filter_map(port).chain(transaction.services().filter_map(service));
         Ok(Applied {
             version: self.state.version,
             generation: self.generation,
             counts: plan.counts,
-            warnings: transaction.ports().filter_map(warning).collect(),
+            warnings: warnings.collect(),
         })
     }
 
@@ -267,6 +289,8 @@ impl Controller {
             return Err(e.into());
         }
         self.state = state.clone();
+        self.health.update(state, services::touched(change));
+        self.plan_retry();
         self.observe();
         Ok(())
     }
@@ -288,6 +312,11 @@ impl Controller {
         let mode = self.identity.config.xdp_mode;
         let fresh = attachments.attach(&*self.engine, mode, &wanted, &self.view, &gone);
         let before = self.published.clone();
+        let addresses = self.identity.node_port_addresses(&self.view);
+        let services = match addresses == self.addresses {
+            true => services,
+            false => services::compile_all(state, self.identity.place(&addresses)),
+        };
         if let Err(e) = self.publish(state, &attachments, services) {
             // It may have got further than some worker.
             self.publish_again(&before);
@@ -295,13 +324,13 @@ impl Controller {
             return Err(e);
         }
         attachments.classify(&*self.engine, &wanted);
-        Ok(Staged { attachments, fresh, gone, before })
+        Ok(Staged { attachments, fresh, gone, before, addresses })
     }
 
     /// Goes on with a staged state: lets go of what it does not need.
     fn settle(&mut self, staged: Staged) {
-        let Staged { attachments, gone, .. } = staged;
-        self.attachments = attachments;
+        let Staged { attachments, gone, addresses, .. } = staged;
+        (self.attachments, self.addresses) = (attachments, addresses);
         if !gone.is_empty() {
             self.detach(&gone);
             // What could not be attached before may have waited for just that: a pod's new veth of the same name.
@@ -309,14 +338,30 @@ impl Controller {
                 return self.follow_kernel();
             }
         }
-        self.retry_at = self.attachments.worth_retrying(&self.view).then(|| Instant::now() + RETRY);
+        self.plan_retry();
         self.observe();
+    }
+
+    /// Whether something is not in force that was asked for.
+    fn something_waits(&self) -> bool {
+        let is_pending = self.attachments.iter().any(|(_, attachment)| attachment.pending().is_some());
+        is_pending || !self.health.problems().is_empty()
+    }
+
+    /// What did not work is tried again some time later.
+    fn plan_retry(&mut self) {
+        let something = self.attachments.worth_retrying(&self.view) || !self.health.problems().is_empty();
+        self.retry_at = something.then(|| Instant::now() + RETRY);
     }
 
     /// Lets others see what is in force.
     fn observe(&self) {
-        let observed =
-            Observed { attachments: self.attachments.clone(), view: self.view.clone(), generation: self.generation };
+        let observed = Observed {
+            attachments: self.attachments.clone(),
+            view: self.view.clone(),
+            generation: self.generation,
+            health_problems: self.health.problems().clone(),
+        };
         *self.observed.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(observed);
     }
 
@@ -365,12 +410,16 @@ impl Controller {
             node: config.node.clone(),
             vtep_mac: config.vxlan.as_ref().map(|_| self.identity.vtep_mac),
             underlay: self.view.underlay,
+            node_port_addresses: self.addresses.clone(),
+            masquerade_ports: config.masquerade.ports.clone(),
             own_interfaces: [config.uplink.clone(), config.host.clone(), config.host_peer()],
         }
     }
 
     fn stop(mut self) {
         self.feed.close();
+        // Load balancers should look elsewhere first.
+        self.health.stop();
         if let Err(e) = self.engine.publish(&ForwardingSpec::default()) {
             tracing::error!("the switch refused to be emptied: {e}");
         }

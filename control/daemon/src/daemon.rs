@@ -6,6 +6,7 @@ use sd_notify::NotifyState;
 use shunt_control_api::v1::switch_server::SwitchServer;
 use shunt_dataplane::switch::{Switch, SwitchConfig, SwitchError};
 use tokio::{
+    runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::watch,
     task::{self, JoinSet},
@@ -23,6 +24,7 @@ use crate::{
     controller::{Controller, ControllerHandle, StartError},
     desired::{Store, StoreError},
     engine::Engine,
+    health::HealthServer,
     kernel::{
         Kernel, Mirror, MirrorError,
         host_port::{HostPort, HostPortError},
@@ -146,7 +148,8 @@ async fn drive(
     let mut news = mirror.subscribe();
     let config = identity.config.clone();
     let kernel = Box::new(mirror);
-    let controller = task::spawn_blocking(move || Controller::start(identity, engine, kernel, store));
+    let health = HealthServer::new(Handle::current(), config.node.name.clone());
+    let controller = task::spawn_blocking(move || Controller::start(identity, engine, kernel, store, health));
     let controller = controller.await.map_err(|_| DaemonError::Died("the controller"))??;
     let (controller, thread) = ControllerHandle::spawn(controller)?;
     let mut thread = task::spawn_blocking(move || thread.join());

@@ -9,6 +9,8 @@ pub mod controller;
 pub mod daemon;
 pub mod desired;
 pub mod engine;
+pub mod health;
+mod http;
 pub mod kernel;
 pub mod metrics;
 pub mod names;

@@ -1,23 +1,19 @@
 //! Counters for Prometheus (text exposition format 0.0.4) at `GET /metrics`.
 
-use std::{fmt::Write, future::Future, io, net::SocketAddr, time::Duration};
+use std::{fmt::Write, future::Future, io, net::SocketAddr};
 
+use hyper::{Method, StatusCode};
 use shunt_dataplane::{
     switch::{PortReport, SwitchReport, WorkerReport},
     verdict::{Answer, DropReason},
 };
-use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::{TcpListener, TcpStream},
-    time::timeout,
+use tokio::net::TcpListener;
+
+use crate::{
+    controller::ControllerHandle,
+    http::{self, Asked},
+    names::port_names,
 };
-
-use crate::{controller::ControllerHandle, names::port_names};
-
-/// Longest request line and headers that are read, in bytes.
-const MAX_REQUEST: u64 = 8192;
-/// Longest a scraper may take.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An endpoint that listens.
 #[derive(Debug)]
@@ -38,47 +34,25 @@ impl Metrics {
 
     /// Answers scrapes until `stop`.
     pub async fn serve(self, controller: ControllerHandle, stop: impl Future<Output = ()>) {
-        tokio::pin!(stop);
-        loop {
-            tokio::select! {
-                accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => drop(tokio::spawn(timeout(PATIENCE, answer(stream, controller.clone())))),
-                    Err(e) => {
-                        tracing::warn!("metrics: cannot accept: {e}");
-                        tokio::time::sleep(Duration::from_millis(100)).await;
-                    }
-                },
-                () = &mut stop => return,
-            }
+        tokio::select! {
+            () = http::serve(self.listener, move |asked| respond(asked, controller.clone())) => {}
+            () = stop => {}
         }
     }
 }
 
-/// Reads one request and answers it; the connection is closed after it.
-async fn answer(mut stream: TcpStream, controller: ControllerHandle) -> io::Result<()> {
-    let mut reader = BufReader::new((&mut stream).take(MAX_REQUEST));
-    let mut request = String::new();
-    reader.read_line(&mut request).await?;
-    let mut header = String::new();
-    while reader.read_line(&mut header).await? > 2 {
-        header.clear();
+async fn respond(asked: Asked, controller: ControllerHandle) -> http::Answer {
+    const TEXT: &str = "text/plain; version=0.0.4";
+    if asked.method() != Method::GET {
+        return http::answer(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET is answered here\n".to_owned());
     }
-    let target = request.strip_prefix("GET ").and_then(|rest| rest.split_whitespace().next());
-    let (status, body) = match target.map(|target| target.split('?').next().unwrap_or_default()) {
-        Some("/metrics") => {
-            let text = tokio::task::spawn_blocking(move || render(&controller)).await.map_err(io::Error::other)?;
-            ("200 OK", text)
-        }
-        Some(_) => ("404 Not Found", "there is only /metrics here\n".to_owned()),
-        None => ("405 Method Not Allowed", "only GET is answered here\n".to_owned()),
-    };
-    let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(body.as_bytes()).await?;
-    stream.shutdown().await
+    if asked.uri().path() != "/metrics" {
+        return http::answer(StatusCode::NOT_FOUND, TEXT, "there is only /metrics here\n".to_owned());
+    }
+    match tokio::task::spawn_blocking(move || render(&controller)).await {
+        Ok(page) => http::answer(StatusCode::OK, TEXT, page),
+        Err(e) => http::answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{e}\n")),
+    }
 }
 
 fn render(controller: &ControllerHandle) -> String {
@@ -104,6 +78,9 @@ fn render(controller: &ControllerHandle) -> String {
     page.workers(&report.workers);
     page.switch(&report);
     page.one("shunt_state_version", "counter", "Version of the desired state.", state.version);
+    page.one("shunt_services", "gauge", "Services of the desired state.", state.services().count() as u64);
+    let checks = observed.health_problems.len() as u64;
+    page.one("shunt_health_checks_failing", "gauge", "Health check node ports at which nobody answers.", checks);
     page.one("shunt_ports_pending", "gauge", "Ports that should be attached and are not.", pending as u64);
     page.text
 }

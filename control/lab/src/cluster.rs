@@ -67,14 +67,17 @@ pub struct Service {
     pub name: String,
     /// `spec.clusterIP`.
     pub cluster_ip: Ipv4Addr,
-    /// `spec.internalTrafficPolicy`: `Cluster` or `Local`.
-    pub internal_traffic_policy: &'static str,
+    /// `spec.internalTrafficPolicy`.
+    pub internal_traffic_policy: Policy,
     /// `spec.sessionAffinity`, if it is not the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_affinity: Option<&'static str>,
     /// How endpoints are chosen, if not as by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<&'static str>,
+    /// Where it is had beside the ClusterIP.
+    #[serde(flatten)]
+    pub exposure: Option<Exposure>,
     /// `spec.ports`.
     #[serde(rename = "port")]
     pub ports: Vec<ServicePort>,
@@ -84,6 +87,48 @@ pub struct Service {
     /// Who serves it.
     #[serde(skip)]
     pub endpoints: Vec<Endpoint>,
+}
+
+/// `spec.internalTrafficPolicy` and `spec.externalTrafficPolicy`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Policy {
+    /// Endpoints anywhere.
+    Cluster,
+    /// Those on the node.
+    Local,
+}
+
+/// What a service of type NodePort or LoadBalancer, or with external IPs, has more.
+#[derive(Clone, Debug, Serialize)]
+pub struct Exposure {
+    /// `spec.type`.
+    #[serde(rename = "type")]
+    pub service_type: &'static str,
+    /// `spec.externalTrafficPolicy`.
+    pub external_traffic_policy: Policy,
+    /// `spec.externalIPs`.
+    pub external_ips: Vec<Ipv4Addr>,
+    /// `status.loadBalancer.ingress[].ip`.
+    pub load_balancer_ips: Vec<Ipv4Addr>,
+    /// `spec.loadBalancerSourceRanges`.
+    pub load_balancer_source_ranges: Vec<String>,
+    /// `spec.healthCheckNodePort`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_check_node_port: Option<u16>,
+}
+
+impl Exposure {
+    /// As of a load balancer's service that has no address yet.
+    pub fn balanced(external_traffic_policy: Policy) -> Exposure {
+        Exposure {
+            service_type: "LoadBalancer",
+            external_traffic_policy,
+            external_ips: Vec::new(),
+            load_balancer_ips: Vec::new(),
+            load_balancer_source_ranges: Vec::new(),
+            health_check_node_port: None,
+        }
+    }
 }
 
 /// One of a service's ports.
@@ -96,6 +141,9 @@ pub struct ServicePort {
     pub protocol: Protocol,
     /// The port clients use.
     pub port: u16,
+    /// The port of the nodes' own addresses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_port: Option<u16>,
 }
 
 /// A port of all endpoints of a slice.
@@ -157,44 +205,13 @@ impl Service {
             namespace: "default".into(),
             name: name.into(),
             cluster_ip,
-            internal_traffic_policy: "Cluster",
+            internal_traffic_policy: Policy::Cluster,
             session_affinity: None,
             scheduler: None,
-            ports: vec![ServicePort { name: "main".into(), protocol, port }],
+            exposure: None,
+            ports: vec![ServicePort { name: "main".into(), protocol, port, node_port: None }],
             targets: vec![EndpointPort { name: "main".into(), port: target }],
             endpoints: backends.into_iter().map(Endpoint::ready).collect(),
-        }
-    }
-
-    /// What becomes of a new flow to the service port `name` on a node: said anew, for the kernel's rules, and not by
-    /// the code that is tested.
-    pub fn outcome(&self, name: &str, node: &str) -> Outcome {
-        let Some(target) = self.targets.iter().find(|target| target.name == name) else { return Outcome::Refuse };
-        let is = |condition: Option<bool>, unset| condition.unwrap_or(unset);
-        let ready: Vec<_> = self.endpoints.iter().filter(|e| is(e.ready, true)).collect();
-        let leaving: Vec<_> = self
-            .endpoints
-            .iter()
-            .filter(|e| !is(e.ready, true) && is(e.serving, false) && is(e.terminating, false))
-            .collect();
-        let first_of = |local: bool| {
-            let keep = |list: &[&Endpoint]| -> Vec<_> {
-                let kept = list.iter().filter(|e| !local || e.node == node);
-                kept.map(|e| ((e.address, target.port), e.for_nodes.clone())).collect()
-            };
-            let ready = keep(&ready);
-            if ready.is_empty() { keep(&leaving) } else { ready }
-        };
-        let mut chosen = first_of(self.internal_traffic_policy == "Local");
-        let hinted = |hints: &[String]| hints.iter().any(|hint| hint == node);
-        let all_hint = chosen.iter().all(|(_, hints)| !hints.is_empty());
-        if self.internal_traffic_policy == "Cluster" && all_hint && chosen.iter().any(|(_, hints)| hinted(hints)) {
-            chosen.retain(|(_, hints)| hinted(hints));
-        }
-        match chosen.is_empty() {
-            false => Outcome::Endpoints(chosen.into_iter().map(|(backend, _)| backend).collect()),
-            true if ready.is_empty() && leaving.is_empty() => Outcome::Refuse,
-            true => Outcome::Drop,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     time::Duration,
@@ -20,6 +21,17 @@ pub fn output(command: &mut Command) -> Result<Output> {
 /// Runs `command` to its end and returns its standard output; a failure carries what it printed.
 pub fn run(command: &mut Command) -> Result<String> {
     let out = output(command)?;
+    if out.status.success() { Ok(text(&out.stdout)) } else { Err(failed(command, &out)) }
+}
+
+/// Runs `command` with `input` on its standard input, as [`run`] does without.
+pub fn run_with(command: &mut Command, input: &[u8]) -> Result<String> {
+    let failed_to_run = |command: &Command, source| LabError::Spawn { command: command_line(command), source };
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|source| failed_to_run(command, source))?;
+    // One that ends without reading all of it says why.
+    let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input));
+    let out = child.wait_with_output().map_err(|source| failed_to_run(command, source))?;
     if out.status.success() { Ok(text(&out.stdout)) } else { Err(failed(command, &out)) }
 }
 

@@ -1,10 +1,8 @@
 //! A node forwarded by the Linux kernel, set up as flannel does it with its VXLAN or host-gw backend.
 
-use std::net::Ipv4Addr;
-
 use crate::{
-    cluster::{Outcome, Service},
     error::Result,
+    kube_proxy::{self, Place},
     netns::Namespace,
     plan::{GATEWAY, NodePlan, POD_MTU, Plan, PodPlan, Routing, SERVICE_CIDR, VNI, VXLAN_PORT},
 };
@@ -50,7 +48,8 @@ fn overlay(namespace: &Namespace, node: &NodePlan, plan: &Plan) -> Result<()> {
     }
     // Without any route to a ClusterIP the node's own packets to it would not get as far as their translation.
     namespace.ip(&format!("route add {SERVICE_CIDR} dev flannel.1 src {}", node.overlay()))?;
-    translate(namespace, node, &plan.services)
+    let place = Place { node: node.name(), addresses: vec![node.underlay()] };
+    kube_proxy::translate(namespace, &place, &plan.services)
 }
 
 /// Leads the pod's address to its veth, and answers for the pods' gateway on it.
@@ -59,39 +58,4 @@ pub fn add_pod(namespace: &Namespace, pod: &PodPlan) -> Result<()> {
     namespace.ip(&format!("addr add {GATEWAY}/32 dev {interface} scope link"))?;
     namespace.ip(&format!("route add {}/32 dev {interface}", pod.address))?;
     Ok(())
-}
-
-/// Translates services for the node's pods and for the node itself, each backend as likely as the others. What is left
-/// of the service range is treated as by kube-proxy's nftables mode: refused where the address is a service's.
-fn translate(namespace: &Namespace, node: &NodePlan, services: &[Service]) -> Result<()> {
-    namespace.run("nft add table ip lab")?;
-    for (chain, hook, priority) in [("pods", "prerouting", "dstnat"), ("node", "output", "-100")] {
-        nft(namespace, &format!("add chain ip lab {chain} {{ type nat hook {hook} priority {priority} ; }}"))?;
-        for service in services {
-            for port in &service.ports {
-                let vip = format!("ip daddr {} {} dport {}", service.cluster_ip, port.protocol, port.port);
-                let fate = match service.outcome(&port.name, &node.name()) {
-                    Outcome::Endpoints(backends) => spread(&backends),
-                    Outcome::Drop => "drop".to_owned(),
-                    Outcome::Refuse => "reject".to_owned(),
-                };
-                nft(namespace, &format!("add rule ip lab {chain} {vip} {fate}"))?;
-            }
-        }
-        for service in services {
-            nft(namespace, &format!("add rule ip lab {chain} ip daddr {} reject", service.cluster_ip))?;
-        }
-        nft(namespace, &format!("add rule ip lab {chain} ip daddr {SERVICE_CIDR} drop"))?;
-    }
-    Ok(())
-}
-
-fn spread(backends: &[(Ipv4Addr, u16)]) -> String {
-    let choice = |(at, (address, port)): (usize, &(Ipv4Addr, u16))| format!("{at} : {address} . {port}");
-    let choices: Vec<_> = backends.iter().enumerate().map(choice).collect();
-    format!("dnat ip addr . port to numgen random mod {} map {{ {} }}", backends.len(), choices.join(", "))
-}
-
-fn nft(namespace: &Namespace, command: &str) -> Result<()> {
-    crate::command::run(namespace.bounded("nft").arg(command)).map(drop)
 }

@@ -28,6 +28,7 @@ pub mod demo;
 pub mod error;
 pub mod idle;
 pub mod kernel_node;
+pub mod kube_proxy;
 pub mod netns;
 pub mod plan;
 pub mod probe;

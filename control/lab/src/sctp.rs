@@ -10,6 +10,8 @@ use std::{
 use shunt_dataplane::wire::{be16, be32, ipv4, sctp};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::server::Greeting;
+
 const DATA: u8 = 0;
 const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
@@ -107,7 +109,7 @@ fn sack() -> Chunk {
     (SACK, [&1u32.to_be_bytes()[..], &65_536u32.to_be_bytes(), &[0; 4]].concat())
 }
 
-/// Serves until the process ends: echoes the client's message after the server's name and a line feed.
+/// Serves until the process ends: echoes the client's message after a line with a [`Greeting`].
 ///
 /// # Errors
 /// When the socket breaks.
@@ -129,6 +131,7 @@ pub fn serve(name: &str, port: u16) -> io::Result<()> {
 
 /// What the server says to a packet, and to which tag. It keeps nothing: the client's tag is in its own from then on.
 fn answer(name: &str, packet: &Packet) -> (u32, Vec<Chunk>) {
+    let greeting = Greeting { server: name.to_owned(), client: *packet.from.ip() }.to_string();
     let mut answer = Vec::new();
     for (kind, value) in &packet.chunks {
         match (*kind, value.len()) {
@@ -138,7 +141,7 @@ fn answer(name: &str, packet: &Packet) -> (u32, Vec<Chunk>) {
                 return (tag, vec![init(INIT_ACK, SERVER_TAG ^ tag, &cookie)]);
             }
             (COOKIE_ECHO, 4) if packet.tag == SERVER_TAG ^ be32(value, 0) => answer.push((COOKIE_ACK, Vec::new())),
-            (DATA, 12..) => answer.extend([sack(), data(&[name.as_bytes(), b"\n", &value[12..]].concat())]),
+            (DATA, 12..) => answer.extend([sack(), data(&[greeting.as_bytes(), b"\n", &value[12..]].concat())]),
             (SHUTDOWN, 4) => answer.push((SHUTDOWN_ACK, Vec::new())),
             _ => {}
         }
@@ -146,11 +149,11 @@ fn answer(name: &str, packet: &Packet) -> (u32, Vec<Chunk>) {
     (packet.tag ^ SERVER_TAG, answer)
 }
 
-/// Opens an association from `from_port`, has a message echoed, and shuts it down. Returns the server's name.
+/// Opens an association from `from_port`, has a message echoed, and shuts it down. Returns the server's greeting.
 ///
 /// # Errors
 /// If the answers that it takes do not come.
-pub fn ask(from_port: u16, to: SocketAddrV4) -> io::Result<String> {
+pub fn ask(from_port: u16, to: SocketAddrV4) -> io::Result<Greeting> {
     let socket = socket()?;
     let tag = u32::from(from_port) << 16 | 0x1234;
     let say = |tag, chunks: &[Chunk]| send(&socket, from_port, to, tag, chunks);
@@ -165,14 +168,14 @@ pub fn ask(from_port: u16, to: SocketAddrV4) -> io::Result<String> {
     say(server_tag, &[(COOKIE_ECHO, cookie), data(&load)])?;
     let answer = hear(DATA)?;
     let echoed = answer.get(12..).and_then(|message| message.split_at_checked(message.len() - load.len()));
-    let name = match echoed {
-        Some((name, echo)) if echo == load => String::from_utf8_lossy(name).trim_end().to_owned(),
+    let greeting = match echoed {
+        Some((greeting, echo)) if echo == load => Greeting::read(&String::from_utf8_lossy(greeting))?,
         _ => return Err(io::Error::other("another message came back")),
     };
     say(server_tag, &[sack(), (SHUTDOWN, 1u32.to_be_bytes().to_vec())])?;
     hear(SHUTDOWN_ACK)?;
     say(server_tag, &[(SHUTDOWN_COMPLETE, Vec::new())])?;
-    Ok(name)
+    Ok(greeting)
 }
 
 /// Waits for a packet from whom was asked, with our tag and a chunk of this type. Returns the chunk's value.

@@ -1,18 +1,46 @@
 //! The lab's server: it echoes over UDP, TCP and SCTP, and says its name so that a client can tell backends apart.
 
 use std::{
+    fmt,
     io::{self, Read, Write},
-    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     thread,
 };
 
 use crate::sctp;
 
-/// A UDP request with exactly this payload is answered with the server's name; any other payload with itself.
+/// A UDP request with exactly this payload is answered with a [`Greeting`]; any other payload with itself.
 pub const WHO: &[u8] = b"who";
 
-/// Serves until the process ends. A TCP client is told the name and a line feed, then gets back all it sends. SCTP is on
-/// TCP's port.
+/// What a server says of itself and of who asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Greeting {
+    /// Its name.
+    pub server: String,
+    /// The client's address, as the server sees it.
+    pub client: Ipv4Addr,
+}
+
+impl fmt::Display for Greeting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.server, self.client)
+    }
+}
+
+impl Greeting {
+    /// Reads what a server wrote.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] if it is something else.
+    pub fn read(text: &str) -> io::Result<Greeting> {
+        let parts = text.trim_end().split_once(' ').and_then(|(server, client)| Some((server, client.parse().ok()?)));
+        let (server, client) =
+            parts.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{text:?} is no greeting")))?;
+        Ok(Greeting { server: server.to_owned(), client })
+    }
+}
+
+/// Serves until the process ends. A TCP client is greeted with a line, then gets back all it sends. SCTP is on TCP's port.
 ///
 /// # Errors
 /// When an address cannot be bound, or a socket breaks.
@@ -33,11 +61,20 @@ pub fn serve(name: &str, tcp: u16, udp: SocketAddrV4) -> io::Result<()> {
     echo_datagrams(name, &datagrams)
 }
 
+fn greeting(name: &str, client: SocketAddr) -> String {
+    let client = match client.ip() {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(_) => unreachable!("the server's sockets are of IPv4"),
+    };
+    Greeting { server: name.to_owned(), client }.to_string()
+}
+
 fn echo_datagrams(name: &str, socket: &UdpSocket) -> io::Result<()> {
     let mut buffer = vec![0; 65_536];
     loop {
         let (length, client) = socket.recv_from(&mut buffer)?;
-        let answer = if &buffer[..length] == WHO { name.as_bytes() } else { &buffer[..length] };
+        let greeting = greeting(name, client);
+        let answer = if &buffer[..length] == WHO { greeting.as_bytes() } else { &buffer[..length] };
         match socket.send_to(answer, client) {
             // No route while a test breaks one, or an ICMP error for an earlier answer: the next request counts.
             Ok(_) | Err(_) => {}
@@ -47,8 +84,8 @@ fn echo_datagrams(name: &str, socket: &UdpSocket) -> io::Result<()> {
 
 fn echo_stream(name: &str, mut stream: TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    stream.write_all(name.as_bytes())?;
-    stream.write_all(b"\n")?;
+    let greeting = greeting(name, stream.peer_addr()?);
+    stream.write_all(format!("{greeting}\n").as_bytes())?;
     let mut buffer = vec![0; 65_536];
     loop {
         match stream.read(&mut buffer)? {

@@ -217,11 +217,24 @@ impl Lab {
         }
     }
 
-    fn serve(&self, namespace: &Namespace, name: &str, address: Ipv4Addr) -> Result<Background> {
+    /// Starts the lab's servers in a namespace; `name` is what they answer.
+    pub fn serve(&self, namespace: &Namespace, name: &str, address: Ipv4Addr) -> Result<Background> {
         let mut command = namespace.command(binaries::find("shunt-lab")?);
         command.args(["serve", "--name", name, "--tcp", &TCP_PORT.to_string(), "--udp"]);
         command.args([&format!("{address}:{UDP_PORT}")]);
         Background::start(&mut command, &self.log(&format!("server-{name}")))
+    }
+
+    /// A station on the underlay that is no node: 192.168.50.`number`.
+    pub fn outsider(&self, name: &str, number: u8) -> Result<Namespace> {
+        let namespace = Namespace::create(&format!("{}-{name}", self.name))?;
+        let here = End { namespace: &namespace, interface: "eth0" };
+        connect(here, End { namespace: &self.underlay, interface: name }, 1, UNDERLAY_MTU)?;
+        self.underlay.ip(&format!("link set {name} master br0"))?;
+        namespace.ip(&format!("addr add 192.168.50.{number}/24 dev eth0"))?;
+        carries(&namespace, "eth0")?;
+        carries(&self.underlay, name)?;
+        Ok(namespace)
     }
 
     /// The pod with this name (`a1`).

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use shunt_control_lab::{
     checks,
-    cluster::{Cluster, Endpoint, Service},
+    cluster::{Cluster, Endpoint, Policy, Service},
     error::Result,
     for_both_forwarders,
     plan::{Forwarder, Plan, TCP_PORT},
@@ -26,7 +26,7 @@ for_both_forwarders!(
 const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 70);
 
 /// A lab whose nodes know a service at [`VIP`] with these endpoints.
-fn plan(forwarder: Forwarder, policy: &'static str, endpoints: impl Fn(&Plan) -> Vec<Endpoint>) -> Plan {
+fn plan(forwarder: Forwarder, policy: Policy, endpoints: impl Fn(&Plan) -> Vec<Endpoint>) -> Plan {
     let mut plan = Plan::three_nodes(forwarder);
     let endpoints = endpoints(&plan);
     let service = Service::simple("chosen", VIP, Protocol::Tcp, 80, TCP_PORT, []);
@@ -62,7 +62,7 @@ const REFUSED: &str = "refused";
 const SILENCE: &str = "timed out";
 
 fn internal_traffic_policy_local_takes_the_node_s_own(forwarder: Forwarder) {
-    trial(plan(forwarder, "Local", all_ready), |lab| {
+    trial(plan(forwarder, Policy::Local, all_ready), |lab| {
         // From a pod and from the host network.
         for (from, backend) in [("a1", "a2"), ("node-a", "a2"), ("b2", "b1"), ("node-b", "b1")] {
             goes_to(lab, from, &[backend])?;
@@ -73,7 +73,7 @@ fn internal_traffic_policy_local_takes_the_node_s_own(forwarder: Forwarder) {
 
 fn internal_traffic_policy_local_drops_when_none_local(forwarder: Forwarder) {
     let on_c = |plan: &Plan| vec![Endpoint::ready(pods(plan)[2])];
-    trial(plan(forwarder, "Local", on_c), |lab| {
+    trial(plan(forwarder, Policy::Local, on_c), |lab| {
         for from in ["a1", "node-a"] {
             fails(lab, from, SocketAddrV4::new(VIP, 80), SILENCE)?;
         }
@@ -86,7 +86,7 @@ fn internal_traffic_policy_local_drops_when_none_local(forwarder: Forwarder) {
 
 fn internal_traffic_policy_local_rejects_when_none_anywhere(forwarder: Forwarder) {
     let unready = |plan: &Plan| vec![Endpoint { ready: Some(false), ..Endpoint::ready(pods(plan)[0]) }];
-    trial(plan(forwarder, "Local", unready), |lab| {
+    trial(plan(forwarder, Policy::Local, unready), |lab| {
         ["a1", "node-a"].into_iter().try_for_each(|from| fails(lab, from, SocketAddrV4::new(VIP, 80), REFUSED))
     });
 }
@@ -100,7 +100,7 @@ fn selection_falls_back_to_serving_and_terminating_endpoints(forwarder: Forwarde
             Endpoint::terminating(c1),
         ]
     };
-    trial(plan(forwarder, "Cluster", leaving), |lab| {
+    trial(plan(forwarder, Policy::Cluster, leaving), |lab| {
         ["a1", "b2"].into_iter().try_for_each(|from| goes_to(lab, from, &["a2", "c1"]))?;
         if forwarder == Forwarder::Shunt {
             // One becomes ready: it alone takes new flows.
@@ -122,7 +122,7 @@ fn traffic_distribution_prefers_the_same_node(forwarder: Forwarder) {
         };
         pods(plan).into_iter().zip(["node-a", "node-a", "node-c"]).map(hint).collect()
     };
-    trial(plan(forwarder, "Cluster", hinted), |lab| {
+    trial(plan(forwarder, Policy::Cluster, hinted), |lab| {
         goes_to(lab, "a1", &["a2", "b1"])?;
         // Nobody hints node-b.
         goes_to(lab, "b2", &["a2", "b1", "c1"])
@@ -130,7 +130,7 @@ fn traffic_distribution_prefers_the_same_node(forwarder: Forwarder) {
 }
 
 fn allocated_cluster_ip_wrong_port_rejects_and_an_unallocated_address_drops(forwarder: Forwarder) {
-    trial(plan(forwarder, "Cluster", all_ready), |lab| {
+    trial(plan(forwarder, Policy::Cluster, all_ready), |lab| {
         for from in ["a1", "node-a"] {
             fails(lab, from, SocketAddrV4::new(VIP, 81), REFUSED)?;
             fails(lab, from, SocketAddrV4::new([10, 96, 0, 71].into(), 80), SILENCE)?;

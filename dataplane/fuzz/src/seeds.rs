@@ -497,6 +497,7 @@ pub fn all() -> Vec<(&'static str, Vec<Step>)> {
                 at(first, tcp(POD[0], 80, OUTSIDE, 1000, SYN | ACK)),
             ],
         ),
+        ("from_the_node_itself", vec![at(HOST, tcp(UNDERLAY.octets(), 1000, [10, 96, 0, 12], 80, SYN))]),
         ("to_the_node", vec![native(UNDERLAY.octets()), Step::Publish(1), native(UNDERLAY.octets())]),
     ]
 }

@@ -64,6 +64,21 @@ impl Snapshot {
         }
     }
 
+    /// Whether answers of an endpoint at `dst` to `src` would not come back here, or not to who asked: they meet where both
+    /// are the same; the kernel keeps packets between its own addresses, and answers who is outside by itself; and nobody
+    /// outside the cluster knows the way to the node's address on the overlay, nor to a pod whose flows are masqueraded.
+    #[inline]
+    pub fn answers_go_astray(&self, src: u32, dst: u32) -> bool {
+        if src == dst || self.leaves_the_cluster(src, dst) {
+            return true;
+        }
+        let is_own = |address| self.masquerade.as_ref().is_some_and(|masquerade| masquerade.is_own(address));
+        if self.pods.contains(dst) && !is_own(dst) {
+            return false;
+        }
+        is_own(src) || is_own(dst) && !self.pods.contains(src)
+    }
+
     /// Whether a flow from `src` to `dst` is one of a pod that leaves the cluster and is masqueraded.
     #[inline]
     pub fn leaves_the_cluster(&self, src: u32, dst: u32) -> bool {

@@ -80,8 +80,7 @@ fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<(), DropR
     })?;
     let forward = FiveTuple::from_words(meta.key);
     let translated = FiveTuple { dst: backend.address.into(), dst_port: backend.port, ..forward };
-    // One that is its own backend would answer itself, past us.
-    if choice.masquerade || translated.dst == forward.src {
+    if choice.masquerade || env.snapshot.answers_go_astray(forward.src, translated.dst) {
         return masquerade::assign(meta, translated, 0, env);
     }
     meta.other = translated.reversed().to_words();

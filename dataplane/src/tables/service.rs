@@ -95,7 +95,7 @@ impl Service {
 pub enum Origin {
     /// A pod, of this node or another.
     Pod,
-    /// This node's own stack.
+    /// This node's own stack, with another address than the one on the overlay.
     Node,
     /// Anywhere else.
     Outside,

@@ -4,7 +4,12 @@
 //! program is gone and the kernel sees all frames again. A new daemon then attaches to a clean interface.
 #![allow(unsafe_code)]
 
-use std::{fmt, net::Ipv4Addr, os::fd::AsRawFd};
+use std::{
+    fmt,
+    net::Ipv4Addr,
+    os::fd::AsRawFd,
+    sync::{LazyLock, Mutex, PoisonError},
+};
 
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
@@ -17,6 +22,14 @@ use super::{Interface, NodeTraffic, XskDevice, XskError, error::bpf_hint, node_t
 use crate::spec::PortRole;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/classifier.bpf.o"));
+
+/// Made once: it reads all types that the kernel has, also for programs like ours that ask for none of them, and that takes
+/// longer than attaching.
+static LOADER: LazyLock<Mutex<EbpfLoader<'static>>> = LazyLock::new(|| {
+    let mut loader = EbpfLoader::new();
+    loader.btf(None);
+    Mutex::new(loader)
+});
 
 /// Frontends of services that an uplink can take.
 const MAX_FRONTENDS: u32 = 1 << 18;
@@ -82,7 +95,9 @@ impl Classifier {
         refuse_foreign(interface)?;
         let name = &interface.name;
         let load = |reason: String, code| XskError::Load { interface: name.clone(), reason, hint: bpf_hint(code) };
-        let mut program = EbpfLoader::new()
+        let mut program = LOADER
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
             .map_max_entries("sockets", interface.queues)
             .map_max_entries("frontends", if role == PortRole::Uplink { MAX_FRONTENDS } else { 1 })
             .load(OBJECT)

@@ -64,3 +64,55 @@ fn what_the_classifier_took_and_nobody_knows_goes_to_the_kernel() {
     let stray = (Kind::Tcp("A"), (OUTSIDE, 443), (NODE, 61_000));
     assert_eq!(world.pass(UPLINK, stray), (HOST, stray), "which answers with a reset");
 }
+
+/// An endpoint that is a process of a node: the kernel there answers whoever asks, and not always by way of the switch.
+#[test]
+fn host_network_endpoints_answer_by_the_switch() {
+    let on = |node: std::net::Ipv4Addr| service(Protocol::Tcp, &[(node, 6443)]);
+    let spec_of = |node| spec(vec![nodeport(rule(&[(node, 6443)], false), &[(node, 6443)]), on(node)]);
+
+    // On this node. A pod's source is kept: the kernel answers it through the switch.
+    let mut world = World::new(&spec_of(NODE));
+    let from_a_pod = syn((A, 1000), (VIP, 80));
+    let came = world.pass(POD_A, from_a_pod);
+    assert_eq!(came, (HOST, syn((A, 1000), (NODE, 6443))));
+    world.answer(came, (POD_A, from_a_pod));
+    // The node itself and who is outside: the gateway stands in, which the kernel can only answer through the switch.
+    for (port, asked) in [(HOST, syn((OVERLAY, 1000), (VIP, 80))), (UPLINK, syn((OUTSIDE, 1000), (NODE, 30_080)))] {
+        let came = world.pass(port, asked);
+        assert_eq!((came.0, came.1.1.0, came.1.2), (HOST, GATEWAY, (NODE, 6443)), "{asked:?}");
+        world.answer(came, (port, asked));
+    }
+
+    // On the other node: the kernel leads there. A pod is known there by its address, the node by that on the underlay.
+    let mut world = World::new(&spec_of(OTHER_NODE));
+    assert_eq!(world.pass(POD_A, from_a_pod), (HOST, syn((A, 1000), (OTHER_NODE, 6443))));
+    let from_the_node = syn((OVERLAY, 1000), (VIP, 80));
+    let came = world.pass(HOST, from_the_node);
+    assert_eq!((came.0, came.1.1.0, came.1.2), (HOST, NODE, (OTHER_NODE, 6443)));
+    // Its answer comes natively.
+    world.answer((UPLINK, came.1), (HOST, from_the_node));
+
+    // Where pods are not known outside of the cluster, one is masqueraded on its way to another node.
+    let mut island = spec_of(OTHER_NODE);
+    island.masquerade.as_mut().unwrap().egress = Some(Vec::new());
+    let mut world = World::new(&island);
+    let came = world.pass(POD_A, from_a_pod);
+    assert_eq!((came.0, came.1.1.0, came.1.2), (HOST, NODE, (OTHER_NODE, 6443)));
+    world.answer((UPLINK, came.1), (POD_A, from_a_pod));
+}
+
+/// From the node's own stack, with its address on the overlay and with another one: the first is like a pod's.
+#[test]
+fn a_node_s_address_outside_the_pod_range_is_masqueraded_to_a_cluster_ip() {
+    let from_node = rule(&[(REMOTE[0], 8080)], true);
+    let cluster_ip = ServiceSpec { from_node, ..service(Protocol::Tcp, &[(REMOTE[0], 8080)]) };
+    let mut world = World::new(&spec(vec![cluster_ip]));
+    let kept = syn((OVERLAY, 1000), (VIP, 80));
+    assert_eq!(world.pass(HOST, kept).1.1, (OVERLAY, 1000));
+    let other = syn((NODE, 1000), (VIP, 80));
+    let came = world.pass(HOST, other);
+    assert_eq!(came.1.1.0, OVERLAY);
+    assert!(MASQUERADE.contains(&came.1.1.1));
+    world.answer(came, (HOST, other));
+}

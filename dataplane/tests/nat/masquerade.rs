@@ -45,7 +45,7 @@ fn rules_decide_by_where_a_flow_comes_from() {
     let mut ask = |port, client| world.pass(port, to_vip(Kind::Udp, client)).1;
     assert_eq!(ask(POD_A, (A, 1000)), (Kind::Udp, (A, 1000), (B, 1)));
     assert_eq!(ask(UPLINK, (REMOTE[0], 1000)), (Kind::Udp, (REMOTE[0], 1000), (B, 1)));
-    assert_eq!(ask(HOST, (OVERLAY, 1000)), (Kind::Udp, (OVERLAY, 1000), (B, 2)));
+    assert_eq!(ask(HOST, (OVERLAY, 1000)), (Kind::Udp, (OVERLAY, 1000), (B, 1)));
     assert_eq!(ask(HOST, (NODE, 1000)), (Kind::Udp, (NODE, 1000), (B, 2)));
     let (_, src, dst) = ask(UPLINK, (OUTSIDE, 1000));
     assert_eq!(dst, (B, 3));

@@ -4,7 +4,7 @@ use serde::Serialize;
 use shunt_control_api::v1;
 
 use super::kind_name;
-use crate::{cluster::Cluster, protocol};
+use crate::cluster::Cluster;
 
 #[derive(Serialize)]
 pub struct Applied<'a> {
@@ -48,10 +48,20 @@ struct Flow<'a> {
     generation: u32,
 }
 
+/// `tcp`, `udp` or `sctp`.
+pub fn protocol(protocol: v1::Protocol) -> &'static str {
+    match protocol {
+        v1::Protocol::Tcp => "tcp",
+        v1::Protocol::Udp => "udp",
+        v1::Protocol::Sctp => "sctp",
+        v1::Protocol::Unspecified => "unknown",
+    }
+}
+
 impl<'a> From<&'a v1::ListFlowsResponse> for Flows<'a> {
     fn from(answer: &'a v1::ListFlowsResponse) -> Self {
         let flow = |flow: &'a v1::Flow| Flow {
-            protocol: protocol::name(flow.protocol()),
+            protocol: protocol(flow.protocol()),
             client: &flow.client,
             vip: &flow.vip,
             backend: &flow.backend,
@@ -241,6 +251,8 @@ pub struct Status<'a> {
     cores: &'a [u32],
     flow_capacity: u32,
     flows_in_use: u32,
+    node_port_addresses: &'a [String],
+    problems: &'a [String],
 }
 
 #[derive(Serialize)]
@@ -290,7 +302,7 @@ pub fn role(role: v1::PortRole) -> &'static str {
     }
 }
 
-fn some(text: &str) -> Option<&str> {
+pub(super) fn some(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
@@ -335,6 +347,8 @@ impl<'a> From<&'a v1::GetStatusResponse> for Status<'a> {
             cores: &answer.cores,
             flow_capacity: answer.flow_capacity,
             flows_in_use: answer.flows_in_use,
+            node_port_addresses: &answer.node_port_addresses,
+            problems: &answer.problems,
         }
     }
 }

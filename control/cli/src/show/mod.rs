@@ -2,6 +2,7 @@
 
 mod json;
 mod service;
+mod service_json;
 mod tables;
 
 use std::io::Write;
@@ -76,7 +77,7 @@ impl Show<'_> {
     /// Services as the node sees them; `endpoints`: with their endpoints.
     pub fn service_status(&mut self, services: &[v1::ServiceStatus], endpoints: bool) -> Result<(), Failure> {
         match self.output {
-            Output::Json => self.json(&service::Services::from(services)),
+            Output::Json => self.json(&service_json::Services::from(services)),
             Output::Table if endpoints => self.text(service::details(services)),
             Output::Table => self.text(service::list(services)),
         }

@@ -1,140 +1,124 @@
-//! Services as the node sees them, as tables and as JSON.
+//! Services as the node sees them, as tables.
 
-use serde::Serialize;
 use shunt_control_api::v1;
 
-use super::tables::{or_none, render, table};
-use crate::protocol;
+use super::{
+    json::protocol,
+    tables::{or_none, render, some, table},
+};
+use crate::cluster::{ServiceType, TrafficPolicy};
 
-/// One line for each port of each service.
+/// One line for each place where a service is had.
 pub fn list(services: &[v1::ServiceStatus]) -> String {
-    let mut table = table(["NAMESPACE", "NAME", "FRONTEND", "PROTOCOL", "INTERNAL POLICY", "CHOSEN", "IF NONE"]);
+    let mut table = table(["NAMESPACE", "NAME", "KIND", "FRONTEND", "PROTOCOL", "PODS", "NODE", "OUTSIDE", "SOURCES"]);
     for service in services {
         for port in &service.ports {
-            table.add_row([
-                &service.namespace,
-                &service.name,
-                &port.frontend,
-                protocol::name(port.protocol()),
-                policy(service.internal_traffic_policy()),
-                &format!("{} of {}", port.chosen, port.known),
-                otherwise(port.otherwise()),
-            ]);
+            for frontend in &port.frontends {
+                let [kind, address, pods, node, outside, sources] = cells(frontend, port);
+                let (namespace, name) = (service.namespace.clone(), service.name.clone());
+                let protocol = protocol(port.protocol()).to_owned();
+                table.add_row([namespace, name, kind, address, protocol, pods, node, outside, sources]);
+            }
         }
     }
     render(&table)
 }
 
-/// Every port with its endpoints.
+/// Every port with its frontends and endpoints.
 pub fn details(services: &[v1::ServiceStatus]) -> String {
-    let port = |port: &v1::ServicePortStatus| {
-        let mut table = table(["ENDPOINT", "NODE", "ZONE", "READY", "SERVING", "TERMINATING", "CHOSEN", "WHY"]);
-        for endpoint in &port.endpoints {
-            let [ready, serving, terminating, chosen] =
-                [endpoint.ready, endpoint.serving, endpoint.terminating, endpoint.chosen].map(yes_or_no);
-            let (node, zone) = (or_none(&endpoint.node), or_none(&endpoint.zone));
-            table.add_row([&endpoint.endpoint, node, zone, ready, serving, terminating, chosen, &endpoint.reason]);
-        }
-        let (frontend, protocol, none) = (&port.frontend, protocol::name(port.protocol()), otherwise(port.otherwise()));
-        let name = if port.name.is_empty() { String::new() } else { format!(" ({})", port.name) };
-        let chosen = match port.chosen {
-            0 => format!("no endpoint is chosen: new flows are {none}"),
-            chosen => format!("{chosen} of {} endpoints chosen", port.known),
+    services.iter().map(detail).collect::<Vec<_>>().join("\n\n")
+}
+
+fn detail(service: &v1::ServiceStatus) -> String {
+    let mut head = format!("{}/{}, {}", service.namespace, service.name, type_name(service.r#type()));
+    head += &format!(", internal policy {}", policy(service.internal_traffic_policy()));
+    if is_exposed(service) {
+        head += &format!(", external policy {}", policy(service.external_traffic_policy()));
+    }
+    if let Some(check) = &service.health_check {
+        head += &match check.problem.as_str() {
+            "" => format!("\nhealth check port {}: {} ready here", check.port, check.local_endpoints),
+            problem => format!("\nhealth check: {problem}"),
         };
-        let head = format!("{frontend}/{protocol}{name}: {chosen}");
-        if port.endpoints.is_empty() { head } else { format!("{head}\n{}", render(&table)) }
+    }
+    let ports = service.ports.iter().map(|port| format!("\n\n{}", port_detail(service, port)));
+    ports.fold(head, |text, port| text + &port)
+}
+
+fn port_detail(service: &v1::ServiceStatus, port: &v1::ServicePortStatus) -> String {
+    let name = if port.name.is_empty() { String::new() } else { format!("{} ", port.name) };
+    let mut frontends = table(["KIND", "FRONTEND", "PODS", "NODE", "OUTSIDE", "SOURCES"]);
+    frontends.add_rows(port.frontends.iter().map(|frontend| cells(frontend, port)));
+    let head = format!("{name}({}):\n{}", protocol(port.protocol()), render(&frontends));
+    if port.endpoints.is_empty() { head } else { format!("{head}\n\n{}", endpoints(port, is_exposed(service))) }
+}
+
+/// Why each is chosen, or not: for who comes from inside, and from outside if that may be another matter.
+fn endpoints(port: &v1::ServicePortStatus, is_exposed: bool) -> String {
+    let mut header = vec!["ENDPOINT", "NODE", "ZONE", "READY", "SERVING", "TERMINATING", "CHOSEN", "WHY"];
+    header.extend(if is_exposed { &["OUTSIDE", "WHY"][..] } else { &[] });
+    let mut table = table(header);
+    for endpoint in &port.endpoints {
+        let [ready, serving, terminating, chosen, outside] =
+            [endpoint.ready, endpoint.serving, endpoint.terminating, endpoint.chosen, endpoint.chosen_outside]
+                .map(yes_or_no);
+        let (node, zone) = (or_none(&endpoint.node), or_none(&endpoint.zone));
+        let mut row = vec![&endpoint.endpoint, node, zone, ready, serving, terminating, chosen, &endpoint.reason];
+        if is_exposed {
+            row.extend([outside, &endpoint.reason_outside]);
+        }
+        table.add_row(row);
+    }
+    render(&table)
+}
+
+/// Whether it is had elsewhere than at its ClusterIP.
+fn is_exposed(service: &v1::ServiceStatus) -> bool {
+    service.ports.iter().any(|port| port.frontends.len() > 1)
+}
+
+/// Kind, address, what becomes of new flows by where they come from, and who may come.
+fn cells(frontend: &v1::FrontendStatus, port: &v1::ServicePortStatus) -> [String; 6] {
+    let rule = |rule: Option<&v1::RuleStatus>| match rule {
+        None => "unknown".to_owned(),
+        Some(rule) if rule.chosen == 0 => otherwise(rule.otherwise()).to_owned(),
+        Some(rule) => {
+            let masquerade = if rule.masquerade { ", masqueraded" } else { "" };
+            format!("{} of {}{masquerade}", rule.chosen, port.known)
+        }
     };
-    let service = |service: &v1::ServiceStatus| {
-        let ports: Vec<_> = service.ports.iter().map(port).collect();
-        let policy = policy(service.internal_traffic_policy());
-        format!("{}/{}, internal policy {policy}\n\n{}", service.namespace, service.name, ports.join("\n\n"))
-    };
-    services.iter().map(service).collect::<Vec<_>>().join("\n\n")
+    let [pods, node, outside] =
+        [&frontend.from_pods, &frontend.from_node, &frontend.from_outside].map(|of| rule(of.as_ref()));
+    let sources = if frontend.source_ranges.is_empty() { "all".to_owned() } else { some(&frontend.source_ranges) };
+    [kind(frontend.kind()).to_owned(), frontend.address.clone(), pods, node, outside, sources]
 }
 
 fn yes_or_no(flag: bool) -> &'static str {
     if flag { "yes" } else { "no" }
 }
 
-fn policy(policy: v1::TrafficPolicy) -> &'static str {
-    match policy {
-        v1::TrafficPolicy::Local => "Local",
-        v1::TrafficPolicy::Cluster | v1::TrafficPolicy::Unspecified => "Cluster",
+pub(super) fn type_name(service_type: v1::ServiceType) -> &'static str {
+    ServiceType::from(service_type).name()
+}
+
+pub(super) fn policy(policy: v1::TrafficPolicy) -> &'static str {
+    TrafficPolicy::from(policy).name()
+}
+
+pub(super) fn kind(kind: v1::FrontendKind) -> &'static str {
+    match kind {
+        v1::FrontendKind::ClusterIp => "cluster-ip",
+        v1::FrontendKind::NodePort => "node-port",
+        v1::FrontendKind::LoadBalancer => "load-balancer",
+        v1::FrontendKind::ExternalIp => "external-ip",
+        v1::FrontendKind::Unspecified => "unknown",
     }
 }
 
-fn otherwise(otherwise: v1::Otherwise) -> &'static str {
+pub(super) fn otherwise(otherwise: v1::Otherwise) -> &'static str {
     match otherwise {
         v1::Otherwise::Refuse => "refused",
         v1::Otherwise::Drop => "dropped",
         v1::Otherwise::Unspecified => "unknown",
-    }
-}
-
-#[derive(Serialize)]
-pub struct Services<'a> {
-    services: Vec<Service<'a>>,
-}
-
-#[derive(Serialize)]
-struct Service<'a> {
-    namespace: &'a str,
-    name: &'a str,
-    internal_traffic_policy: &'static str,
-    ports: Vec<Port<'a>>,
-}
-
-#[derive(Serialize)]
-struct Port<'a> {
-    name: &'a str,
-    protocol: &'static str,
-    frontend: &'a str,
-    known: u32,
-    chosen: u32,
-    otherwise: &'static str,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    endpoints: Vec<Endpoint<'a>>,
-}
-
-#[derive(Serialize)]
-struct Endpoint<'a> {
-    endpoint: &'a str,
-    node: &'a str,
-    zone: &'a str,
-    ready: bool,
-    serving: bool,
-    terminating: bool,
-    chosen: bool,
-    reason: &'a str,
-}
-
-impl<'a> From<&'a [v1::ServiceStatus]> for Services<'a> {
-    fn from(services: &'a [v1::ServiceStatus]) -> Self {
-        let endpoint = |endpoint: &'a v1::EndpointStatus| Endpoint {
-            endpoint: &endpoint.endpoint,
-            node: &endpoint.node,
-            zone: &endpoint.zone,
-            ready: endpoint.ready,
-            serving: endpoint.serving,
-            terminating: endpoint.terminating,
-            chosen: endpoint.chosen,
-            reason: &endpoint.reason,
-        };
-        let port = |port: &'a v1::ServicePortStatus| Port {
-            name: &port.name,
-            protocol: protocol::name(port.protocol()),
-            frontend: &port.frontend,
-            known: port.known,
-            chosen: port.chosen,
-            otherwise: otherwise(port.otherwise()),
-            endpoints: port.endpoints.iter().map(endpoint).collect(),
-        };
-        let service = |service: &'a v1::ServiceStatus| Service {
-            namespace: &service.namespace,
-            name: &service.name,
-            internal_traffic_policy: policy(service.internal_traffic_policy()),
-            ports: service.ports.iter().map(port).collect(),
-        };
-        Services { services: services.iter().map(service).collect() }
     }
 }

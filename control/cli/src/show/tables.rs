@@ -4,20 +4,19 @@ use comfy_table::{CellAlignment, Table, presets};
 use shunt_control_api::v1;
 
 use super::{
-    json::{answered, dropped, role},
+    json::{answered, dropped, protocol, role},
     kind_name,
 };
 use crate::{
     args::Kind,
-    cluster::{Cluster, EndpointSlice, Service, TrafficPolicy},
+    cluster::{Cluster, EndpointSlice, Service, ServicePort},
     failure::file_path,
-    protocol,
 };
 
 /// What is shown where there is nothing.
 const NONE: &str = "-";
 
-pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
+pub(super) fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header);
     for column in table.column_iter_mut() {
@@ -112,12 +111,17 @@ fn routes(cluster: &Cluster, status: &v1::GetStatusResponse) -> String {
 }
 
 fn services(services: &[Service]) -> String {
-    let mut table = table(["NAMESPACE", "NAME", "CLUSTER IP", "PORTS", "INTERNAL POLICY"]);
+    let mut table = table(["NAMESPACE", "NAME", "TYPE", "CLUSTER IP", "EXTERNAL", "PORTS"]);
     for service in services {
+        let number = |port: &ServicePort| match port.node_port {
+            0 => port.port.to_string(),
+            node_port => format!("{}:{node_port}", port.port),
+        };
         let ports: Vec<_> =
-            service.port.iter().map(|port| format!("{}/{}", port.port, protocol::name(port.protocol.into()))).collect();
-        let policy = if service.internal_traffic_policy == TrafficPolicy::Local { "Local" } else { "Cluster" };
-        table.add_row([&service.namespace, &service.name, &service.cluster_ip, &ports.join(","), policy]);
+            service.port.iter().map(|port| format!("{}/{}", number(port), protocol(port.protocol.into()))).collect();
+        let external = some(&[&service.load_balancer_ips[..], &service.external_ips].concat());
+        let (namespace, name, service_type) = (&service.namespace, &service.name, service.service_type.name());
+        table.add_row([namespace, name, service_type, &service.cluster_ip, &external, &ports.join(",")]);
     }
     render(&table)
 }
@@ -144,7 +148,7 @@ fn endpoint_slices(slices: &[EndpointSlice]) -> String {
 }
 
 /// The first few, and how many more.
-fn some(list: &[impl AsRef<str>]) -> String {
+pub(super) fn some(list: &[impl AsRef<str>]) -> String {
     const SHOWN: usize = 3;
     let mut text: Vec<_> = list.iter().take(SHOWN).map(|item| item.as_ref().to_owned()).collect();
     if list.len() > SHOWN {
@@ -157,7 +161,7 @@ pub fn flows(flows: &[v1::Flow]) -> String {
     let mut table = table(["PROTOCOL", "CLIENT", "VIP", "BACKEND", "STATE", "IDLE", "GENERATION"]);
     for flow in flows {
         table.add_row([
-            protocol::name(flow.protocol()).to_owned(),
+            protocol(flow.protocol()).to_owned(),
             flow.client.clone(),
             flow.vip.clone(),
             flow.backend.clone(),
@@ -258,10 +262,11 @@ pub fn status(answer: &v1::GetStatusResponse) -> String {
         ("pods", answer.pod_cidr.clone()),
         ("address", answer.overlay_address.clone()),
         ("overlay", overlay),
+        ("node ports", format!("at {}", some(&answer.node_port_addresses))),
         ("workers", format!("on core {}", cores.join(", "))),
         ("flows", format!("{} of {}", answer.flows_in_use, answer.flow_capacity)),
     ];
-    let facts: String = facts.iter().map(|(name, value)| format!("{name:<9}{value}\n")).collect();
+    let facts: String = facts.iter().map(|(name, value)| format!("{name:<12}{value}\n")).collect();
 
     let mut ports = table(["PORT", "INTERFACE", "ROLE", "ID", "MAC", "MTU", "QUEUES", "XDP", "STATE"]);
     for port in &answer.ports {
@@ -285,7 +290,8 @@ pub fn status(answer: &v1::GetStatusResponse) -> String {
         hops.add_row([&hop.address, or_none(&hop.next_hop), mac]);
     }
     let hops = if hops.is_empty() { String::new() } else { format!("\n\n{}", render(&hops)) };
-    format!("{facts}\n{}{hops}{}", render(&numbers(ports, [3, 5, 6])), remarks(answer))
+    let problems: String = answer.problems.iter().map(|problem| format!("\n\n{problem}")).collect();
+    format!("{facts}\n{}{hops}{}{problems}", render(&numbers(ports, [3, 5, 6])), remarks(answer))
 }
 
 /// Why ports do not work as they were to.

@@ -13,7 +13,6 @@ use shunt_dataplane::switch::SwitchReport;
 use tonic::{Request, Response, Status};
 
 use crate::{
-    compile::services::selection::Place,
     controller::{ApplyError, ControllerHandle},
     desired::{State, Transaction},
 };
@@ -124,15 +123,19 @@ impl v1::switch_server::Switch for SwitchApi {
         request: Request<v1::ListServiceStatusRequest>,
     ) -> Result<Response<v1::ListServiceStatusResponse>, Status> {
         let v1::ListServiceStatusRequest { name, limit, after } = request.into_inner();
-        let (state, place) = (self.controller.feed().state(), self.controller.identity().place());
+        let (state, identity) = (self.controller.feed().state(), self.controller.identity());
+        let observed = self.controller.observed();
+        let addresses = identity.node_port_addresses(&observed.view);
+        let node =
+            services::Node { state: &state, place: identity.place(&addresses), problems: &observed.health_problems };
         if name.is_empty() {
-            return Ok(Response::new(list_service_status(&state, place, &after, page(limit))));
+            return Ok(Response::new(list_service_status(&node, &after, page(limit))));
         }
         let service = state.service(&name).ok_or_else(|| {
             Status::not_found(format!("there is no service {name}; list the services to see what there is"))
         })?;
         Ok(Response::new(v1::ListServiceStatusResponse {
-            services: vec![services::status(&state, service, place, true)],
+            services: vec![node.status(service, true)],
             version: state.version,
             next: String::new(),
         }))
@@ -167,13 +170,13 @@ fn list(state: &State, kind: Kind, after: &str, limit: usize) -> v1::ListRespons
     v1::ListResponse { resources: page.into_iter().map(v1::Resource::from).collect(), version: state.version, next }
 }
 
-fn list_service_status(state: &State, place: Place<'_>, after: &str, limit: usize) -> v1::ListServiceStatusResponse {
-    let (page, next) = listed(state, Kind::Service, after, limit);
+fn list_service_status(node: &services::Node<'_>, after: &str, limit: usize) -> v1::ListServiceStatusResponse {
+    let (page, next) = listed(node.state, Kind::Service, after, limit);
     let services = page.into_iter().filter_map(|resource| match resource {
-        Resource::Service(service) => Some(services::status(state, service, place, false)),
+        Resource::Service(service) => Some(node.status(service, false)),
         _ => None,
     });
-    v1::ListServiceStatusResponse { services: services.collect(), version: state.version, next }
+    v1::ListServiceStatusResponse { services: services.collect(), version: node.state.version, next }
 }
 
 /// Up to `limit` resources of a kind after the one called `after`, and where to go on; empty at the end.

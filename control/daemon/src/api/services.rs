@@ -1,45 +1,94 @@
 //! Answers about services: the selection that compiled them, told.
 
-use shunt_control_api::{Service, TrafficPolicy, v1};
-use shunt_dataplane::spec::Otherwise;
+use shunt_control_api::{EndpointSlice, Service, ServicePort, TrafficPolicy, v1};
+use shunt_dataplane::spec::{Otherwise, Rule};
 
 use crate::{
-    compile::services::selection::{Candidate, Place, Selection},
+    compile::services::{
+        frontends::{Frontend, FrontendKind, Treatment},
+        selection::{Candidate, Place, Selection, Standing},
+    },
     desired::State,
+    health::{self, Problems},
 };
 
-/// The service as the node at `place` sees it.
-pub(super) fn status(state: &State, service: &Service, place: Place<'_>, endpoints: bool) -> v1::ServiceStatus {
-    let slices: Vec<_> = state.slices(&service.full_name()).collect();
-    let policy = service.internal_traffic_policy;
-    let port = |port: &shunt_control_api::ServicePort| {
-        let selection = Selection::new(&slices, &port.name, place);
-        let rule = selection.rule(policy);
+/// What services are told from.
+pub(super) struct Node<'a> {
+    pub state: &'a State,
+    pub place: Place<'a>,
+    pub problems: &'a Problems,
+}
+
+impl Node<'_> {
+    /// The service as this node sees it, with its endpoints if they are asked for.
+    pub(super) fn status(&self, service: &Service, endpoints: bool) -> v1::ServiceStatus {
+        let slices: Vec<_> = self.state.slices(&service.full_name()).collect();
+        let health_check = service.exposure.as_ref().and_then(|exposure| exposure.health_check_node_port);
+        v1::ServiceStatus {
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
+            r#type: v1::ServiceType::from(service.service_type()).into(),
+            internal_traffic_policy: v1::TrafficPolicy::from(service.internal_traffic_policy).into(),
+            external_traffic_policy: v1::TrafficPolicy::from(service.external_traffic_policy()).into(),
+            ports: service.ports.iter().map(|port| self.port(service, port, &slices, endpoints)).collect(),
+            health_check: health_check.map(|port| v1::HealthCheckStatus {
+                port: port.into(),
+                local_endpoints: health::local_endpoints(&slices, self.place.node),
+                problem: self.problems.get(&service.full_name()).cloned().unwrap_or_default(),
+            }),
+        }
+    }
+
+    fn port(
+        &self,
+        service: &Service,
+        port: &ServicePort,
+        slices: &[&EndpointSlice],
+        endpoints: bool,
+    ) -> v1::ServicePortStatus {
+        let selection = Selection::new(slices, &port.name, self.place);
+        let frontends = Frontend::of(service, port, self.place.addresses);
         let listed = if endpoints { selection.candidates.as_slice() } else { &[] };
         v1::ServicePortStatus {
             name: port.name.clone(),
             protocol: v1::Protocol::from(port.protocol).into(),
-            frontend: format!("{}:{}", service.cluster_ip, port.port),
+            frontends: frontends.iter().map(|frontend| frontend_status(service, frontend, &selection)).collect(),
             known: selection.candidates.len() as u32,
-            chosen: rule.endpoints.len() as u32,
-            otherwise: match rule.otherwise {
-                Otherwise::Refuse => v1::Otherwise::Refuse.into(),
-                Otherwise::Drop => v1::Otherwise::Drop.into(),
-            },
-            endpoints: listed.iter().map(|candidate| endpoint(&selection, candidate, policy)).collect(),
+            endpoints: listed.iter().map(|candidate| endpoint(service, &selection, candidate)).collect(),
         }
-    };
-    v1::ServiceStatus {
-        namespace: service.namespace.clone(),
-        name: service.name.clone(),
-        internal_traffic_policy: v1::TrafficPolicy::from(policy).into(),
-        ports: service.ports.iter().map(port).collect(),
     }
 }
 
-fn endpoint(selection: &Selection<'_>, candidate: &Candidate<'_>, policy: TrafficPolicy) -> v1::EndpointStatus {
+fn frontend_status(service: &Service, frontend: &Frontend, selection: &Selection<'_>) -> v1::FrontendStatus {
+    let rule = |treatment: Treatment| {
+        let Rule { endpoints, otherwise, .. } = selection.rule(treatment.policy);
+        v1::RuleStatus {
+            chosen: endpoints.len() as u32,
+            masquerade: treatment.masquerade,
+            otherwise: match otherwise {
+                Otherwise::Refuse => v1::Otherwise::Refuse.into(),
+                Otherwise::Drop => v1::Otherwise::Drop.into(),
+            },
+            policy: v1::TrafficPolicy::from(treatment.policy).into(),
+        }
+    };
+    let [from_pods, from_node, from_outside] = frontend.treatments(service).map(|treatment| Some(rule(treatment)));
+    let ranges = frontend.source_ranges(service).iter().map(ToString::to_string).collect();
+    let kind = match frontend.kind {
+        FrontendKind::ClusterIp => v1::FrontendKind::ClusterIp,
+        FrontendKind::NodePort => v1::FrontendKind::NodePort,
+        FrontendKind::LoadBalancer => v1::FrontendKind::LoadBalancer,
+        FrontendKind::ExternalIp => v1::FrontendKind::ExternalIp,
+    };
+    let address = format!("{}:{}", frontend.address, frontend.port);
+    v1::FrontendStatus { kind: kind.into(), address, from_pods, from_node, from_outside, source_ranges: ranges }
+}
+
+fn endpoint(service: &Service, selection: &Selection<'_>, candidate: &Candidate<'_>) -> v1::EndpointStatus {
     let (endpoint, conditions) = (candidate.endpoint, candidate.endpoint.conditions);
-    let standing = selection.standing(candidate, policy);
+    let standing = |policy: TrafficPolicy| selection.standing(candidate, policy);
+    let inside = standing(service.internal_traffic_policy);
+    let outside = service.exposure.as_ref().map(|exposure| standing(exposure.traffic_policy));
     v1::EndpointStatus {
         endpoint: format!("{}:{}", candidate.backend.address, candidate.backend.port),
         node: endpoint.node.to_string(),
@@ -47,7 +96,9 @@ fn endpoint(selection: &Selection<'_>, candidate: &Candidate<'_>, policy: Traffi
         ready: conditions.is_ready(),
         serving: conditions.is_serving(),
         terminating: conditions.is_terminating(),
-        chosen: standing.is_chosen(),
-        reason: standing.sentence().to_owned(),
+        chosen: inside.is_chosen(),
+        reason: inside.sentence().to_owned(),
+        chosen_outside: outside.is_some_and(Standing::is_chosen),
+        reason_outside: outside.map_or("", Standing::sentence).to_owned(),
     }
 }

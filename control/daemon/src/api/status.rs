@@ -28,6 +28,7 @@ pub(super) fn status(controller: &ControllerHandle, report: &SwitchReport, uptim
         next_hop: hop.station.map(|station| station.to_string()).unwrap_or_default(),
         mac: hop.mac.map(|mac| mac.to_string()).unwrap_or_default(),
     });
+    let addresses = controller.identity().node_port_addresses(&observed.view);
     let local_vtep = config.vxlan.as_ref().map(|vxlan| v1::LocalVtep {
         address: observed.view.underlay.map(|address| address.to_string()).unwrap_or_default(),
         mac: controller.identity().vtep_mac.to_string(),
@@ -48,6 +49,8 @@ pub(super) fn status(controller: &ControllerHandle, report: &SwitchReport, uptim
         cores: config.cores.iter().map(|&core| core as u32).collect(),
         flow_capacity: report.flow_capacity,
         flows_in_use: report.flows_in_use,
+        problems: observed.health_problems.iter().map(|(name, why)| format!("service {name}: {why}")).collect(),
+        node_port_addresses: addresses.iter().map(ToString::to_string).collect(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Services and endpoint slices, compiled to what the engine calls services: one for each address and port.
 
+pub mod frontends;
 pub mod selection;
 
 use std::{
@@ -7,24 +8,29 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-use shunt_control_api::{EndpointSlice, Key, Kind, Service};
+use shunt_control_api::{EndpointSlice, Key, Kind, Service, TrafficPolicy};
 use shunt_dataplane::{
     service_set::ServiceSet,
-    spec::{Affinity, ServiceSpec},
+    spec::{Affinity, Rule, ServiceSpec},
 };
 
-use self::selection::{Place, Selection};
+use self::{
+    frontends::{Frontend, Treatment},
+    selection::{Place, Selection},
+};
 use crate::desired::{Change, State};
 
 /// What `before`, compiled from the state `from`, becomes when `change` makes `to` of that state. Costs in proportion
 /// to the services that the change touches.
 pub fn update(before: &ServiceSet, from: &State, to: &State, change: &Change, place: Place<'_>) -> ServiceSet {
     let mut services = before.clone();
-    let touched: BTreeSet<String> = change.keys().filter_map(service_name).collect();
+    let touched = touched(change);
     // All go before the first one comes: an address may move from service to service.
     for service in touched.iter().filter_map(|name| from.service(name)) {
         for port in &service.ports {
-            services.remove((service.cluster_ip, port.port, port.protocol));
+            for frontend in Frontend::of(service, port, place.addresses) {
+                services.remove(frontend.key());
+            }
         }
     }
     for (name, service) in touched.iter().filter_map(|name| Some((name, to.service(name)?))) {
@@ -32,6 +38,11 @@ pub fn update(before: &ServiceSet, from: &State, to: &State, change: &Change, pl
         services.extend(compile(service, &slices, place));
     }
     services
+}
+
+/// `namespace/name` of the services that `change` touches, themselves or by their endpoints.
+pub fn touched(change: &Change) -> BTreeSet<String> {
+    change.keys().filter_map(service_name).collect()
 }
 
 /// All services of `state`.
@@ -53,16 +64,52 @@ fn service_name(key: Key) -> Option<String> {
     }
 }
 
-/// One for each port.
-fn compile(service: &Service, slices: &[&EndpointSlice], place: Place<'_>) -> impl Iterator<Item = ServiceSpec> {
-    service.ports.iter().map(move |port| {
-        let rule = Selection::new(slices, &port.name, place).rule(service.internal_traffic_policy);
-        ServiceSpec {
-            affinity: service.affinity.map(|timeout| Affinity { timeout, group: group(service, &port.name) }),
-            scheduler: service.scheduler,
-            ..ServiceSpec::of_rule(service.cluster_ip, port.port, port.protocol, rule)
-        }
+/// One for each frontend of each port.
+fn compile<'a>(
+    service: &'a Service,
+    slices: &'a [&EndpointSlice],
+    place: Place<'a>,
+) -> impl Iterator<Item = ServiceSpec> + use<'a> {
+    service.ports.iter().flat_map(move |port| {
+        let mut rules = Rules::new(Selection::new(slices, &port.name, place));
+        let affinity = service.affinity.map(|timeout| Affinity { timeout, group: group(service, &port.name) });
+        let spec = move |frontend: Frontend| {
+            let [from_pods, from_node, from_outside] =
+                frontend.treatments(service).map(|treatment| rules.of(treatment));
+            ServiceSpec {
+                vip: frontend.address,
+                port: frontend.port,
+                protocol: frontend.protocol,
+                from_pods,
+                from_node,
+                from_outside,
+                sources: frontend.source_ranges(service),
+                affinity,
+                scheduler: service.scheduler,
+            }
+        };
+        Frontend::of(service, port, place.addresses).into_iter().map(spec)
     })
+}
+
+/// The rules of a service's port, each list of endpoints made once and only if it is needed.
+struct Rules<'a> {
+    selection: Selection<'a>,
+    made: Vec<(TrafficPolicy, Rule)>,
+}
+
+impl<'a> Rules<'a> {
+    fn new(selection: Selection<'a>) -> Rules<'a> {
+        Rules { selection, made: Vec::new() }
+    }
+
+    fn of(&mut self, Treatment { policy, masquerade }: Treatment) -> Rule {
+        if !self.made.iter().any(|(known, _)| *known == policy) {
+            self.made.push((policy, self.selection.rule(policy)));
+        }
+        let (_, rule) = self.made.iter().find(|(known, _)| *known == policy).expect("just made");
+        Rule { masquerade, ..rule.clone() }
+    }
 }
 
 /// Kube-proxy, too, remembers a client for each port of a service, whatever address it came by.

@@ -37,6 +37,7 @@ fn identity() -> Identity {
         uplink_memory: MemoryChoice::ZeroCopy,
         vxlan: Some(Vxlan { vni: 1, udp_port: 8472, mac: None }),
         masquerade: Masquerade { ports: 61_000..=65_535, egress: Some(vec![net("10.0.0.0/8")]) },
+        node_port_addresses: None,
         host: "shunt0".into(),
         cores: vec![0],
         frames_per_worker: 8192,
@@ -75,6 +76,8 @@ fn state() -> State {
         node: identity().config.node,
         vtep_mac: Some(identity().vtep_mac),
         underlay: None,
+        node_port_addresses: Vec::new(),
+        masquerade_ports: 61_000..=65_535,
         own_interfaces: Default::default(),
     };
     Transaction::try_from(request).unwrap().plan(&State::default(), &Claims::default(), &rules).unwrap().state
@@ -91,6 +94,7 @@ fn view() -> KernelView {
         ]
         .into(),
         underlay: Some(ip("192.168.50.1")),
+        addresses: ["192.168.50.1", "10.9.0.1", "10.244.1.0"].map(ip).into(),
         next_hops: [(ip("192.168.50.2"), hop("192.168.50.2")), (ip("192.168.50.7"), NextHop::default())].into(),
     }
 }
@@ -176,6 +180,15 @@ fn the_nodes_addresses_stand_in() {
     assert_eq!(masquerade(&view()), expected);
     let without = KernelView { underlay: None, ..view() };
     assert_eq!(masquerade(&without), MasqueradeSpec { underlay: ip("10.244.1.0"), ..expected });
+}
+
+#[test]
+fn node_ports_are_at_the_uplink_s_address_unless_told_otherwise() {
+    let mut identity = identity();
+    assert_eq!(identity.node_port_addresses(&view()), [ip("192.168.50.1")]);
+    assert!(identity.node_port_addresses(&KernelView::default()).is_empty());
+    identity.config.node_port_addresses = Some(vec![net("192.168.0.0/16"), net("10.9.0.0/24")]);
+    assert_eq!(identity.node_port_addresses(&view()), ["10.9.0.1", "192.168.50.1"].map(ip));
 }
 
 #[test]

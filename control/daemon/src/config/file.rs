@@ -23,6 +23,8 @@ pub(super) struct File {
     #[serde(default)]
     pub masquerade: Masquerade,
     #[serde(default)]
+    pub services: Services,
+    #[serde(default)]
     pub host: Host,
     #[serde(default)]
     pub workers: Workers,
@@ -89,6 +91,12 @@ impl Default for Masquerade {
     fn default() -> Self {
         Masquerade { ports: "61000-65535".into(), egress: false, keep: Vec::new() }
     }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Services {
+    pub node_port_addresses: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]

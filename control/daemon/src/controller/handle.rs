@@ -14,6 +14,7 @@ use crate::{
     compile::Identity,
     desired::{Feed, Transaction},
     engine::Engine,
+    health::Problems,
     kernel::KernelView,
 };
 
@@ -26,6 +27,8 @@ pub struct Observed {
     pub view: Arc<KernelView>,
     /// The generation that every worker has adopted.
     pub generation: u64,
+    /// Why some services' health checks are not answered.
+    pub health_problems: Problems,
 }
 
 /// A running controller. Cheap to clone.

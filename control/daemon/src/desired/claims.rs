@@ -1,10 +1,10 @@
 //! What resources have taken of what can be had only once, and who has it.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{borrow::Cow, net::Ipv4Addr, sync::Arc};
 
 use imbl::HashMap;
 use ipnet::Ipv4Net;
-use shunt_control_api::Resource;
+use shunt_control_api::{Exposure, Resource, Service};
 use shunt_dataplane::net::{MacAddr, Protocol};
 
 use super::overlap::DisjointPrefixes;
@@ -19,7 +19,10 @@ pub struct Claims {
     pub(super) fib: HashMap<Ipv4Net, Arc<str>>,
     pub(super) interfaces: HashMap<Arc<str>, Arc<str>>,
     pub(super) pod_addresses: HashMap<Ipv4Addr, Arc<str>>,
+    /// But for node ports.
     pub(super) frontends: HashMap<(Ipv4Addr, u16, Protocol), Arc<str>>,
+    /// Ports of the node's own addresses: node ports, and where health checks are answered.
+    pub(super) node_ports: HashMap<(u16, Protocol), Arc<str>>,
 }
 
 impl Claims {
@@ -40,11 +43,38 @@ impl Claims {
                 self.fib.remove(&route.prefix);
             }
             Resource::Service(service) => {
-                for port in &service.ports {
-                    self.frontends.remove(&(service.cluster_ip, port.port, port.protocol));
+                for (_, address) in addresses(service) {
+                    for port in &service.ports {
+                        self.frontends.remove(&(address, port.port, port.protocol));
+                    }
+                }
+                for (_, port) in node_ports(service) {
+                    self.node_ports.remove(&port);
                 }
             }
             Resource::EndpointSlice(_) => {}
         }
     }
+}
+
+/// The addresses at which a service has its ports, each with the field that says so.
+pub(super) fn addresses(service: &Service) -> impl Iterator<Item = (Cow<'static, str>, Ipv4Addr)> {
+    let exposure = service.exposure.as_deref();
+    let list = |name: &'static str, of: fn(&Exposure) -> &[Ipv4Addr]| {
+        let addresses = exposure.map_or(&[][..], of).iter().enumerate();
+        addresses.map(move |(i, &address)| (Cow::from(format!("{name}[{i}]")), address))
+    };
+    std::iter::once((CLUSTER_IP.into(), service.cluster_ip))
+        .chain(list("load_balancer_ips", |exposure| &exposure.load_balancer_ips))
+        .chain(list("external_ips", |exposure| &exposure.external_ips))
+}
+
+pub(super) const CLUSTER_IP: &str = "cluster_ip";
+
+/// The ports of the node that a service takes, each with the field that says so.
+pub(super) fn node_ports(service: &Service) -> impl Iterator<Item = (String, (u16, Protocol))> {
+    let ports = service.ports.iter().enumerate();
+    let ports = ports.filter_map(|(i, port)| Some((format!("ports[{i}].node_port"), (port.node_port?, port.protocol))));
+    let health_check = service.exposure.as_ref().and_then(|exposure| exposure.health_check_node_port);
+    ports.chain(health_check.map(|port| ("health_check_node_port".to_owned(), (port, Protocol::Tcp))))
 }

@@ -1,9 +1,11 @@
 //! Rules between resources, and between them and this node's configuration.
 
-use std::{net::Ipv4Addr, sync::Arc};
+mod services;
+
+use std::{net::Ipv4Addr, ops::RangeInclusive, sync::Arc};
 
 use ipnet::Ipv4Net;
-use shunt_control_api::{FieldError, Port, Resource, Route, Service, Vtep};
+use shunt_control_api::{FieldError, Port, Resource, Route, Vtep};
 use shunt_dataplane::{net::MacAddr, spec::MAX_PORTS};
 
 use super::Claims;
@@ -18,6 +20,10 @@ pub struct Rules {
     pub vtep_mac: Option<MacAddr>,
     /// Our address on the underlay.
     pub underlay: Option<Ipv4Addr>,
+    /// Our addresses at which node ports are had.
+    pub node_port_addresses: Vec<Ipv4Addr>,
+    /// The ports of masqueraded flows.
+    pub masquerade_ports: RangeInclusive<u16>,
     /// Interfaces that are not pods': the uplink, and the host port's two ends.
     pub own_interfaces: [String; 3],
 }
@@ -129,25 +135,6 @@ impl Rules {
         }
         claim_route(claims, prefix, &format!("a route by {}", route.via), "prefix")
     }
-
-    fn admit_service(&self, service: &Service, claims: &mut Claims) -> Result<(), FieldError> {
-        let vip = service.cluster_ip;
-        if !self.node.service_cidr.contains(&vip) {
-            let problem = format!("{vip} is outside the services' {}; use an address of it", self.node.service_cidr);
-            return Err(FieldError::new("cluster_ip", problem));
-        }
-        let name: Arc<str> = service.full_name().into();
-        for (i, port) in service.ports.iter().enumerate() {
-            if let Some(other) = claims.frontends.insert((vip, port.port, port.protocol), name.clone()) {
-                let problem = format!(
-                    "{vip}:{}/{} is service {other}'s; give one of them another address or port",
-                    port.port, port.protocol
-                );
-                return Err(FieldError::new(format!("ports[{i}].port"), problem));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Claims a prefix of the FIB.
@@ -176,6 +163,8 @@ pub(super) mod tests {
             },
             vtep_mac: Some(MacAddr([0x0a, 0x58, 0, 0, 0, 1])),
             underlay: Some(Ipv4Addr::new(192, 168, 50, 1)),
+            node_port_addresses: vec![Ipv4Addr::new(192, 168, 50, 1)],
+            masquerade_ports: 61_000..=65_535,
             own_interfaces: ["eth0".into(), "shunt0".into(), "shunt0p".into()],
         }
     }
@@ -199,11 +188,12 @@ pub(super) mod tests {
         Resource::Route(v1::Route { prefix: prefix.into(), via: via.into() }.try_into().unwrap())
     }
 
-    fn service(name: &str, vip: &str, ports: &[(&str, v1::Protocol, u32)]) -> Resource {
+    pub fn service(name: &str, vip: &str, ports: &[(&str, v1::Protocol, u32)]) -> Resource {
         let ports = ports.iter().map(|&(name, protocol, port)| v1::ServicePort {
             name: name.into(),
             protocol: protocol.into(),
             port,
+            node_port: 0,
         });
         let (namespace, name, cluster_ip) = ("default".into(), name.into(), vip.into());
         let service = v1::Service { namespace, name, cluster_ip, ports: ports.collect(), ..Default::default() };
@@ -211,7 +201,7 @@ pub(super) mod tests {
     }
 
     /// Admits one after the other.
-    fn admit(rules: &Rules, resources: &[Resource]) -> Result<(), String> {
+    pub fn admit(rules: &Rules, resources: &[Resource]) -> Result<(), String> {
         let mut claims = Claims::default();
         let admit = |(i, resource)| {
             rules.admit(resource, &mut claims).map_err(|e: FieldError| e.within(format!("r[{i}]")).to_string())
@@ -219,11 +209,11 @@ pub(super) mod tests {
         resources.iter().enumerate().try_for_each(admit)
     }
 
-    fn check(resources: &[Resource]) -> Result<(), String> {
+    pub fn check(resources: &[Resource]) -> Result<(), String> {
         admit(&rules(), resources)
     }
 
-    fn refused(resources: &[Resource], start: &str) {
+    pub fn refused(resources: &[Resource], start: &str) {
         let message = check(resources).unwrap_err();
         assert!(message.starts_with(start), "{message}");
     }
@@ -307,18 +297,6 @@ pub(super) mod tests {
         refused(&[route("10.245.0.0/24", "192.168.50.1")], "r[0].via: 192.168.50.1 is this node's own");
         refused(&[node_b(), route("10.244.2.0/24", "192.168.50.7")], "r[1].prefix: 10.244.2.0/24 leads to node node-b");
         check(&[node_b(), route("10.244.2.128/25", "192.168.50.7")]).unwrap();
-    }
-
-    #[test]
-    fn a_vip_and_port_belong_to_one_service() {
-        let tcp = v1::Protocol::Tcp;
-        refused(
-            &[service("web", "10.97.0.1", &[("", tcp, 80)])],
-            "r[0].cluster_ip: 10.97.0.1 is outside the services'",
-        );
-        let web = service("web", "10.96.0.10", &[("", tcp, 80)]);
-        let other = service("other", "10.96.0.10", &[("a", tcp, 81), ("b", tcp, 80)]);
-        refused(&[web, other], "r[1].ports[1].port: 10.96.0.10:80/tcp is service default/web's");
     }
 
     #[test]

@@ -163,6 +163,14 @@ impl Transaction {
         current.resources.keys().filter(|key| !named.contains(key)).collect()
     }
 
+    /// The services it upserts: path and `namespace/name`.
+    pub fn services(&self) -> impl Iterator<Item = (&str, String)> {
+        self.upserts.iter().filter_map(|upsert| match &*upsert.resource {
+            Resource::Service(service) => Some((upsert.path.as_str(), service.full_name())),
+            _ => None,
+        })
+    }
+
     /// The ports it upserts: path and interface.
     pub fn ports(&self) -> impl Iterator<Item = (&str, &str)> {
         self.upserts.iter().filter_map(|upsert| match &*upsert.resource {

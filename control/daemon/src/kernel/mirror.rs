@@ -26,7 +26,7 @@ use tokio::{
 
 use super::{
     Kernel, KernelView, NextHop,
-    requests::{Way, await_answer, look_up, read_address, read_table, set_managed},
+    requests::{Way, await_answer, look_up, read_addresses, read_table, set_managed},
     table::{Effect, Table},
 };
 
@@ -74,7 +74,7 @@ impl Mirror {
             handle,
             uplink,
             table: Table::default(),
-            underlay: None,
+            addresses: Vec::new(),
             stations: BTreeSet::new(),
             ways: BTreeMap::new(),
             managed: BTreeSet::new(),
@@ -137,7 +137,8 @@ struct Follower {
     handle: Handle,
     uplink: String,
     table: Table,
-    underlay: Option<Ipv4Addr>,
+    /// The node's own, with their links.
+    addresses: Vec<(u32, Ipv4Addr)>,
     stations: BTreeSet<Ipv4Addr>,
     ways: BTreeMap<Ipv4Addr, Way>,
     /// Neighbours that the kernel resolves for us.
@@ -220,12 +221,8 @@ impl Follower {
         if whole {
             self.table = read_table(&self.handle).await?;
         }
-        let uplink = self.table.link_number(&self.uplink);
         if stale.addresses || stale.routes {
-            self.underlay = match uplink {
-                Some(link) => read_address(&self.handle, link).await?,
-                None => None,
-            };
+            self.addresses = read_addresses(&self.handle).await?;
             self.look_up_ways().await?;
         }
         self.publish();
@@ -271,7 +268,8 @@ impl Follower {
         };
         let view = KernelView {
             links: self.table.links(),
-            underlay: self.underlay,
+            underlay: self.addresses.iter().find(|(link, _)| Some(*link) == uplink).map(|(_, address)| *address),
+            addresses: self.addresses.iter().map(|(_, address)| *address).collect(),
             next_hops: self.stations.iter().map(next_hop).collect(),
         };
         self.view.send_if_modified(|current| {

@@ -44,6 +44,8 @@ pub struct KernelView {
     pub links: BTreeMap<String, Link>,
     /// Our address on the uplink: its first global one.
     pub underlay: Option<Ipv4Addr>,
+    /// All global addresses of the node, ours on the uplink among them.
+    pub addresses: BTreeSet<Ipv4Addr>,
     /// The way to each station that is followed.
     pub next_hops: BTreeMap<Ipv4Addr, NextHop>,
 }

@@ -42,22 +42,21 @@ pub(super) async fn await_answer(handle: &Handle) -> Result<(), Error> {
     handle.link().get().match_index(LOOPBACK).execute().try_next().await.map(drop)
 }
 
-/// The first global IPv4 address of a link.
-pub(super) async fn read_address(handle: &Handle, link: u32) -> Result<Option<Ipv4Addr>, Error> {
-    let mut addresses = handle.address().get().set_link_index_filter(link).execute();
-    let mut first = None;
-    while let Some(message) = addresses.try_next().await? {
-        if message.header.scope != AddressScope::Universe || message.header.index != link {
+/// All global IPv4 addresses, with the link that each is of. Those of one link are in the kernel's order.
+pub(super) async fn read_addresses(handle: &Handle) -> Result<Vec<(u32, Ipv4Addr)>, Error> {
+    let mut messages = handle.address().get().execute();
+    let mut addresses = Vec::new();
+    while let Some(message) = messages.try_next().await? {
+        if message.header.scope != AddressScope::Universe {
             continue;
         }
         let local = message.attributes.iter().find_map(|attribute| match attribute {
             AddressAttribute::Local(IpAddr::V4(address)) => Some(*address),
             _ => None,
         });
-        // Read to the end in any case: the answer is in several messages.
-        first = first.or(local);
+        addresses.extend(local.map(|address| (message.header.index, address)));
     }
-    Ok(first)
+    Ok(addresses)
 }
 
 /// The kernel's way to a station; `None` if it has none, or if the station is this node itself.

@@ -24,6 +24,7 @@ use shunt_control_daemon::{
     controller::{Controller, ControllerHandle, StartError},
     desired::Store,
     engine::{Engine, EngineError},
+    health::HealthServer,
     kernel::{Kernel, KernelView, Link, NextHop},
 };
 use shunt_dataplane::{
@@ -273,7 +274,8 @@ pub fn start_controller(dir: &Path, engine: Arc<MemoryEngine>, kernel: MemoryKer
     let config = config(dir);
     let store = Store::open(&config.state_dir)?;
     let identity = Identity { config, vtep_mac: MacAddr([0x0a, 0x58, 0, 0, 0, 1]) };
-    Controller::start(identity, engine, Box::new(kernel), store)
+    let health = HealthServer::new(tokio::runtime::Handle::current(), identity.config.node.name.clone());
+    Controller::start(identity, engine, Box::new(kernel), store, health)
 }
 
 impl TestDaemon {
@@ -305,7 +307,8 @@ impl TestDaemon {
         server.await.unwrap();
         controller.stop();
         drop(controller);
-        thread.join().unwrap();
+        // Not by blocking here: what the controller ends runs on this runtime.
+        tokio::task::spawn_blocking(|| thread.join().unwrap()).await.unwrap();
     }
 
     pub async fn apply(&mut self, request: v1::ApplyRequest) -> Result<v1::ApplyResponse, tonic::Status> {
@@ -341,7 +344,12 @@ pub fn service(name: &str, n: u8) -> v1::Service {
         namespace: "default".into(),
         name: name.into(),
         cluster_ip: format!("10.96.0.{n}"),
-        ports: vec![v1::ServicePort { name: "http".into(), protocol: v1::Protocol::Tcp.into(), port: 80 }],
+        ports: vec![v1::ServicePort {
+            name: "http".into(),
+            protocol: v1::Protocol::Tcp.into(),
+            port: 80,
+            node_port: 0,
+        }],
         internal_traffic_policy: v1::TrafficPolicy::Cluster.into(),
         ..Default::default()
     }

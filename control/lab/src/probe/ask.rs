@@ -1,7 +1,7 @@
 //! Asks many times who serves, each time as a new flow.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, BufRead, BufReader},
     net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket},
     time::Duration,
@@ -10,7 +10,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use shunt_dataplane::net::Protocol;
 
-use crate::{sctp, server::WHO};
+use crate::{
+    sctp,
+    server::{Greeting, WHO},
+};
 
 /// The first port of SCTP clients, and how many there are.
 const SCTP_PORTS: u16 = 20_000;
@@ -25,6 +28,8 @@ pub struct Answers {
     pub by_server: BTreeMap<String, u32>,
     /// Questions without an answer, by the reason.
     pub failures: BTreeMap<String, u32>,
+    /// How the client looked to the servers.
+    pub seen_as: BTreeSet<Ipv4Addr>,
 }
 
 impl Answers {
@@ -60,28 +65,31 @@ pub fn ask(protocol: Protocol, to: SocketAddrV4, count: u32) -> Answers {
             Protocol::Sctp => sctp::ask(SCTP_PORTS + at as u16 % SCTP_PORTS, to),
         };
         match answer {
-            Ok(name) => *answers.by_server.entry(name).or_default() += 1,
+            Ok(Greeting { server, client }) => {
+                *answers.by_server.entry(server).or_default() += 1;
+                answers.seen_as.insert(client);
+            }
             Err(error) => *answers.failures.entry(error.to_string()).or_default() += 1,
         }
     }
     answers
 }
 
-fn over_tcp(to: SocketAddrV4) -> io::Result<String> {
+fn over_tcp(to: SocketAddrV4) -> io::Result<Greeting> {
     let stream = TcpStream::connect_timeout(&to.into(), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    let mut name = String::new();
-    BufReader::new(stream).read_line(&mut name)?;
-    Ok(name.trim_end().to_owned())
+    let mut greeting = String::new();
+    BufReader::new(stream).read_line(&mut greeting)?;
+    Greeting::read(&greeting)
 }
 
-fn over_udp(to: SocketAddrV4) -> io::Result<String> {
+fn over_udp(to: SocketAddrV4) -> io::Result<Greeting> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     // Connected: an answer from any other address than the one that was asked does not count.
     socket.connect(to)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.send(WHO)?;
-    let mut name = [0; 64];
-    let length = socket.recv(&mut name)?;
-    Ok(String::from_utf8_lossy(&name[..length]).into_owned())
+    let mut greeting = [0; 64];
+    let length = socket.recv(&mut greeting)?;
+    Greeting::read(&String::from_utf8_lossy(&greeting[..length]))
 }

@@ -9,6 +9,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::server::Greeting;
+
 const PATIENCE: Duration = Duration::from_secs(40);
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -34,7 +36,7 @@ pub fn hold(to: SocketAddrV4, time: Duration) -> io::Result<HoldReport> {
     let mut back = BufReader::new(stream.try_clone()?);
     let mut server = String::new();
     back.read_line(&mut server)?;
-    let mut report = HoldReport { server: server.trim_end().to_owned(), messages: 0, longest_ms: 0.0 };
+    let mut report = HoldReport { server: Greeting::read(&server)?.server, messages: 0, longest_ms: 0.0 };
     let start = Instant::now();
     while start.elapsed() < time {
         let message = report.messages.to_be_bytes();

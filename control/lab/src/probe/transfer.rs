@@ -9,6 +9,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use crate::server::Greeting;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What became of the bytes.
@@ -58,7 +60,7 @@ pub fn transfer(to: SocketAddrV4, bytes: u64) -> io::Result<TransferReport> {
         }
     }
     sender.join().expect("the sender does not panic")?;
-    Ok(TransferReport { server: server.trim_end().to_owned(), echoed, seconds: start.elapsed().as_secs_f64() })
+    Ok(TransferReport { server: Greeting::read(&server)?.server, echoed, seconds: start.elapsed().as_secs_f64() })
 }
 
 /// The byte at offset `at`: a pattern whose period is no power of two, so that a shift by a segment shows.

@@ -3,6 +3,8 @@
 //! Pure functions of endpoint slices and the node's place. The rules are those of a kube-proxy: conditions with their
 //! defaults, terminating endpoints where no ready one is left, hints, and the node's own endpoints for policy `Local`.
 
+use std::net::Ipv4Addr;
+
 use shunt_control_api::{Endpoint, EndpointHints, EndpointSlice, TrafficPolicy};
 use shunt_dataplane::spec::{self, Backend, Otherwise, Rule};
 
@@ -13,6 +15,8 @@ pub struct Place<'a> {
     pub node: &'a str,
     /// Its zone; empty: unknown.
     pub zone: &'a str,
+    /// Its addresses at which node ports are had.
+    pub addresses: &'a [Ipv4Addr],
 }
 
 /// What an endpoint is good for, best first.

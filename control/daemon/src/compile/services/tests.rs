@@ -1,7 +1,9 @@
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
-use shunt_control_api::{Endpoint, EndpointConditions, EndpointPort, Resource, ServicePort, TrafficPolicy};
+use shunt_control_api::{
+    Endpoint, EndpointConditions, EndpointPort, Exposure, Resource, ServicePort, ServiceType, TrafficPolicy,
+};
 use shunt_dataplane::{
     net::Protocol,
     spec::{Otherwise, Scheduler},
@@ -9,10 +11,12 @@ use shunt_dataplane::{
 
 use super::*;
 
-const HERE: Place = Place { node: "node-a", zone: "" };
+const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
+const HERE: Place = Place { node: "node-a", zone: "", addresses: &[NODE] };
 
 fn service(name: u8, vip: u8, ports: &[(&str, u16)], policy: TrafficPolicy) -> Service {
-    let port = |&(name, port): &(&str, u16)| ServicePort { name: name.into(), protocol: Protocol::Tcp, port };
+    let port =
+        |&(name, port): &(&str, u16)| ServicePort { name: name.into(), protocol: Protocol::Tcp, port, node_port: None };
     Service {
         namespace: "default".into(),
         name: format!("s{name}"),
@@ -21,6 +25,7 @@ fn service(name: u8, vip: u8, ports: &[(&str, u16)], policy: TrafficPolicy) -> S
         internal_traffic_policy: policy,
         affinity: None,
         scheduler: Scheduler::default(),
+        exposure: None,
     }
 }
 
@@ -144,6 +149,90 @@ fn an_address_moves_from_service_to_service() {
     assert_eq!(update(&whole(&one), &one, &two, &change, HERE), whole(&two));
 }
 
+const LB: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
+const EXTERNAL: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
+
+/// The same service, had everywhere: node port, load balancer address, external IP.
+fn exposed(service: Service, traffic_policy: TrafficPolicy) -> Service {
+    let n = service.cluster_ip.octets()[3];
+    let number = 30_000 + u16::from(n);
+    let ports = service.ports.into_iter().zip(number..);
+    let ports = ports.map(|(port, number)| ServicePort { node_port: Some(number), ..port }).collect();
+    let of = |address: Ipv4Addr| Ipv4Addr::from(u32::from(address) + u32::from(n));
+    let exposure = Exposure {
+        service_type: ServiceType::LoadBalancer,
+        external_ips: vec![of(EXTERNAL), of(LB)],
+        load_balancer_ips: vec![of(LB)],
+        source_ranges: ["192.0.2.0/24".parse().unwrap()].into(),
+        traffic_policy,
+        health_check_node_port: None,
+    };
+    Service { ports, exposure: Some(exposure.into()), ..service }
+}
+
+/// Of each rule (pods, node, outside): the last bytes of the endpoints, and whether it masquerades.
+fn rules(service: &ServiceSpec) -> [(Vec<u8>, bool); 3] {
+    service
+        .rules()
+        .map(|rule| (rule.endpoints.iter().map(|e| e.backend.address.octets()[3]).collect(), rule.masquerade))
+}
+
+/// The service specs of a service with an endpoint here (1) and one elsewhere (2), by VIP.
+fn specs_of(service: Service) -> BTreeMap<(Ipv4Addr, u16), ServiceSpec> {
+    let both = slice(1, 1, &[("", 8080)], &[(1, "node-a"), (2, "node-b")]);
+    let (state, _) = next(&State::default(), vec![Resource::Service(service), Resource::EndpointSlice(both)], vec![]);
+    whole(&state).iter().map(|spec| ((spec.vip, spec.port), spec.clone())).collect()
+}
+
+#[test]
+fn external_traffic_policy_cluster_masquerades_on_every_frontend() {
+    let specs = specs_of(exposed(service(1, 0, &[("", 80)], TrafficPolicy::Local), TrafficPolicy::Cluster));
+    let vip = Ipv4Addr::new(10, 96, 0, 0);
+    assert_eq!(specs.len(), 4, "one address is given twice: {:?}", specs.keys());
+    assert_eq!(
+        rules(&specs[&(vip, 80)]),
+        [false, true, true].map(|masquerade| (vec![1], masquerade)),
+        "the internal policy"
+    );
+    for key in [(NODE, 30_000), (LB, 80), (EXTERNAL, 80)] {
+        assert_eq!(rules(&specs[&key]), [true; 3].map(|masquerade| (vec![1, 2], masquerade)), "{key:?}");
+    }
+}
+
+#[test]
+fn external_traffic_policy_local_keeps_the_source_and_lets_pods_and_nodes_reach_all() {
+    let specs = specs_of(exposed(service(1, 0, &[("", 80)], TrafficPolicy::Cluster), TrafficPolicy::Local));
+    for key in [(NODE, 30_000), (LB, 80), (EXTERNAL, 80)] {
+        let expected = [(vec![1, 2], false), (vec![1, 2], true), (vec![1], false)];
+        assert_eq!(rules(&specs[&key]), expected, "{key:?}");
+        assert_eq!(specs[&key].from_outside.otherwise, Otherwise::Drop);
+    }
+    let vip = Ipv4Addr::new(10, 96, 0, 0);
+    assert_eq!(rules(&specs[&(vip, 80)]), [false, true, true].map(|masquerade| (vec![1, 2], masquerade)));
+}
+
+#[test]
+fn source_ranges_hold_at_load_balancer_addresses_only() {
+    let specs = specs_of(exposed(service(1, 0, &[("", 80)], TrafficPolicy::Cluster), TrafficPolicy::Cluster));
+    let limited: Vec<_> = specs.iter().filter(|(_, spec)| !spec.sources.is_empty()).map(|(key, _)| *key).collect();
+    assert_eq!(limited, [(LB, 80)], "though the address is an external IP, too");
+}
+
+#[test]
+fn node_ports_are_had_at_each_address_of_the_node() {
+    let exposed = exposed(service(1, 0, &[("", 80)], TrafficPolicy::Cluster), TrafficPolicy::Cluster);
+    let (state, _) = next(&State::default(), vec![Resource::Service(exposed)], vec![]);
+    let second = Ipv4Addr::new(10, 9, 0, 1);
+    let vips = |addresses: &[Ipv4Addr]| -> Vec<Ipv4Addr> {
+        let set = compile_all(&state, Place { addresses, ..HERE });
+        set.iter().filter(|spec| spec.port == 30_000).map(|spec| spec.vip).collect()
+    };
+    assert!(vips(&[]).is_empty());
+    let mut both = vips(&[NODE, second]);
+    both.sort();
+    assert_eq!(both, [second, NODE]);
+}
+
 fn any_resource() -> impl Strategy<Value = Resource> {
     let ports = prop::sample::subsequence(vec![("a", 80), ("b", 81), ("c", 82)], 1..3);
     let node = prop_oneof![Just("node-a"), Just("node-b")];
@@ -151,12 +240,15 @@ fn any_resource() -> impl Strategy<Value = Resource> {
     let endpoints = prop::collection::vec((0..9u8, node), 0..4);
     prop_oneof![
         // Every service has an address of its own: that two do not share one is checked before.
-        (0..4u8, 0..2u8, ports.clone(), policy).prop_map(|(name, vip, ports, policy)| Resource::Service(service(
-            name,
-            10 * name + vip,
-            &ports,
-            policy
-        ))),
+        (0..4u8, 0..2u8, ports.clone(), policy.clone(), prop::option::of(policy)).prop_map(
+            |(name, vip, ports, policy, outside)| {
+                let plain = service(name, 10 * name + 3 * vip, &ports, policy);
+                Resource::Service(match outside {
+                    Some(outside) => exposed(plain, outside),
+                    None => plain,
+                })
+            }
+        ),
         (0..4u8, 0..3u8, ports, endpoints)
             .prop_map(|(s, name, ports, endpoints)| Resource::EndpointSlice(slice(s, name, &ports, &endpoints))),
     ]

@@ -1,0 +1,212 @@
+//! What each command does.
+
+use serde_json::{Value, json};
+
+use crate::{
+    config::Config,
+    daemon::{Daemon, Node, port, port_name},
+    environment::{Command, Environment},
+    error::{CniError, Code, Result},
+    ipam::Ipam,
+    link::{self, GATEWAY, Namespace, PodEnd, mac_of, mac_text, node_end},
+    outcome::{Interface, Outcome, attached},
+    version::Version,
+};
+
+/// Carries out a command. What is returned belongs on standard output.
+pub async fn run(environment: &Environment, config: &Config) -> Result<Option<Value>> {
+    let plugin = Plugin { environment, config };
+    match environment.command {
+        Command::Add => plugin.add().await.map(Some),
+        Command::Del => plugin.del().await.map(|()| None),
+        Command::Check => {
+            plugin.since(Version::V0_4_0, "CHECK")?;
+            plugin.check().await.map(|()| None)
+        }
+        Command::Gc => {
+            plugin.since(Version::V1_1_0, "GC")?;
+            plugin.gc().await.map(|()| None)
+        }
+        Command::Status => {
+            plugin.since(Version::V1_1_0, "STATUS")?;
+            plugin.status().await.map(|()| None)
+        }
+        Command::Version => Ok(Some(versions(config.version.name()))),
+    }
+}
+
+/// The answer to VERSION.
+pub fn versions(asked: &str) -> Value {
+    json!({ "cniVersion": asked, "supportedVersions": Version::ALL.map(Version::name) })
+}
+
+struct Plugin<'a> {
+    environment: &'a Environment,
+    config: &'a Config,
+}
+
+impl Plugin<'_> {
+    fn since(&self, version: Version, command: &str) -> Result<()> {
+        if self.config.version >= version {
+            return Ok(());
+        }
+        let message = format!("cniVersion: {} has no {command}", self.config.version.name());
+        Err(CniError::new(Code::IncompatibleVersion, message, format!("it came with {}", version.name())))
+    }
+
+    fn ipam(&self) -> Result<Ipam> {
+        Ipam::new(self.config, self.environment)
+    }
+
+    fn port_name(&self) -> String {
+        let attachment = &self.environment.attachment;
+        port_name(&self.config.name, &attachment.container, &attachment.interface)
+    }
+
+    fn namespace(&self) -> Result<Namespace> {
+        let path = self.environment.netns.as_deref();
+        Namespace::open(path.ok_or_else(|| CniError::new(Code::BadEnvironment, "CNI_NETNS: missing", ""))?)
+    }
+
+    async fn add(&self) -> Result<Value> {
+        let attachment = &self.environment.attachment;
+        let mut wanted = self.config.wanted_addresses()?;
+        wanted.extend(self.environment.wanted_address);
+        let mac = self.config.runtime.mac.as_deref().map(parse_mac).transpose()?;
+        let namespace = self.namespace()?;
+        // Before anything is made: without the daemon there is nothing to undo.
+        let mut daemon = Daemon::connect(&self.config.socket).await?;
+        let (node, _) = daemon.node().await?;
+        let ipam = self.ipam()?;
+        let address = ipam.add(attachment, &wanted, node.pod_cidr)?;
+        let pod = PodEnd { interface: &attachment.interface, address, mac: mac.unwrap_or_else(|| mac_of(address)) };
+        match self.connect(&mut daemon, &pod, &namespace, &node).await {
+            Ok(outcome) => Ok(outcome.to_json(self.config.version, self.config.previous.as_ref())),
+            Err(e) => {
+                // Whatever else is wrong, the first error is the one to tell.
+                let _ = daemon.detach([self.port_name()]).await;
+                let _ = link::remove(&node_end(attachment)).await;
+                let _ = ipam.release(attachment);
+                Err(e)
+            }
+        }
+    }
+
+    async fn connect(
+        &self,
+        daemon: &mut Daemon,
+        pod: &PodEnd<'_>,
+        namespace: &Namespace,
+        node: &Node,
+    ) -> Result<Outcome> {
+        let (node_end, mac) = (node_end(&self.environment.attachment), mac_text(&pod.mac));
+        link::create(&node_end, pod, namespace, node).await?;
+        daemon.attach(&port(self.port_name(), &node_end, pod.address, &mac)).await?;
+        let node_mac = link::node_mac(&node_end).await?.unwrap_or_default();
+        let sandbox = self.environment.netns.as_ref().map(|path| path.display().to_string());
+        Ok(Outcome {
+            node_end: Interface { name: node_end, mac: node_mac, mtu: node.mtu, sandbox: None },
+            pod_end: Interface { name: pod.interface.to_owned(), mac, mtu: node.mtu, sandbox },
+            address: pod.address,
+            gateway: GATEWAY,
+            dns: self.config.dns.clone(),
+        })
+    }
+
+    /// Removes whatever there is. Everything is tried; the first error is told, and the runtime tries again.
+    async fn del(&self) -> Result<()> {
+        let attachment = &self.environment.attachment;
+        let link = link::remove(&node_end(attachment)).await;
+        // The port goes before the address is given to somebody else.
+        let detached = self.detach([self.port_name()]).await;
+        let released = self.ipam().and_then(|ipam| ipam.release(attachment));
+        link.and(detached).and(released)
+    }
+
+    async fn detach(&self, names: impl IntoIterator<Item = String>) -> Result<()> {
+        Daemon::connect(&self.config.socket).await?.detach(names).await
+    }
+
+    async fn check(&self) -> Result<()> {
+        let (attachment, ipam) = (&self.environment.attachment, self.ipam()?);
+        let missing = || CniError::new(Code::InvalidConfig, "prevResult: missing", "CHECK needs ADD's result");
+        let previous = self.config.previous.as_ref().ok_or_else(missing)?;
+        let sandbox = self.environment.netns.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        let (mac, addresses) = attached(previous, &attachment.interface, &sandbox)?;
+        let changed = |what: String| CniError::new(Code::Changed, what, "DEL the container and ADD it again");
+        let [address] = addresses[..] else {
+            let what = format!("prevResult: {} has {} IPv4 addresses, not one", attachment.interface, addresses.len());
+            return Err(CniError::new(Code::InvalidConfig, what, "CHECK needs ADD's result"));
+        };
+        link::check(&self.namespace()?, &attachment.interface, &mac, address).await?;
+        ipam.check(attachment, address)?;
+        let node_end = node_end(attachment);
+        if link::node_mac(&node_end).await?.is_none() {
+            return Err(changed(format!("interface {node_end} is gone from the node")));
+        }
+        let (_, ports) = Daemon::connect(&self.config.socket).await?.node().await?;
+        let name = self.port_name();
+        match ports.iter().find(|port| port.name == name) {
+            None => Err(changed("the switch has no port for it".into())),
+            Some(port) if port.attached.is_none() => {
+                Err(changed(format!("its port is not attached: {}", port.pending)))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Removes what belongs to no valid attachment. Goes on after errors; the first one is told.
+    async fn gc(&self) -> Result<()> {
+        let missing = || CniError::new(Code::InvalidConfig, "cni.dev/valid-attachments: missing", "GC needs it");
+        let valid = self.config.valid.as_ref().ok_or_else(missing)?;
+        let ports = self.gc_ports(valid).await;
+        ports.and(self.ipam().and_then(|ipam| ipam.retain(valid)))
+    }
+
+    async fn gc_ports(&self, valid: &[crate::environment::Attachment]) -> Result<()> {
+        let mut daemon = Daemon::connect(&self.config.socket).await?;
+        let keep: Vec<_> = valid.iter().map(|a| port_name(&self.config.name, &a.container, &a.interface)).collect();
+        // All ports of this network begin alike.
+        let ours = port_name(&self.config.name, "", "");
+        let ours = ours.trim_end_matches('/').to_owned() + "/";
+        let ports = daemon.ports().await?;
+        let gone: Vec<_> = ports.into_iter().filter(|p| p.name.starts_with(&ours) && !keep.contains(&p.name)).collect();
+        let mut outcome = Ok(());
+        for port in &gone {
+            outcome = outcome.and(link::remove(&port.interface).await);
+        }
+        outcome.and(daemon.detach(gone.into_iter().map(|port| port.name)).await)
+    }
+
+    async fn status(&self) -> Result<()> {
+        let unavailable = |e: CniError| {
+            let told = e.to_json("");
+            CniError::new(
+                Code::Unavailable,
+                told["msg"].as_str().unwrap_or_default(),
+                told["details"].as_str().unwrap_or_default(),
+            )
+        };
+        let mut daemon = Daemon::connect(&self.config.socket).await.map_err(unavailable)?;
+        let (node, _) = daemon.node().await.map_err(unavailable)?;
+        self.ipam()?.status(node.pod_cidr)
+    }
+}
+
+/// A pod's own MAC address.
+fn parse_mac(text: &str) -> Result<[u8; 6]> {
+    let refuse = |what: &str| {
+        let message = format!("runtimeConfig.mac: {text:?} {what}");
+        CniError::new(Code::InvalidConfig, message, "write it like 02:00:00:00:00:07")
+    };
+    let bytes: Vec<_> = text
+        .split(':')
+        .map(|byte| u8::from_str_radix(byte, 16))
+        .collect::<std::result::Result<_, _>>()
+        .map_err(|_| refuse("is no MAC address"))?;
+    let mac: [u8; 6] = bytes.try_into().map_err(|_| refuse("is no MAC address"))?;
+    if mac[0] & 1 != 0 || mac == [0; 6] {
+        return Err(refuse("is no station's address"));
+    }
+    Ok(mac)
+}

@@ -1,0 +1,213 @@
+//! Node ports, load balancer addresses and external IPs, with a client outside of the cluster, real sockets, and
+//! kube-proxy's nftables rules as the oracle. Every test carries the names of the lines that it shows.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use shunt_control_lab::{
+    checks,
+    cluster::{Endpoint, EndpointPort, Exposure, Policy, Service, ServicePort},
+    error::Result,
+    for_both_forwarders,
+    netns::Namespace,
+    plan::{Forwarder, NodePlan, Plan, TCP_PORT, UDP_PORT},
+    topology::Lab,
+    trial::trial,
+};
+use shunt_dataplane::net::Protocol;
+
+for_both_forwarders!(
+    external_traffic_policy_cluster_masquerades_everywhere,
+    external_traffic_policy_local_keeps_the_source_and_drops_when_none_local,
+    source_ranges_drop_others_pods_included_and_reject_when_no_endpoints,
+    host_network_endpoints_here_and_on_other_nodes,
+);
+
+const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 200);
+const NODE_A: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
+const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 254);
+const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 70);
+const BALANCED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 70);
+const EXTERNAL: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 70);
+const NODE_PORT: u16 = 30_070;
+const ALL: [&str; 3] = ["a2", "b1", "c1"];
+
+fn at(address: Ipv4Addr, port: u16) -> SocketAddrV4 {
+    SocketAddrV4::new(address, port)
+}
+
+/// The frontends that are there for clients outside.
+const FRONTENDS: [(Ipv4Addr, u16); 3] = [(NODE_A, NODE_PORT), (BALANCED, 80), (EXTERNAL, 80)];
+
+/// A service with one endpoint on each node, had everywhere, for TCP and UDP by the same numbers.
+fn service(plan: &Plan, policy: Policy) -> Service {
+    let backends = [plan.nodes[0].pod(2).address, plan.nodes[1].pod(1).address, plan.nodes[2].pod(1).address];
+    let port = |name: &str, protocol| ServicePort { name: name.into(), protocol, port: 80, node_port: Some(NODE_PORT) };
+    Service {
+        exposure: Some(Exposure {
+            load_balancer_ips: vec![BALANCED],
+            external_ips: vec![EXTERNAL],
+            ..Exposure::balanced(policy)
+        }),
+        ports: vec![port("stream", Protocol::Tcp), port("datagram", Protocol::Udp)],
+        targets: vec![
+            EndpointPort { name: "stream".into(), port: TCP_PORT },
+            EndpointPort { name: "datagram".into(), port: UDP_PORT },
+        ],
+        ..Service::simple("everywhere", VIP, Protocol::Tcp, 80, TCP_PORT, backends)
+    }
+}
+
+fn plan(forwarder: Forwarder, policy: Policy) -> Plan {
+    let mut plan = Plan::three_nodes(forwarder);
+    plan.services = vec![service(&plan, policy)];
+    plan
+}
+
+/// Runs `body` with a client outside who sends what is for the service's addresses to node-a.
+fn exposed(plan: Plan, body: impl FnOnce(&Lab, &Namespace) -> Result<()>) {
+    trial(plan, |lab| {
+        let client = lab.outsider("client", CLIENT.octets()[3])?;
+        for address in [BALANCED, EXTERNAL] {
+            client.ip(&format!("route add {address} via {NODE_A}"))?;
+        }
+        // As on every node of Kubernetes: answers to who is outside take the kernel's way.
+        for node in &lab.nodes {
+            node.namespace.sysctl("net.ipv4.ip_forward", "1")?;
+            node.namespace.ip(&format!("route add default via {ROUTER}"))?;
+        }
+        body(lab, &client)
+    })
+}
+
+/// New flows go to these, and their servers see one of `seen_as`.
+fn goes_to(from: &Namespace, protocol: &str, to: SocketAddrV4, backends: &[&str], seen_as: &[Ipv4Addr]) -> Result<()> {
+    let answers = checks::ask(from, protocol, to, 24 * backends.len() as u32)?;
+    let servers: Vec<_> = answers.by_server.keys().map(String::as_str).collect();
+    assert_eq!((servers.as_slice(), answers.failed()), (backends, 0), "{to}/{protocol}: {answers:?}");
+    assert!(answers.seen_as.iter().all(|address| seen_as.contains(address)), "{to}/{protocol}: {answers:?}");
+    Ok(())
+}
+
+/// No new flow gets through, for this reason.
+fn fails(from: &Namespace, to: SocketAddrV4, reason: &str) -> Result<()> {
+    let answers = checks::ask(from, "tcp", to, 1)?;
+    assert_eq!((answers.by_server.len(), answers.failed()), (0, 1), "{to}: {answers:?}");
+    assert!(answers.failures.keys().all(|text| text.contains(reason)), "{to}: {answers:?}");
+    Ok(())
+}
+
+const REFUSED: &str = "refused";
+const SILENCE: &str = "timed out";
+
+/// The addresses that may stand in for others on node-a: the kernel takes any of its own.
+fn stand_ins(lab: &Lab) -> Result<Vec<Ipv4Addr>> {
+    let node = &lab.node("node-a")?.plan;
+    Ok(vec![node.underlay(), node.overlay()])
+}
+
+/// Also the line "NodePort": TCP and UDP are separate keys; and that a pod's source is kept at the ClusterIP.
+fn external_traffic_policy_cluster_masquerades_everywhere(forwarder: Forwarder) {
+    exposed(plan(forwarder, Policy::Cluster), |lab, client| {
+        let nodes = stand_ins(lab)?;
+        for (address, port) in FRONTENDS {
+            for (from, protocol) in [(client, "tcp"), (client, "udp"), (&lab.pod("a1")?.namespace, "tcp")] {
+                goes_to(from, protocol, at(address, port), &ALL, &nodes)?;
+            }
+        }
+        checks::echo(client, at(NODE_A, NODE_PORT), 1_000_000)?.must_hold("a transfer by the node port");
+        goes_to(&lab.pod("a1")?.namespace, "tcp", at(VIP, 80), &ALL, &[lab.pod("a1")?.address()])?;
+        // An endpoint reaches itself.
+        goes_to(&lab.pod("a2")?.namespace, "udp", at(NODE_A, NODE_PORT), &ALL, &nodes)?;
+        // A port of the node that is no service's is its kernel's: nobody listens there.
+        fails(client, at(NODE_A, NODE_PORT + 1), REFUSED)
+    });
+}
+
+/// Also "pods and nodes reach all endpoints".
+fn external_traffic_policy_local_keeps_the_source_and_drops_when_none_local(forwarder: Forwarder) {
+    let mut plan = plan(forwarder, Policy::Local);
+    let c1 = plan.nodes[2].pod(1).address;
+    let only_c =
+        Service { namespace: "other".into(), cluster_ip: [10, 96, 0, 71].into(), ..service(&plan, Policy::Local) };
+    let mut only_c = Service { endpoints: vec![Endpoint::ready(c1)], ..only_c };
+    only_c.ports.iter_mut().for_each(|port| port.node_port = Some(NODE_PORT + 1));
+    only_c.exposure = Some(Exposure::balanced(Policy::Local));
+    plan.services.push(only_c);
+    exposed(plan, |lab, client| {
+        let a1 = lab.pod("a1")?;
+        for (address, port) in FRONTENDS {
+            goes_to(client, "tcp", at(address, port), &["a2"], &[CLIENT])?;
+            goes_to(client, "udp", at(address, port), &["a2"], &[CLIENT])?;
+            goes_to(&a1.namespace, "tcp", at(address, port), &ALL, &[a1.address()])?;
+        }
+        checks::echo(client, at(BALANCED, 80), 1_000_000)?.must_hold("a transfer by the load balancer's address");
+        fails(client, at(NODE_A, NODE_PORT + 1), SILENCE)?;
+        goes_to(&a1.namespace, "tcp", at(NODE_A, NODE_PORT + 1), &["c1"], &[a1.address()])
+    });
+}
+
+fn source_ranges_drop_others_pods_included_and_reject_when_no_endpoints(forwarder: Forwarder) {
+    let mut plan = plan(forwarder, Policy::Cluster);
+    let ranges = |plan: &mut Plan, ranges: &[&str]| {
+        let exposure = plan.services[0].exposure.as_mut().expect("it has one");
+        exposure.load_balancer_source_ranges = ranges.iter().map(|range| (*range).to_owned()).collect();
+    };
+    ranges(&mut plan, &["192.168.50.200/32"]);
+    let mut empty =
+        Service { namespace: "other".into(), cluster_ip: [10, 96, 0, 71].into(), ..service(&plan, Policy::Local) };
+    empty.endpoints.clear();
+    empty.ports.iter_mut().for_each(|port| (port.port, port.node_port) = (81, Some(NODE_PORT + 1)));
+    plan.services.push(empty);
+    exposed(plan, |lab, client| {
+        let (nodes, a1) = (stand_ins(lab)?, &lab.pod("a1")?.namespace);
+        let other = lab.outsider("other", 201)?;
+        other.ip(&format!("route add {BALANCED} via {NODE_A}"))?;
+        goes_to(client, "tcp", at(BALANCED, 80), &ALL, &nodes)?;
+        fails(&other, at(BALANCED, 80), SILENCE)?;
+        fails(a1, at(BALANCED, 80), SILENCE)?;
+        // Node ports and external IPs are not affected.
+        goes_to(&other, "tcp", at(NODE_A, NODE_PORT), &ALL, &nodes)?;
+        goes_to(a1, "tcp", at(EXTERNAL, 80), &ALL, &nodes)?;
+        // Nobody serves the other one: everybody learns it at once, whatever the policy.
+        for (from, address, port) in [
+            (client, NODE_A, NODE_PORT + 1),
+            (client, BALANCED, 81),
+            (client, EXTERNAL, 81),
+            (a1, NODE_A, NODE_PORT + 1),
+        ] {
+            fails(from, at(address, port), REFUSED)?;
+        }
+        Ok(())
+    });
+}
+
+/// Endpoints that are processes of a node, of this one and of others. The kernel forwards node-c in any case.
+fn host_network_endpoints_here_and_on_other_nodes(forwarder: Forwarder) {
+    let mut plan = plan(forwarder, Policy::Cluster);
+    let nodes: Vec<NodePlan> = plan.nodes.clone();
+    let on = |node: &NodePlan| Endpoint { node: node.name(), ..Endpoint::ready(node.underlay()) };
+    let every = nodes.iter().map(on).collect();
+    let stream = |service: Service| Service {
+        ports: service.ports.into_iter().take(1).collect(),
+        targets: service.targets.into_iter().take(1).collect(),
+        ..service
+    };
+    plan.services = vec![Service { endpoints: every, ..stream(service(&plan, Policy::Cluster)) }];
+    exposed(plan, |lab, client| {
+        let names = ["node-a", "node-b", "node-c"];
+        // Whoever asks: the source may be kept or replaced, but answers come back.
+        for (from, address, port) in [
+            (&lab.pod("a1")?.namespace, VIP, 80),
+            (&lab.pod("b1")?.namespace, VIP, 80),
+            (&lab.node("node-a")?.namespace, VIP, 80),
+            (client, NODE_A, NODE_PORT),
+            (&lab.pod("a1")?.namespace, BALANCED, 80),
+        ] {
+            let answers = checks::ask(from, "tcp", at(address, port), 60)?;
+            let servers: Vec<_> = answers.by_server.keys().map(String::as_str).collect();
+            assert_eq!((servers.as_slice(), answers.failed()), (&names[..], 0), "{address}:{port}: {answers:?}");
+        }
+        checks::echo(client, at(NODE_A, NODE_PORT), 1_000_000)?.must_hold("a transfer");
+        Ok(())
+    });
+}
