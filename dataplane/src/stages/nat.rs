@@ -2,7 +2,7 @@
 
 use crate::{
     packet::Meta,
-    wire::{be16, bytes_at, checksum, icmpv4, ipv4, put16, sctp},
+    wire::{be16, bytes_at, checksum, icmpv4, ipv4, put16, sctp, tcp, udp},
 };
 
 /// Rewrites the packet to the reverse of `meta.other`: `ip` is its IPv4 header up to the options, `l4` what comes after
@@ -12,7 +12,11 @@ pub fn translate(ip: &mut [u8; ipv4::HEADER_LEN], l4: &mut [u8], meta: &Meta) {
     let addresses = meta.other[0].rotate_left(32).to_be();
     let ports = ((meta.other[1] >> 32) as u32).rotate_left(16).to_be();
     let change = translate_addresses(ip, addresses);
-    let Some(field) = checksum::field(meta.protocol()) else { return translate_other(l4, ports, meta) };
+    let field = match meta.protocol() {
+        ipv4::UDP => udp::CHECKSUM,
+        ipv4::TCP => tcp::CHECKSUM,
+        _ => return translate_other(l4, ports, meta),
+    };
     let (l4, l4_sum) = l4[..field + 2].split_at_mut(field);
     let sum = u16::from_ne_bytes(bytes_at(l4_sum, 0));
     // A UDP datagram may have none (RFC 768).

@@ -163,27 +163,37 @@ fn parse_packet(
     } else if protocol == ipv4::TCP {
         let l4 = l4.first_chunk::<{ tcp::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
         (ports, checksum, tcp_flags) = (be32(l4, 0), be16(l4, tcp::CHECKSUM), l4[tcp::FLAGS]);
-    } else if protocol == ipv4::ICMP {
-        let l4 = l4.first_chunk::<{ icmpv4::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
-        ports = icmpv4::echo_ports(l4);
-        flags = if icmpv4::follows_a_flow(l4[0]) { Meta::ICMP_ERROR } else { 0 };
-    } else if protocol == ipv4::SCTP {
-        cold_path();
-        let header = l4.first_chunk().ok_or(DropReason::BadL4Header)?;
-        (ports, tcp_flags) = (be32(header, 0), sctp::flags(l4));
-        if sctp::is_unfinished(header) {
-            checksum = checksum::fold(pseudo(addresses, protocol, l4));
-        }
+    } else {
+        return parse_other(protocol, l4, addresses, header_len, end, may_be_unfinished);
     }
-    // Not so of other protocols: the pseudo header's sum is never 0.
-    let unfinished = may_be_unfinished && checksum == checksum::fold(pseudo(addresses, protocol, l4));
+    let pseudo = || checksum::pseudo_header((addresses >> 32) as u32, addresses as u32, protocol, l4.len() as u16);
+    // Not so of a fragment: the pseudo header's sum is never 0.
+    let unfinished = may_be_unfinished && checksum == checksum::fold(pseudo());
     Ok(Packet { addresses, ports, protocol, tcp_flags, flags, header_len: header_len as u8, end, unfinished })
 }
 
-/// The sum of the pseudo header, which an unfinished checksum holds.
-#[inline(always)]
-fn pseudo(addresses: u64, protocol: u8, l4: &[u8]) -> u64 {
-    checksum::pseudo_header((addresses >> 32) as u32, addresses as u32, protocol, l4.len() as u16)
+/// As [`parse_packet`], for what is neither TCP nor UDP; `l4` is all but the IPv4 header. (Handing over what is known so
+/// far in one piece would cost the others some instructions.)
+#[cold]
+fn parse_other(
+    protocol: u8,
+    l4: &[u8],
+    addresses: u64,
+    header_len: usize,
+    end: usize,
+    may_be_unfinished: bool,
+) -> Result<Packet, DropReason> {
+    let (mut ports, mut tcp_flags, mut flags, mut unfinished) = (0, 0, 0, false);
+    if protocol == ipv4::ICMP {
+        let header = l4.first_chunk().ok_or(DropReason::BadL4Header)?;
+        ports = icmpv4::echo_ports(header);
+        flags = if icmpv4::follows_a_flow(header[0]) { Meta::ICMP_ERROR } else { 0 };
+    } else if protocol == ipv4::SCTP {
+        let header = l4.first_chunk().ok_or(DropReason::BadL4Header)?;
+        (ports, tcp_flags) = (be32(header, 0), sctp::flags(l4));
+        unfinished = may_be_unfinished && sctp::is_unfinished(header);
+    }
+    Ok(Packet { addresses, ports, protocol, tcp_flags, flags, header_len: header_len as u8, end, unfinished })
 }
 
 /// Header length of a header that is not the usual 20 bytes of version 4.

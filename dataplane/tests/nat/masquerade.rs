@@ -23,14 +23,16 @@ fn assert_masqueraded(end: End, address: std::net::Ipv4Addr) {
 
 #[test]
 fn hairpin_masqueraded_works() {
-    let mut world = World::new(&spec(vec![service(Protocol::Tcp, &[(A, 8080)])]));
-    let syn = to_vip(Kind::Tcp("S"), (A, 1000));
-    let (port, came) = world.pass(POD_A, syn);
-    assert_eq!((port, came.2), (POD_A, (A, 8080)));
-    assert_masqueraded(came.1, OVERLAY);
-    world.answer((port, came), (POD_A, syn));
-    let ack = to_vip(Kind::Tcp("A"), (A, 1000));
-    assert_eq!(world.pass(POD_A, ack), (POD_A, (Kind::Tcp("A"), came.1, came.2)), "it stays what it is");
+    for (protocol, kind) in [(Protocol::Tcp, Kind::Tcp as fn(&'static str) -> Kind), (Protocol::Sctp, Kind::Sctp)] {
+        let mut world = World::new(&spec(vec![service(protocol, &[(A, 8080)])]));
+        let syn = to_vip(kind("S"), (A, 1000));
+        let (port, came) = world.pass(POD_A, syn);
+        assert_eq!((port, came.2), (POD_A, (A, 8080)));
+        assert_masqueraded(came.1, OVERLAY);
+        world.answer((port, came), (POD_A, syn));
+        let ack = to_vip(kind("A"), (A, 1000));
+        assert_eq!(world.pass(POD_A, ack), (POD_A, (kind("A"), came.1, came.2)), "it stays what it is");
+    }
 }
 
 #[test]
@@ -158,7 +160,7 @@ fn pods_leaving_the_cluster_are_masqueraded_but_for_the_prefixes_named() {
     let mut spec = spec(vec![]);
     spec.masquerade.as_mut().unwrap().egress = Some(vec!["203.0.113.128/25".parse().unwrap()]);
     let mut world = World::new(&spec);
-    for kind in [Kind::Udp, Kind::Tcp("S"), Kind::Ping] {
+    for kind in [Kind::Udp, Kind::Tcp("S"), Kind::Sctp("S"), Kind::Ping] {
         let dport = if kind == Kind::Ping { 8 } else { 443 };
         let asked = (kind, (A, 1000), (OUTSIDE, dport));
         let (port, came) = world.pass(POD_A, asked);
@@ -205,7 +207,7 @@ fn answers_to_those_who_came_from_outside_keep_their_source() {
     let mut spec = spec(vec![]);
     spec.masquerade.as_mut().unwrap().egress = Some(vec![]);
     let mut world = World::new(&spec);
-    for (kind, dport) in [(Kind::Udp, 53), (Kind::Tcp("S"), 80), (Kind::Ping, 8)] {
+    for (kind, dport) in [(Kind::Udp, 53), (Kind::Tcp("S"), 80), (Kind::Sctp("S"), 80), (Kind::Ping, 8)] {
         let asked = (kind, (OUTSIDE, 1000), (A, dport));
         let came = world.pass(UPLINK, asked);
         assert_eq!(came, (POD_A, asked));
@@ -218,7 +220,8 @@ fn answers_to_those_who_came_from_outside_keep_their_source() {
 /// A client talks to an endpoint directly and through its service from one port. Whichever comes first keeps it.
 #[test]
 fn a_direct_flow_and_one_through_the_service_from_one_port_are_told_apart() {
-    for (kind, protocol) in [(Kind::Udp, Protocol::Udp), (Kind::Tcp("S"), Protocol::Tcp)] {
+    let kinds = [(Kind::Udp, Protocol::Udp), (Kind::Tcp("S"), Protocol::Tcp), (Kind::Sctp("S"), Protocol::Sctp)];
+    for (kind, protocol) in kinds {
         for (client, port, backend) in
             [(A, POD_A, (B, 8080)), (A, POD_A, (REMOTE[0], 8080)), (OVERLAY, HOST, (B, 8080))]
         {

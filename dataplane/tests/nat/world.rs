@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
-use etherparse::{IcmpEchoHeader, Icmpv4Type, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
+use etherparse::{IcmpEchoHeader, Icmpv4Type, IpNumber, NetSlice, PacketBuilder, SlicedPacket, TransportSlice};
 use shunt_dataplane::{
     explain::Fate,
     io::{MemoryDevice, MemoryWire},
@@ -13,6 +13,7 @@ use shunt_dataplane::{
     },
     time::Now,
     verdict::{DropReason, Verdict},
+    wire::sctp,
     worker::Stepped,
 };
 
@@ -104,10 +105,15 @@ pub enum Kind {
     Udp,
     /// With the flags SYN, ACK, FIN, RST that are set.
     Tcp(&'static str),
+    /// Of the first chunk, the one that [`CHUNKS`] has under this name.
+    Sctp(&'static str),
     /// The end that asks has the identifier as its port, the other one 8.
     Ping,
     Pong,
 }
+
+/// Types of SCTP chunks by name; what begins an association is called as in TCP.
+const CHUNKS: [(&str, u8); 5] = [("S", 1), ("SA", 2), ("A", 0), ("F", 7), ("R", 6)];
 
 /// What is sent and what arrives.
 pub type Packet = (Kind, End, End);
@@ -125,6 +131,13 @@ fn build((kind, src, dst): Packet, to: MacAddr) -> Vec<u8> {
             header.rst = flags.contains('R');
             start.tcp_header(header).write(&mut bytes, b"payload")
         }
+        Kind::Sctp(name) => {
+            let chunk = CHUNKS.iter().find(|(known, _)| *known == name).expect("a chunk").1;
+            let ports = [src.1.to_be_bytes(), dst.1.to_be_bytes()].concat();
+            let mut segment = [&ports[..], &[1, 2, 3, 4, 0, 0, 0, 0, chunk, 0, 0, 11], b"payload", &[0]].concat();
+            sctp::finish(&mut segment);
+            start.write(&mut bytes, IpNumber::SCTP, &segment)
+        }
         Kind::Ping => start.icmpv4_echo_request(src.1, 1).write(&mut bytes, b"payload"),
         Kind::Pong => start.icmpv4_echo_reply(dst.1, 1).write(&mut bytes, b"payload"),
     };
@@ -139,13 +152,15 @@ fn read(bytes: &[u8]) -> Packet {
     let header = ip.header().to_header();
     assert_eq!(header.header_checksum, header.calc_header_checksum());
     let (src, dst) = (ip.header().source_addr(), ip.header().destination_addr());
-    let (kind, sport, dport) = match sliced.transport.unwrap() {
-        TransportSlice::Udp(udp) => {
+    let (kind, sport, dport) = match sliced.transport {
+        None if ip.payload_ip_number() == IpNumber::SCTP => read_sctp(ip.payload().payload),
+        None => panic!("{ip:?}"),
+        Some(TransportSlice::Udp(udp)) => {
             assert_eq!(udp.checksum(), udp.to_header().calc_checksum_ipv4(&header, udp.payload()).unwrap());
             assert_eq!(udp.payload(), b"payload");
             (Kind::Udp, udp.source_port(), udp.destination_port())
         }
-        TransportSlice::Tcp(tcp) => {
+        Some(TransportSlice::Tcp(tcp)) => {
             assert_eq!(tcp.checksum(), tcp.to_header().calc_checksum_ipv4(&header, tcp.payload()).unwrap());
             let flags = match (tcp.syn(), tcp.ack(), tcp.fin(), tcp.rst()) {
                 (true, false, false, false) => "S",
@@ -157,7 +172,7 @@ fn read(bytes: &[u8]) -> Packet {
             };
             (Kind::Tcp(flags), tcp.source_port(), tcp.destination_port())
         }
-        TransportSlice::Icmpv4(icmp) => {
+        Some(TransportSlice::Icmpv4(icmp)) => {
             let header = icmp.header();
             assert_eq!(header.checksum, header.icmp_type.calc_checksum(icmp.payload()));
             match header.icmp_type {
@@ -166,9 +181,19 @@ fn read(bytes: &[u8]) -> Packet {
                 other => panic!("{other:?}"),
             }
         }
-        other => panic!("{other:?}"),
+        Some(other) => panic!("{other:?}"),
     };
     (kind, (src, sport), (dst, dport))
+}
+
+fn read_sctp(segment: &[u8]) -> (Kind, u16, u16) {
+    let mut zeroed = segment.to_vec();
+    zeroed[8..12].fill(0);
+    assert_eq!(segment[8..12], crc32c::crc32c(&zeroed).to_le_bytes());
+    assert_eq!(segment[16..23], *b"payload");
+    let name = CHUNKS.iter().find(|(_, kind)| *kind == segment[12]).expect("a chunk").0;
+    let port = |at| u16::from_be_bytes([segment[at], segment[at + 1]]);
+    (Kind::Sctp(name), port(0), port(2))
 }
 
 pub struct World {
@@ -233,6 +258,7 @@ impl World {
     pub fn answer(&mut self, (at, came): (PortId, Packet), asked: (PortId, Packet)) {
         let kind = |kind| match kind {
             Kind::Tcp("S") => Kind::Tcp("SA"),
+            Kind::Sctp("S") => Kind::Sctp("SA"),
             Kind::Ping => Kind::Pong,
             kind => kind,
         };

@@ -19,6 +19,7 @@ const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 77);
 const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 10);
 const UDP: u8 = 17;
 const TCP: u8 = 6;
+const SCTP: u8 = 132;
 
 struct Uplink {
     worker: Worker,
@@ -200,6 +201,7 @@ fn node_traffic() -> NodeTraffic {
         services: [
             service(VTEP, 30_080, Protocol::Tcp),
             service(EXTERNAL, 53, Protocol::Udp),
+            service(EXTERNAL, 53, Protocol::Sctp),
             service(CLUSTER_IP, 80, Protocol::Tcp),
         ]
         .into(),
@@ -239,6 +241,8 @@ fn frontends_and_answers_to_masqueraded_flows_are_the_switchs() {
         (nodeport.clone(), "a NodePort"),
         (ipv4(VTEP, TCP, &[1; 8], 0x4000, &ports(1000, 30_080)), "with options"),
         (ipv4(EXTERNAL, UDP, &[], 0, &ports(1000, 53)), "an external IP"),
+        (ipv4(EXTERNAL, SCTP, &[], 0, &ports(1000, 53)), "the same port of SCTP"),
+        (icmp_about(3, VTEP, SCTP, &ports(61_003, 53)), "an error about a masqueraded association"),
         (ipv4(VTEP, UDP, &[], 0, &ports(53, 61_000)), "the first masquerade port"),
         (ipv4(VTEP, TCP, &[], 0, &ports(80, 61_009)), "the last one"),
         (ipv4(VTEP, ICMP, &[], 0, &echo(0, 61_005)), "an answer to a masqueraded ping"),
@@ -260,6 +264,7 @@ fn frontends_and_answers_to_masqueraded_flows_are_the_switchs() {
         (ipv4(VTEP, TCP, &[], 0, &ports(1000, 22)), "ssh"),
         (ipv4(VTEP, UDP, &[], 0, &ports(53, 40_000)), "an answer to the node's own question"),
         (ipv4(VTEP, UDP, &[], 0, &ports(1000, 30_080)), "the NodePort of another protocol"),
+        (ipv4(EXTERNAL, TCP, &[], 0, &ports(1000, 53)), "a third protocol"),
         (ipv4(ELSEWHERE, TCP, &[], 0, &ports(1000, 30_080)), "another node's NodePort"),
         (ipv4(CLUSTER_IP, TCP, &[], 0, &ports(1000, 80)), "a ClusterIP"),
         (ipv4(VTEP, UDP, &[], 0, &ports(53, 60_999)), "a port below"),
