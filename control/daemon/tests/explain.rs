@@ -83,7 +83,7 @@ async fn a_new_flow_to_a_service_is_told_with_names() {
 
     assert_eq!((answer.port.as_str(), answer.vtep.as_str()), ("uplink", "192.168.50.2"));
     assert_eq!(fact(&answer, "track", "direction"), Some("reply"));
-    assert_eq!(fact(&answer, "track", "state_after"), Some("established"));
+    assert_eq!(fact(&answer, "track", "state_after"), Some("answered"));
     assert_eq!((answer.fate(), answer.sent_source.as_str()), (Fate::Forwarded, "10.96.0.11:80"));
     daemon.stop().await;
 }

@@ -96,7 +96,7 @@ fn a_new_flow_to_a_service_is_told_step_by_step_and_so_is_its_answer() {
     let known = Known {
         direction: Direction::Reply,
         before: FlowState::Opening,
-        after: FlowState::Established,
+        after: FlowState::Answered,
         idle: 0,
         generation: 1,
         forward: asked,
@@ -114,7 +114,7 @@ fn a_new_flow_to_a_service_is_told_step_by_step_and_so_is_its_answer() {
     let packet = explain(&mut world, again).unwrap().packet;
     assert_eq!(stages(&packet), ["parse", "track", "route", "nat", "encap"]);
     let Step::Known(known) = packet.steps[1] else { panic!("{:?}", packet.steps) };
-    assert_eq!((known.before, known.after, known.idle), (FlowState::Established, FlowState::Established, 5));
+    assert_eq!((known.before, known.after, known.idle), (FlowState::Answered, FlowState::Established, 5));
 }
 
 #[test]

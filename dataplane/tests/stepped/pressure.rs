@@ -9,6 +9,7 @@ use crate::world::*;
 /// What the world's table holds.
 const CAPACITY: u16 = 100;
 
+/// A SYN from nobody, which a backend answers.
 fn flood(world: &mut World, random: &mut u64) {
     *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     let source = (Ipv4Addr::from(0x0a00_0000 | (*random >> 40) as u32), (*random >> 24) as u16 | 1);
@@ -29,7 +30,13 @@ fn a_flood_from_random_sources_breaks_no_established_flow() {
             flood(&mut world, &mut random);
         }
         world.settle();
-        std::iter::from_fn(|| world.server.recv()).for_each(drop);
+        let got: Vec<_> = std::iter::from_fn(|| world.server.recv()).map(|packet| ends(&packet)).collect();
+        for (nobody, server) in got {
+            world.server.send(tcp(SERVER, (server, nobody), SYN | ACK));
+        }
+        world.settle();
+        // What there is no route to, the server is told.
+        while world.client.recv().is_some() || world.server.recv().is_some() {}
         // Every connection still works, both ways, and a new one comes about.
         let at = round % servers.len();
         let (port, server) = (1000 + at as u16, servers[at]);

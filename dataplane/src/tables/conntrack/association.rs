@@ -9,7 +9,8 @@ use crate::wire::tcp;
 
 /// Whether a state is one of an association.
 pub(super) fn has(state: FlowState) -> bool {
-    state as u8 >= FlowState::CookieWait as u8
+    use FlowState::*;
+    matches!(state, CookieWait | InitRetried | CookieEchoed | Associated | ShuttingDown | Closed | Declined)
 }
 
 /// The state after a packet with these [flags](crate::wire::sctp::flags).

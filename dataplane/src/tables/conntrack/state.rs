@@ -18,7 +18,7 @@ pub enum Direction {
 pub enum FlowState {
     /// TCP: nothing but the client's packets were seen. Half open, also if they came from the middle of a connection.
     Opening = 0,
-    /// TCP: both sides have spoken.
+    /// TCP: both sides have spoken, and the client again.
     Established = 1,
     /// TCP: the client has sent its FIN.
     ClientClosed = 2,
@@ -50,11 +50,13 @@ pub enum FlowState {
     Closed = 15,
     /// SCTP: the backend answered the INIT with an ABORT, or a router said that it cannot be reached.
     Declined = 16,
+    /// TCP: the backend answered the SYN, as it does any that comes, whoever sends it.
+    Answered = 17,
 }
 
 impl FlowState {
     /// All of them, in the order of their numbers.
-    pub const ALL: [FlowState; 17] = {
+    pub const ALL: [FlowState; 18] = {
         use FlowState::*;
         [
             Opening,
@@ -74,6 +76,7 @@ impl FlowState {
             ShuttingDown,
             Closed,
             Declined,
+            Answered,
         ]
     };
 
@@ -106,6 +109,9 @@ impl FlowState {
         use FlowState::*;
         match (self, direction) {
             _ if association::has(self) => association::after(self, direction, flags),
+            (Answered, _) if flags & tcp::SYN != 0 => self,
+            (Answered, _) => Established,
+            (_, Direction::Reply) if flags & tcp::SYN != 0 => Answered,
             (_, Direction::Reply) => Established,
             (Opening, Direction::Forward) if flags & tcp::SYN != 0 => Retried,
             _ => self,
@@ -120,7 +126,7 @@ impl FlowState {
             (Reset, _) => Reset,
             (Opening | Retried, Direction::Reply) if flags & tcp::RST != 0 => Refused,
             // A client alone cannot make more of a flow than half of one.
-            (Opening | Retried | Refused, Direction::Forward) if flags & tcp::RST == 0 => self,
+            (Opening | Retried | Refused | Answered, Direction::Forward) if flags & tcp::RST == 0 => self,
             _ if flags & tcp::RST != 0 => Reset,
             (ClientClosed, Direction::Reply) | (BackendClosed, Direction::Forward) | (TimeWait, _) => TimeWait,
             (_, Direction::Forward) => ClientClosed,
@@ -149,7 +155,7 @@ impl FlowState {
     pub fn gives_way(self) -> bool {
         use FlowState::*;
         match self {
-            Opening | Retried | Refused | Unreplied | TimeWait | Reset => true,
+            Opening | Answered | Retried | Refused | Unreplied | TimeWait | Reset => true,
             CookieWait | InitRetried | CookieEchoed | Declined | Closed => true,
             Established | ClientClosed | BackendClosed | Replied | Associated | ShuttingDown => false,
         }
@@ -170,7 +176,7 @@ impl FlowState {
     /// begin or end, which it gives three seconds: a second and third INIT, or SHUTDOWN, would find them forgotten.
     pub fn idle_limit(self) -> u32 {
         match self {
-            FlowState::Opening | FlowState::Retried => 60,
+            FlowState::Opening | FlowState::Retried | FlowState::Answered => 60,
             FlowState::Established => 86_400,
             FlowState::ClientClosed | FlowState::BackendClosed => 3_600,
             FlowState::TimeWait => 120,
@@ -204,6 +210,7 @@ impl FlowState {
             FlowState::ShuttingDown => "shutting-down",
             FlowState::Closed => "closed",
             FlowState::Declined => "declined",
+            FlowState::Answered => "answered",
         }
     }
 
@@ -232,7 +239,9 @@ mod tests {
     fn a_connection_opens_and_closes() {
         let mut state = FlowState::first(ipv4::TCP);
         for (direction, flags, expected) in [
-            (Reply, tcp::SYN | tcp::ACK, Established),
+            (Reply, tcp::SYN | tcp::ACK, Answered),
+            (Forward, tcp::SYN, Answered),
+            (Reply, tcp::SYN | tcp::ACK, Answered),
             (Forward, tcp::ACK, Established),
             (Forward, tcp::FIN | tcp::ACK, ClientClosed),
             (Forward, tcp::FIN | tcp::ACK, ClientClosed),
@@ -262,7 +271,8 @@ mod tests {
         let retried = opening.after(Forward, tcp::SYN);
         assert_eq!(retried, Retried);
         assert!(retried.is_unanswered() && Refused.is_unanswered());
-        assert_eq!(retried.after(Reply, tcp::SYN | tcp::ACK), Established);
+        assert_eq!(retried.after(Reply, tcp::SYN | tcp::ACK), Answered);
+        assert_eq!(opening.after(Reply, tcp::ACK), Established, "taken up from its middle");
         assert_eq!(opening.after(Forward, tcp::RST), Reset, "the client gave up");
         assert_eq!(Established.after(Reply, tcp::RST), Reset);
     }
