@@ -1,13 +1,13 @@
 //! Other people's switches: unpacked from Debian packages into a directory, so that installing them starts no daemon.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::{Command, ExitStatus},
 };
 
 use nix::mount::{MsFlags, mount};
-use shunt_control_lab::tidy::Tidy;
+use shunt_control_lab::{binaries, tidy::Tidy};
 
 use crate::{
     Error,
@@ -39,9 +39,7 @@ impl Peers {
     /// # Errors
     /// If they are neither there nor installed.
     pub fn find() -> Result<Peers, Error> {
-        let own = env::current_exe()?;
-        let root = own.ancestors().map(|folder| folder.join("peers")).find(|folder| folder.is_dir());
-        let root = root.unwrap_or_else(|| PathBuf::from("/"));
+        let root = binaries::peers();
         let libraries = subfolders(&root.join("usr/lib")).find(|folder| folder.join("dpdk").is_dir());
         let libraries = libraries.filter(|_| root != Path::new("/"));
         let peers = Peers { root, libraries, huge_pages: reserve_huge_pages()? };
@@ -53,13 +51,7 @@ impl Peers {
 
     /// Where one of the programs is.
     pub fn program(&self, name: &str) -> Result<PathBuf, Error> {
-        let roots = [self.root.as_path(), Path::new("/")];
-        let folders = ["usr/bin", "usr/sbin", "usr/lib/openvswitch-switch-dpdk"];
-        let mut paths = roots.iter().flat_map(|root| folders.map(|folder| root.join(folder).join(name)));
-        paths.find(|path| path.is_file()).ok_or_else(|| {
-            format!("{name} is neither installed nor unpacked in {}: `./dev bench` does that", self.root.display())
-                .into()
-        })
+        Ok(binaries::peer(name)?)
     }
 
     /// One of the programs, ready for arguments, with its files in `scratch`.

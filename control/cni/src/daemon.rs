@@ -10,7 +10,10 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::error::{CniError, Code, Result};
+use crate::{
+    error::{CniError, Code, Result},
+    link,
+};
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -66,15 +69,14 @@ impl Daemon {
         Ok((Node { pod_cidr, mtu, queues: status.cores.len() as u32 }, status.ports))
     }
 
-    /// Puts a pod's port into the switch and waits until it forwards. What other ports of ours there are with its address
-    /// go: the address was given to this pod, so whoever had it is no more.
+    /// Puts a pod's port into the switch and waits until it forwards. Ports of ours go whose container is no more and whose
+    /// DEL has not come, perhaps because the daemon was down: the interface was there before its port was, and is gone; or
+    /// the address was given to this pod.
     pub async fn attach(&mut self, port: &v1::Port) -> Result<()> {
-        let stale = self
-            .ports()
-            .await?
-            .into_iter()
-            .filter(|other| is_ours(&other.name) && other.name != port.name && other.address == port.address);
-        let deletes = stale.map(|other| key(&other.name)).collect();
+        let is_over = |other: &v1::Port| other.address == port.address || link::is_gone(&other.interface);
+        let mut others = self.ports().await?;
+        others.retain(|other| is_ours(&other.name) && other.name != port.name && is_over(other));
+        let deletes = others.iter().map(|other| key(&other.name)).collect();
         let request = v1::ApplyRequest { ports: vec![port.clone()], deletes, ..Default::default() };
         let end = Instant::now() + ATTACH_LIMIT;
         loop {

@@ -9,7 +9,11 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    errno::Errno,
+    net::if_::if_nametoindex,
+    sched::{CloneFlags, setns},
+};
 use rtnetlink::{
     Error, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
     packet_route::{
@@ -44,6 +48,19 @@ pub fn node_end(attachment: &Attachment) -> String {
     let hash =
         bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
     format!("pod{:012x}", hash >> 16)
+}
+
+/// Whether a name is one of [`node_end`]'s.
+fn is_node_end(name: &str) -> bool {
+    name.strip_prefix("pod").is_some_and(|rest| rest.len() == 12 && rest.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Longest alias of a link, in bytes (Linux `IFALIASZ` less the final zero).
+const MAX_ALIAS: usize = 255;
+
+/// The alias of the node's end of the port called `port`: it says whose it is.
+pub fn alias(port: &str) -> &str {
+    &port[..port.len().min(MAX_ALIAS)]
 }
 
 /// The MAC address that goes with an address, as flannel's and the bridge plugin's pods have it.
@@ -93,19 +110,20 @@ fn failed(what: impl std::fmt::Display) -> impl FnOnce(Error) -> CniError {
     move |e| CniError::io(what, e)
 }
 
-/// Makes the pair, gives the pod's end its address and routes, and brings both ends up.
+/// Makes the pair for the port called `port`, gives the pod's end its address and routes, and brings both ends up.
 ///
 /// # Errors
 /// If an interface of one of these names exists already, among others. What was made is not undone: see [`remove`].
-pub async fn create(node_end: &str, pod: &PodEnd<'_>, namespace: &Namespace, node: &Node) -> Result<()> {
+pub async fn create(node_end: &str, port: &str, pod: &PodEnd<'_>, namespace: &Namespace, node: &Node) -> Result<()> {
     let outside = netlink().map_err(|e| CniError::io("open a netlink socket", e))?;
     let inside = namespace.netlink().map_err(|e| CniError::io("open a netlink socket in CNI_NETNS", e))?;
     add_pair(&outside, node_end, pod, namespace, node).await?;
 
     // No IPv6 neighbour and router discovery into the switch. Where the kernel lacks IPv6 there is nothing to set.
     let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{node_end}/disable_ipv6"), "1");
-    let up = LinkMessageBuilder::<LinkUnspec>::new().name(node_end.to_owned()).up().build();
-    outside.link().change(up).execute().await.map_err(failed(format_args!("bring {node_end} up")))?;
+    let alias = LinkAttribute::IfAlias(alias(port).to_owned());
+    let up = LinkMessageBuilder::<LinkUnspec>::new().name(node_end.to_owned()).append_extra_attribute(alias).up();
+    outside.link().change(up.build()).execute().await.map_err(failed(format_args!("bring {node_end} up")))?;
 
     let up = LinkMessageBuilder::<LinkUnspec>::new().name(pod.interface.to_owned()).up().build();
     inside.link().change(up).execute().await.map_err(failed(format_args!("bring {} up", pod.interface)))?;
@@ -158,6 +176,31 @@ pub async fn remove(node_end: &str) -> Result<()> {
         Err(Error::NetlinkError(e)) if e.raw_code() == -NO_SUCH_DEVICE => Ok(()),
         outcome => outcome.map_err(failed(format_args!("remove {node_end}"))),
     }
+}
+
+/// Whether there is no interface of this name on the node.
+pub fn is_gone(name: &str) -> bool {
+    if_nametoindex(name) == Err(Errno::ENODEV)
+}
+
+/// All node's ends that were ever made and are still there, with their aliases. One without was left by a plugin that did
+/// not get far.
+pub async fn node_ends() -> Result<Vec<(String, Option<String>)>> {
+    let handle = netlink().map_err(|e| CniError::io("open a netlink socket", e))?;
+    let mut links = handle.link().get().execute();
+    let mut ends = Vec::new();
+    while let Some(link) = links.try_next().await.map_err(failed("read the node's interfaces"))? {
+        let (mut name, mut alias) = (None, None);
+        for attribute in link.attributes {
+            match attribute {
+                LinkAttribute::IfName(text) => name = Some(text),
+                LinkAttribute::IfAlias(text) => alias = Some(text),
+                _ => {}
+            }
+        }
+        ends.extend(name.filter(|name| is_node_end(name)).map(|name| (name, alias)));
+    }
+    Ok(ends)
 }
 
 /// The MAC address of an interface on the node.
@@ -226,6 +269,7 @@ mod tests {
             node_end(&Attachment { container: container.into(), interface: interface.into() })
         };
         assert_eq!(of("a", "eth0").len(), 15);
+        assert!(is_node_end(&of("a", "eth0")) && !is_node_end("pod0") && !is_node_end("podman-default"));
         let all = [of("a", "eth0"), of("b", "eth0"), of("a", "eth1"), of("aeth", "0")];
         assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), all.len());
         assert_eq!(of("a", "eth0"), of("a", "eth0"));

@@ -100,8 +100,9 @@ impl Plugin<'_> {
         node: &Node,
     ) -> Result<Outcome> {
         let (node_end, mac) = (node_end(&self.environment.attachment), mac_text(&pod.mac));
-        link::create(&node_end, pod, namespace, node).await?;
-        daemon.attach(&port(self.port_name(), &node_end, pod.address, &mac)).await?;
+        let name = self.port_name();
+        link::create(&node_end, &name, pod, namespace, node).await?;
+        daemon.attach(&port(name, &node_end, pod.address, &mac)).await?;
         let node_mac = link::node_mac(&node_end).await?.unwrap_or_default();
         let sandbox = self.environment.netns.as_ref().map(|path| path.display().to_string());
         Ok(Outcome {
@@ -159,23 +160,19 @@ impl Plugin<'_> {
     async fn gc(&self) -> Result<()> {
         let missing = || CniError::new(Code::InvalidConfig, "cni.dev/valid-attachments: missing", "GC needs it");
         let valid = self.config.valid.as_ref().ok_or_else(missing)?;
-        let ports = self.gc_ports(valid).await;
-        ports.and(self.ipam().and_then(|ipam| ipam.retain(valid)))
-    }
-
-    async fn gc_ports(&self, valid: &[crate::environment::Attachment]) -> Result<()> {
-        let mut daemon = Daemon::connect(&self.config.socket).await?;
         let keep: Vec<_> = valid.iter().map(|a| port_name(&self.config.name, &a.container, &a.interface)).collect();
         // All ports of this network begin alike.
-        let ours = port_name(&self.config.name, "", "");
-        let ours = ours.trim_end_matches('/').to_owned() + "/";
-        let ports = daemon.ports().await?;
-        let gone: Vec<_> = ports.into_iter().filter(|p| p.name.starts_with(&ours) && !keep.contains(&p.name)).collect();
-        let mut outcome = Ok(());
-        for port in &gone {
-            outcome = outcome.and(link::remove(&port.interface).await);
-        }
-        outcome.and(daemon.detach(gone.into_iter().map(|port| port.name)).await)
+        let network = port_name(&self.config.name, "", "");
+        let network = network.trim_end_matches('/').to_owned() + "/";
+        let links = gc_links(&keep, &network).await;
+        let ports = self.gc_ports(&keep, &network).await;
+        links.and(ports).and(self.ipam().and_then(|ipam| ipam.retain(valid)))
+    }
+
+    async fn gc_ports(&self, keep: &[String], network: &str) -> Result<()> {
+        let mut daemon = Daemon::connect(&self.config.socket).await?;
+        let names = daemon.ports().await?.into_iter().map(|port| port.name);
+        daemon.detach(names.filter(|name| name.starts_with(network) && !keep.contains(name))).await
     }
 
     async fn status(&self) -> Result<()> {
@@ -191,6 +188,18 @@ impl Plugin<'_> {
         let (node, _) = daemon.node().await.map_err(unavailable)?;
         self.ipam()?.status(node.pod_cidr)
     }
+}
+
+/// Removes the node's ends of a network that are not of the ports to keep, and those of nobody: no ADD goes on during GC.
+async fn gc_links(keep: &[String], network: &str) -> Result<()> {
+    let is_over = |name: &str| name.starts_with(network) && !keep.iter().any(|port| link::alias(port) == name);
+    let mut outcome = Ok(());
+    for (name, alias) in link::node_ends().await? {
+        if alias.as_deref().is_none_or(is_over) {
+            outcome = outcome.and(link::remove(&name).await);
+        }
+    }
+    outcome
 }
 
 /// A pod's own MAC address.

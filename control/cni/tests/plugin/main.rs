@@ -6,5 +6,4 @@ mod faults;
 mod install;
 mod ipam;
 mod life;
-mod podman;
 mod runtime;
