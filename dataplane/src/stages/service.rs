@@ -7,7 +7,7 @@ use crate::{
     spec::Otherwise,
     stages::{masquerade, select, track},
     tables::{
-        ServiceIndex,
+        Origin, ServiceIndex,
         conntrack::{FlowState, InsertError},
     },
     verdict::{Answer, DropReason, Verdict},
@@ -73,15 +73,21 @@ fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env) -> Result<(), DropR
     if !service.admits(meta.src()) {
         return Err(DropReason::SourceNotAllowed);
     }
-    let choice = service.choice(env.snapshot.origin(meta.in_port, meta.src()));
+    let origin = env.snapshot.origin(meta.in_port, meta.src());
+    let choice = service.choice(origin);
     let backend = select::backend(meta, service, choice, env).ok_or(match choice.otherwise {
         Otherwise::Refuse => DropReason::NoBackend,
         Otherwise::Drop => DropReason::NoLocalBackend,
     })?;
     let forward = FiveTuple::from_words(meta.key);
     let translated = FiveTuple { dst: backend.address.into(), dst_port: backend.port, ..forward };
-    // One that is its own backend would answer itself, past us.
-    if choice.masquerade || translated.dst == forward.src {
+    if env.snapshot.is_vtep(backend.address.into(), backend.port, meta.protocol()) {
+        return Err(DropReason::VtepOnly);
+    }
+    // One that is its own backend would answer itself, past us; so would the node, whichever of its addresses it has.
+    let is_answered_past_us =
+        translated.dst == forward.src || origin == Origin::Node && env.snapshot.is_behind_host(translated.dst);
+    if choice.masquerade || is_answered_past_us {
         return masquerade::assign(meta, translated, 0, env);
     }
     meta.other = translated.reversed().to_words();
@@ -101,6 +107,10 @@ fn must_be_known(meta: &Meta, env: &Env) -> bool {
 fn leave(meta: &mut Meta, env: &Env) -> Result<(), DropReason> {
     if !may_open(meta) {
         return Err(DropReason::OutOfState);
+    }
+    // From a pod of another node: ours were asked when their packets came in.
+    if env.snapshot.is_vtep(meta.dst(), meta.dst_port(), meta.protocol()) {
+        return Err(DropReason::VtepOnly);
     }
     masquerade::assign(meta, FiveTuple::from_words(meta.key), 0, env)
 }
