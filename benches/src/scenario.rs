@@ -192,7 +192,7 @@ fn attach(
 }
 
 fn port(id: PortId, role: PortRole, mac: MacAddr) -> PortSpec {
-    PortSpec { id, role, mac, mtu: 1500, unfinished_checksums: role != PortRole::Uplink }
+    PortSpec { id, role, mac, mtu: 1500, unfinished_checksums: role != PortRole::Uplink, station: None }
 }
 
 fn vtep_address(n: u32) -> Ipv4Addr {

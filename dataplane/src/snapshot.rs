@@ -16,8 +16,9 @@ use crate::{
     net::{MacAddr, Protocol},
     next_hop::{Kind, NextHop},
     service_set::ServiceSet,
-    spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, ServiceSpec, Via},
+    spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, ServiceSpec, Station, Via},
     tables::{Endpoints, Fib, Origin, Prefixes, ServiceTable, VtepTable, conntrack, maglev},
+    wire::ipv4,
 };
 
 /// Next hop of every destination without a route.
@@ -66,7 +67,31 @@ pub struct PortEntry {
     pub mac: MacAddr,
     /// Checksums of TCP and UDP may be left for us to finish.
     pub unfinished_checksums: bool,
+    /// Who may send; `None`: anybody.
+    pub guard: Option<Guard>,
 }
+
+/// The only station that may send on a port, and what it may not send to.
+#[derive(Clone, Copy, Debug)]
+pub struct Guard {
+    /// Its Ethernet address, as a number.
+    pub mac: u64,
+    /// Its IPv4 address.
+    pub address: u32,
+    /// The VTEPs' UDP port, or 0 if there is no overlay.
+    pub vtep_port: u16,
+}
+
+impl Guard {
+    /// Its Ethernet address.
+    pub fn station(&self) -> MacAddr {
+        let [_, _, mac @ ..] = self.mac.to_be_bytes();
+        MacAddr(mac)
+    }
+}
+
+/// What stands for a port that does not exist.
+const NOBODY: PortEntry = PortEntry { role: None, mac: MacAddr([0; 6]), unfinished_checksums: false, guard: None };
 
 /// The overlay, as decapsulation needs it.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +152,7 @@ impl Snapshot {
         generation: u32,
         seed: u64,
     ) -> Result<Snapshot, CompileError> {
-        let ports = Ports::check(&spec.ports)?;
+        let ports = Ports::check(&spec.ports, spec.vxlan.as_ref().map_or(0, |vxlan| vxlan.udp_port))?;
         let overlay = check_overlay(spec)?;
         let mut next_hops = NextHops::new();
         let vteps = next_hops.of_vteps(spec, &ports)?;
@@ -190,7 +215,6 @@ impl Snapshot {
     /// The entry of a port.
     #[inline(always)]
     pub fn port(&self, id: PortId) -> &PortEntry {
-        const NOBODY: PortEntry = PortEntry { role: None, mac: MacAddr([0; 6]), unfinished_checksums: false };
         self.ports.get(usize::from(id.0)).unwrap_or(&NOBODY)
     }
 
@@ -205,6 +229,13 @@ impl Snapshot {
         } else {
             Origin::Outside
         }
+    }
+
+    /// Whether a VTEP, ours or another, listens for VXLAN there.
+    #[inline]
+    pub fn is_vtep(&self, address: u32, port: u16, protocol: u8) -> bool {
+        let Some(overlay) = &self.overlay else { return false };
+        overlay.udp_port == port && protocol == ipv4::UDP && (overlay.local == address || self.vteps.contains(address))
     }
 
     /// The longest prefix of the FIB that `destination` is in.
@@ -233,14 +264,21 @@ struct Ports<'a> {
 }
 
 impl<'a> Ports<'a> {
-    fn check(list: &'a [PortSpec]) -> Result<Ports<'a>, CompileError> {
-        let nobody = PortEntry { role: None, mac: MacAddr::default(), unfinished_checksums: false };
-        let mut entries = Box::new([nobody; MAX_PORTS]);
+    fn check(list: &'a [PortSpec], vtep_port: u16) -> Result<Ports<'a>, CompileError> {
+        let mut entries = Box::new([NOBODY; MAX_PORTS]);
         let mut specs = HashMap::with_capacity(list.len());
         for port in list {
             let entry = entries.get_mut(usize::from(port.id.0)).ok_or(CompileError::PortNumber(port.id))?;
-            *entry =
-                PortEntry { role: Some(port.role), mac: port.mac, unfinished_checksums: port.unfinished_checksums };
+            *entry = PortEntry {
+                role: Some(port.role),
+                mac: port.mac,
+                unfinished_checksums: port.unfinished_checksums,
+                guard: port.station.map(|Station { mac, address }| Guard {
+                    mac: mac.to_number(),
+                    address: address.into(),
+                    vtep_port,
+                }),
+            };
             if specs.insert(port.id, port).is_some() {
                 return Err(CompileError::DuplicatePort(port.id));
             }

@@ -35,6 +35,15 @@ pub enum PortRole {
     Host,
 }
 
+/// The one station behind a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Station {
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+    /// Its IPv4 address.
+    pub address: Ipv4Addr,
+}
+
 /// A port as the snapshot knows it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PortSpec {
@@ -49,6 +58,9 @@ pub struct PortSpec {
     /// Packets may arrive with TCP and UDP checksums left unfinished, holding only the pseudo header's sum: true for
     /// devices without wire (veth, TAP, virtio), false for a network card.
     pub unfinished_checksums: bool,
+    /// What comes in must be from this station, by its Ethernet and IPv4 source addresses and what its ARP messages say; and
+    /// it must not be for a VTEP, as if it came from one. `None`: anybody may send, as on an uplink.
+    pub station: Option<Station>,
 }
 
 /// The overlay (RFC 7348, as flannel's kernel device does it).

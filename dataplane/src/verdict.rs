@@ -101,6 +101,9 @@ named! {
         BadIpHeader = "bad_ip_header", "The IPv4 version, header length or total length is impossible.";
         BadIpChecksum = "bad_ip_checksum", "The IPv4 header checksum is wrong.";
         MartianSource = "martian_source", "The source address is multicast, loopback, broadcast or 0/8.";
+        SpoofedMac = "spoofed_mac", "A pod sent with an Ethernet source address (or an ARP sender's) that is not its own.";
+        SpoofedAddress = "spoofed_address", "A pod sent with an IPv4 source address (or an ARP sender's) that is not its own.";
+        VtepOnly = "vtep_only", "Sent to the VXLAN port of a VTEP by a pod or through a service: only VTEPs may do that.";
         BadL4Header = "bad_l4_header", "The packet ends before its TCP, UDP or ICMP header does.";
         NotVxlan = "not_vxlan", "An uplink packet that is neither VXLAN for our VTEP nor routed here natively.";
         BadVxlan = "bad_vxlan", "The outer UDP length or the VXLAN header is damaged, or carries no VNI.";

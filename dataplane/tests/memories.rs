@@ -36,7 +36,14 @@ fn mac(port: PortId) -> MacAddr {
 }
 
 fn spec() -> ForwardingSpec {
-    let port = |id, role, unfinished_checksums| PortSpec { id, role, mac: mac(id), mtu: 1500, unfinished_checksums };
+    let port = |id, role, unfinished_checksums| PortSpec {
+        id,
+        role,
+        mac: mac(id),
+        mtu: 1500,
+        unfinished_checksums,
+        station: None,
+    };
     ForwardingSpec {
         ports: vec![port(UPLINK, PortRole::Uplink, false), port(POD, PortRole::Pod, true)],
         vxlan: Some(VxlanSpec { vni: 1, udp_port: 8472, local: UNDERLAY[0], mac: VTEPS[0] }),

@@ -98,6 +98,13 @@ pub enum Command {
         #[arg(long, value_name = "VERSION")]
         after: Option<u64>,
     },
+    /// Say what on this machine would keep shuntd from working, or from working well, and what to do about it. The daemon
+    /// need not run. The exit code is 1 if there are errors.
+    Doctor {
+        /// The daemon's configuration.
+        #[arg(long, value_name = "FILE", default_value = "/etc/shunt/shuntd.toml")]
+        config: PathBuf,
+    },
     /// Print a completion script for a shell.
     Completion {
         /// The shell.

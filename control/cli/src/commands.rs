@@ -83,7 +83,7 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Command::Completion { .. } => Ok(()),
+        Command::Completion { .. } | Command::Doctor { .. } => Ok(()),
     }
 }
 

@@ -10,13 +10,15 @@ mod show;
 
 use std::{
     io::{self, Write},
-    process::ExitCode,
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{self, ExitCode},
 };
 
 use clap::{CommandFactory, Parser};
 
 use crate::{
-    args::{Args, Command},
+    args::{Args, Command, Output},
     failure::Failure,
 };
 
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
             clap_complete::generate(*shell, &mut Args::command(), "shuntctl", &mut out);
             Ok(())
         }
+        Command::Doctor { config } => return doctor(config, args.output),
         _ => talk(&args, &mut out),
     };
     match outcome.and_then(|()| out.flush().map_err(Failure::from)) {
@@ -39,6 +42,20 @@ fn main() -> ExitCode {
             failure.exit_code()
         }
     }
+}
+
+/// Becomes `shuntd doctor`: what shuntd needs, shuntd knows best.
+fn doctor(config: &Path, output: Output) -> ExitCode {
+    let output = match output {
+        Output::Table => "text",
+        Output::Json => "json",
+    };
+    // The one that was installed with this program, or else the one on the path.
+    let beside = std::env::current_exe().ok().map(|path| path.with_file_name("shuntd")).filter(|path| path.exists());
+    let shuntd = beside.unwrap_or_else(|| "shuntd".into());
+    let error = process::Command::new(&shuntd).args(["doctor", "-o", output, "--config"]).arg(config).exec();
+    eprintln!("shuntctl: cannot run {}: {error}; install shuntd beside shuntctl", shuntd.display());
+    ExitCode::FAILURE
 }
 
 fn talk(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {

@@ -11,7 +11,7 @@ use ipnet::Ipv4Net;
 use shunt_dataplane::{
     net::MacAddr,
     service_set::ServiceSet,
-    spec::{ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Via, VtepSpec, VxlanSpec},
+    spec::{ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Station, Via, VtepSpec, VxlanSpec},
     switch::PortInfo,
 };
 
@@ -76,7 +76,7 @@ pub fn compile(
     let vxlan = identity.config.vxlan.as_ref().zip(view.underlay).zip(ports.uplink);
     let mac_of = |station| view.next_hops.get(&station).and_then(|hop| hop.mac);
     ForwardingSpec {
-        ports: port_specs(view, ports),
+        ports: port_specs(state, view, ports),
         vxlan: vxlan.map(|((vxlan, local), _)| VxlanSpec {
             vni: vxlan.vni,
             udp_port: vxlan.udp_port,
@@ -103,7 +103,9 @@ pub fn compile(
 }
 
 /// MTU and MAC follow the kernel, which may change them after the port was attached.
-fn port_specs(view: &KernelView, ports: &AttachedPorts<'_>) -> Vec<PortSpec> {
+fn port_specs(state: &State, view: &KernelView, ports: &AttachedPorts<'_>) -> Vec<PortSpec> {
+    let stations: BTreeMap<_, _> =
+        state.ports().map(|port| (port.interface.as_str(), Station { mac: port.mac, address: port.address })).collect();
     let spec = |(interface, (role, info)): (&&str, &(PortRole, &PortInfo))| {
         let link = view.links.get(*interface);
         PortSpec {
@@ -115,6 +117,7 @@ fn port_specs(view: &KernelView, ports: &AttachedPorts<'_>) -> Vec<PortSpec> {
                 PortRole::Pod | PortRole::Host => true,
                 PortRole::Uplink => link.is_none_or(|link| link.unfinished_checksums),
             },
+            station: stations.get(interface).copied(),
         }
     };
     let mut specs: Vec<_> = ports.by_interface.iter().map(spec).collect();

@@ -35,7 +35,7 @@ use crate::{
 /// Longest that open calls may take once the daemon is to stop.
 const GRACE: Duration = Duration::from_secs(5);
 /// What VXLAN adds to an IP packet: outer IPv4 (20), UDP (8), VXLAN (8) and inner Ethernet (14), in bytes.
-const VXLAN_OVERHEAD: u32 = 50;
+pub(crate) const VXLAN_OVERHEAD: u32 = 50;
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +100,18 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
     })?);
     let identity = Identity { config, vtep_mac };
     let outcome = match host_port.create().await {
-        Ok(()) => drive(identity, switch.clone(), mirror.clone(), store, stop).await,
+        Ok(was_there) => {
+            if was_there {
+                tracing::info!(interface = host_port.interface, "taking over the host port of a former shuntd");
+            }
+            let (problem, host_problem) = watch::channel(None);
+            let keeping = task::spawn(host_port.clone().keep(problem));
+            let outcome = drive(identity, switch.clone(), mirror.clone(), store, host_problem, stop).await;
+            // Only then can it be removed.
+            keeping.abort();
+            let _ = keeping.await;
+            outcome
+        }
         Err(e) => Err(e.into()),
     };
 
@@ -143,6 +154,7 @@ async fn drive(
     engine: Arc<dyn Engine>,
     mirror: Mirror,
     store: Store,
+    mut host_problem: watch::Receiver<Option<String>>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), DaemonError> {
     let mut news = mirror.subscribe();
@@ -154,7 +166,7 @@ async fn drive(
     let (controller, thread) = ControllerHandle::spawn(controller)?;
     let mut thread = task::spawn_blocking(move || thread.join());
 
-    let serving = serve(&config, &controller).await;
+    let serving = serve(&config, &controller, host_problem.clone()).await;
     let outcome = match serving {
         Ok(mut serving) => {
             let follow = async {
@@ -162,6 +174,7 @@ async fn drive(
                     controller.kernel_changed();
                 }
             };
+            let keep = async { while host_problem.changed().await.is_ok() {} };
             if let Err(e) = sd_notify::notify(&[NotifyState::Ready]) {
                 tracing::warn!("systemd does not listen: {e}");
             }
@@ -169,6 +182,7 @@ async fn drive(
             let outcome = tokio::select! {
                 () = stop => Ok(()),
                 () = follow => Err(DaemonError::Died("the kernel mirror")),
+                () = keep => Err(DaemonError::Died("the keeper of the host port")),
                 _ = &mut thread => Err(DaemonError::Died("the controller")),
                 _ = serving.calls.join_next() => Err(DaemonError::Died("the API")),
             };
@@ -206,8 +220,12 @@ impl Serving {
     }
 }
 
-async fn serve(config: &Config, controller: &ControllerHandle) -> Result<Serving, DaemonError> {
-    let (routes, health) = services(SwitchApi::new(controller.clone())).await?;
+async fn serve(
+    config: &Config,
+    controller: &ControllerHandle,
+    host_problem: watch::Receiver<Option<String>>,
+) -> Result<Serving, DaemonError> {
+    let (routes, health) = services(SwitchApi::new(controller.clone(), host_problem)).await?;
     let stop = watch::Sender::new(false);
     let stopped = || {
         let mut stop = stop.subscribe();

@@ -8,6 +8,7 @@ pub mod config;
 pub mod controller;
 pub mod daemon;
 pub mod desired;
+pub mod doctor;
 pub mod engine;
 pub mod health;
 mod http;

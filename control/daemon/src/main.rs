@@ -7,8 +7,12 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, ValueEnum};
-use shunt_control_daemon::{config::Config, daemon};
+use clap::{Parser, Subcommand, ValueEnum};
+use shunt_control_daemon::{
+    config::Config,
+    daemon,
+    doctor::{self, Places, State},
+};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
@@ -16,8 +20,10 @@ use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::Sub
 #[derive(Parser)]
 #[command(version)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The configuration (TOML).
-    #[arg(long, default_value = "/etc/shunt/shuntd.toml")]
+    #[arg(long, global = true, default_value = "/etc/shunt/shuntd.toml")]
     config: PathBuf,
     /// Check the configuration and exit.
     #[arg(long)]
@@ -25,6 +31,27 @@ struct Args {
     /// How much to log, to standard error.
     #[arg(long, value_enum, default_value_t = Log::Info)]
     log: Log,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Say what on this machine would keep shuntd from working, or from working well, and what to do about it. The exit code
+    /// is 1 if there are errors.
+    Doctor {
+        /// Where container runtimes find network configurations.
+        #[arg(long, value_name = "DIRECTORY", default_value = "/etc/cni/net.d")]
+        cni_config: PathBuf,
+        /// Text for people or JSON for machines.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    #[value(alias = "table")]
+    Text,
+    Json,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -49,6 +76,9 @@ impl From<Log> for LevelFilter {
 /// 0: stopped as told, or the configuration is good; 1: could not run; 2: wrong usage (by clap).
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(Command::Doctor { cni_config, output }) = args.command {
+        return doctor(Places { config: args.config, cni: cni_config }, output);
+    }
     let config = match Config::load(&args.config) {
         Ok(config) => config,
         Err(e) => return fail(&e.to_string()),
@@ -66,6 +96,19 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => fail(&e.to_string()),
     }
+}
+
+fn doctor(places: Places, output: Output) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return fail(&format!("the operating system refused: {e}")),
+    };
+    let diagnosis = runtime.block_on(doctor::examine(&places));
+    match output {
+        Output::Text => print!("{}", diagnosis.text()),
+        Output::Json => println!("{}", serde_json::to_string(&diagnosis).expect("it is names and texts")),
+    }
+    if diagnosis.worst() == State::Error { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 /// Logs what Shunt's own crates say at `level`; others only warn.

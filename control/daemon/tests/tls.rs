@@ -64,7 +64,8 @@ async fn only_certified_callers_are_answered() {
     let server = issue(&servers, "shuntd.test", ExtendedKeyUsagePurpose::ServerAuth);
     let port = TlsPort::bind(&write(dir.path(), &server, &clients.pem())).await.unwrap();
     let address = port.address().unwrap();
-    let (routes, _health) = services(SwitchApi::new(daemon.controller.clone())).await.unwrap();
+    let (routes, _health) =
+        services(SwitchApi::new(daemon.controller.clone(), tokio::sync::watch::channel(None).1)).await.unwrap();
     let serving = tokio::spawn(port.serve(routes, std::future::pending()));
 
     let trust = || ClientTlsConfig::new().ca_certificate(Certificate::from_pem(servers.pem()));

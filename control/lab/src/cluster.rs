@@ -178,9 +178,11 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// A ready one on the lab's node that has the address.
+    /// A ready one on the lab's node that has the address, be it a pod's or the node's on the underlay.
     pub fn ready(address: Ipv4Addr) -> Endpoint {
-        let node = format!("node-{}", char::from(b'a' + address.octets()[2].saturating_sub(1)));
+        let [first, _, network, host] = address.octets();
+        let number = if first == 10 { network } else { host };
+        let node = format!("node-{}", char::from(b'a' + number.saturating_sub(1)));
         Endpoint { address, ready: None, serving: None, terminating: None, node, for_nodes: Vec::new() }
     }
 

@@ -12,7 +12,7 @@ use crate::{
     input::SCTP,
     world::{
         HOST, MTU, NEIGHBOUR, OTHER_UNDERLAY, OTHER_VTEP, OUR_VTEP, OVERLAY, OVERLAY_MTU, PODS, ROUTER, UNDERLAY,
-        UPLINK, our_mac, station,
+        UPLINK, our_mac, pod_address, station,
     },
 };
 
@@ -44,10 +44,12 @@ pub fn check(in_port: u16, sent: &[u8], verdict: Verdict, out: &[u8]) {
         }
         Verdict::Tx(port) => {
             let received = Received::new(in_port, sent);
+            from_the_pod_itself(in_port, sent, &received.packet);
             forwarded(&received, &leaving(port.0, out));
         }
         Verdict::Answer(answer, port) => {
             let received = Received::new(in_port, sent);
+            from_the_pod_itself(in_port, sent, &received.packet);
             answered(&received, answer, &leaving(port.0, out));
         }
     }
@@ -67,6 +69,20 @@ impl<'a> Received<'a> {
         let station = if inner.is_some() { OUR_VTEP } else { our_mac(in_port) };
         let packet = ip_packet(inner.unwrap_or(sent), None, station);
         Received { packet, decapsulated: inner.is_some(), unfinished: in_port != UPLINK }
+    }
+}
+
+/// A pod speaks for itself alone, and not to VTEPs.
+fn from_the_pod_itself(in_port: u16, sent: &[u8], packet: &Ipv4Packet<&[u8]>) {
+    if !PODS.contains(&in_port) {
+        return;
+    }
+    assert_eq!(EthernetFrame::new_unchecked(sent).src_addr(), EthernetAddress(station(in_port).0));
+    assert_eq!(packet.src_addr(), pod_address(in_port));
+    let datagram = UdpPacket::new_checked(packet.payload()).ok();
+    let datagram = datagram.filter(|_| packet.next_header() == IpProtocol::Udp && packet.frag_offset() == 0);
+    if datagram.is_some_and(|datagram| datagram.dst_port() == 8472) {
+        assert!(![UNDERLAY, OTHER_UNDERLAY].contains(&packet.dst_addr()), "a pod plays a VTEP");
     }
 }
 

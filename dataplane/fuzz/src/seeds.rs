@@ -348,6 +348,19 @@ pub fn all() -> Vec<(&'static str, Vec<Step>)> {
             }),
         ),
         ("unfinished_checksum", vec![unfinished]),
+        ("a_pod_plays_another_one", {
+            let frame = |from| raw(first, ethernet(from, our_mac(first), 0x0800, &ping(POD[0], POD[1])));
+            vec![at(first, ping(POD[1], POD[0])), frame(station(second)), arp(second, 1, GATEWAY)]
+        }),
+        ("a_pod_plays_a_vtep", {
+            let inner = ethernet(OTHER_VTEP, OUR_VTEP, 0x0800, &remote());
+            let vxlan = [&[8, 0, 0, 0, 0, 0, 1, 0], &inner[..]].concat();
+            let to = |vtep: Address| udp(POD[0], 50000, vtep, 8472, &vxlan);
+            let mut steps = [OTHER_UNDERLAY, UNDERLAY].map(|vtep| at(first, to(vtep.octets()))).to_vec();
+            steps.extend(fragments(to(OTHER_UNDERLAY.octets()), 9).map(|fragment| at(first, fragment)));
+            steps.extend([at(first, to(REMOTE)), overlay(udp(REMOTE, 50000, OTHER_UNDERLAY.octets(), 8472, &vxlan))]);
+            steps
+        }),
         ("association", {
             let (init, init_ack, data, shutdown, abort) = (1, 2, 0, 7, 6);
             let request = |chunks: &[u8]| from_pod(sctp(POD[0], 1000, SERVICE, 80, chunks));

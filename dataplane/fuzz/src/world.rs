@@ -20,7 +20,7 @@ use shunt_dataplane::{
     snapshot::Snapshot,
     spec::{
         Backend, ForwardingSpec, MasqueradeSpec, Otherwise, PortId, PortRole, PortSpec, RouteSpec, Rule, ServiceSpec,
-        Via, VtepSpec, VxlanSpec,
+        Station, Via, VtepSpec, VxlanSpec,
     },
     tables::{Conntrack, Recent, conntrack::Flow},
     time::Now,
@@ -47,6 +47,11 @@ pub fn our_mac(port: u16) -> MacAddr {
 /// The station behind a pod or host port.
 pub fn station(port: u16) -> MacAddr {
     MacAddr([2, 0, 0, 0, 1, port as u8])
+}
+
+/// The address of the pod behind a port.
+pub fn pod_address(port: u16) -> Ipv4Addr {
+    Ipv4Addr::new(10, 244, 1, 9 + port as u8)
 }
 
 /// The underlay's router, and the station through which the other VTEP is reached.
@@ -77,6 +82,7 @@ fn spec(which: usize) -> ForwardingSpec {
         mac: our_mac(id),
         mtu: MTU,
         unfinished_checksums: role != PortRole::Uplink,
+        station: PODS.contains(&id).then(|| Station { mac: station(id), address: pod_address(id) }),
     };
     let vtep = |address: [u8; 4], next_hop| VtepSpec {
         address: address.into(),

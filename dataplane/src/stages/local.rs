@@ -3,7 +3,7 @@
 use crate::{
     io::Frame,
     packet::Meta,
-    snapshot::{PortEntry, Snapshot},
+    snapshot::{Guard, PortEntry, Snapshot},
     spec::{PortId, PortRole},
     verdict::{Answer, DropReason, Verdict},
     wire::{arp, be16, ethernet, icmpv4, ipv4},
@@ -14,6 +14,9 @@ const IP: usize = ethernet::HEADER_LEN;
 /// Answers an ARP request for the gateway on a pod or host port, in place.
 #[cold]
 pub fn arp(frame: &mut Frame, in_port: PortId, port: &PortEntry, gateway: u32) -> Verdict {
+    if let Some(reason) = port.guard.and_then(|guard| spoofed(frame.bytes(), &guard)) {
+        return Verdict::Drop(reason);
+    }
     let ours = matches!(port.role, Some(PortRole::Pod | PortRole::Host)) && gateway != 0;
     match arp::Request::parse(&frame.bytes()[IP..]) {
         Some(request) if ours && request.target_ip == gateway => {
@@ -22,6 +25,19 @@ pub fn arp(frame: &mut Frame, in_port: PortId, port: &PortEntry, gateway: u32) -
             Verdict::Answer(Answer::Arp, in_port)
         }
         _ => Verdict::Drop(DropReason::ArpIgnored),
+    }
+}
+
+/// What is wrong with the sender of an ARP message from a port with one station. A sender that is probing for its address
+/// does not have it yet (RFC 5227, section 2.1.1).
+fn spoofed(frame: &[u8], guard: &Guard) -> Option<DropReason> {
+    let (mac, address) = arp::sender(&frame[IP..])?;
+    if ethernet::source_number(frame) != guard.mac || mac.to_number() != guard.mac {
+        Some(DropReason::SpoofedMac)
+    } else if address != guard.address && address != 0 {
+        Some(DropReason::SpoofedAddress)
+    } else {
+        None
     }
 }
 

@@ -11,7 +11,6 @@ use crate::{
     snapshot::{Overlay, PortEntry, Snapshot},
     spec::{PortId, PortRole},
     stages::{decap, local, track},
-    tables::VtepTable,
     verdict::{DropReason, Verdict},
     wire::{be16, be32, be64, checksum, ethernet, icmpv4, ipv4, put16, sctp, tcp, udp},
 };
@@ -33,8 +32,7 @@ pub fn run(batch: &mut Batch, env: &Env<impl Recorder>) -> u8 {
         let port = *env.snapshot.port(in_port);
         let overlay = env.snapshot.overlay.filter(|_| port.role == Some(PortRole::Uplink));
         for (frame, meta) in frames.iter_mut().zip(metas) {
-            match decap_and_parse(frame, meta, &port, overlay.as_ref(), &env.snapshot.vteps, takes_native, env.recorder)
-            {
+            match decap_and_parse(frame, meta, &port, overlay.as_ref(), env.snapshot, takes_native, env.recorder) {
                 Ok(()) if tracking => track::ask(meta, env.conntrack),
                 Ok(()) => {}
                 Err(reason) => {
@@ -57,19 +55,19 @@ fn decap_and_parse(
     meta: &mut Meta,
     port: &PortEntry,
     overlay: Option<&Overlay>,
-    vteps: &VtepTable,
+    snapshot: &Snapshot,
     takes_native: bool,
     recorder: impl Recorder,
 ) -> Result<(), DropReason> {
     let (mut station, mut native_on) = (port.mac.to_number(), None);
     if let Some(overlay) = overlay {
-        if decap::strip(frame, meta, port, overlay, vteps, recorder)? {
+        if decap::strip(frame, meta, port, overlay, &snapshot.vteps, recorder)? {
             station = overlay.mac.to_number();
         } else {
             native_on = Some(overlay.local).filter(|_| !takes_native);
         }
     }
-    let packet = parse(frame.bytes(), station, port.unfinished_checksums)?;
+    let packet = parse(frame.bytes(), station, port)?;
     // Ethernet pads short packets; the padding is not forwarded.
     frame.keep(0, packet.end);
     if packet.unfinished {
@@ -84,7 +82,27 @@ fn decap_and_parse(
         tcp_flags: meta.tcp_flags,
         fragment: meta.has(Meta::FRAGMENT),
     });
+    if let Some(guard) = &port.guard {
+        if meta.src() != guard.address {
+            return Err(DropReason::SpoofedAddress);
+        }
+        let may_be_for_a_vtep = meta.dst_port() == guard.vtep_port || meta.has(Meta::FRAGMENT);
+        if may_be_for_a_vtep && is_for_a_vtep(frame, meta, snapshot) {
+            return Err(DropReason::VtepOnly);
+        }
+    }
     if native_on == Some(meta.dst()) { Err(DropReason::NotVxlan) } else { Ok(()) }
+}
+
+/// Whether a pod tries to be a VTEP. What it sends could leave with its node's address as the source (masqueraded, by us or
+/// by the node's kernel), and then its inner frame would be taken for another pod's. Without its first fragment a
+/// datagram is never put together.
+#[cold]
+fn is_for_a_vtep(frame: &Frame, meta: &Meta, snapshot: &Snapshot) -> bool {
+    let ip = &frame.bytes()[IP..];
+    let is_first = be16(ip, ipv4::FRAGMENT) & ipv4::OFFSET == 0;
+    let l4 = &ip[usize::from(meta.ip_header_len)..];
+    is_first && l4.len() >= udp::HEADER_LEN && snapshot.is_vtep(meta.dst(), be16(l4, udp::DST_PORT), meta.protocol())
 }
 
 #[cold]
@@ -111,15 +129,19 @@ struct Packet {
     unfinished: bool,
 }
 
-/// Checks the headers and takes out what is in them. `may_be_unfinished`: see [`finish_checksum`].
+/// Checks the headers of a packet for `station` and takes out what is in them.
 #[inline(always)]
-fn parse(bytes: &[u8], station: u64, may_be_unfinished: bool) -> Result<Packet, DropReason> {
+fn parse(bytes: &[u8], station: u64, port: &PortEntry) -> Result<Packet, DropReason> {
+    let may_be_unfinished = port.unfinished_checksums;
     let head = bytes.first_chunk::<{ IP + ipv4::HEADER_LEN }>().ok_or(DropReason::Truncated)?;
     if ethernet::ethertype(head) != ethernet::IPV4 {
         return Err(DropReason::UnknownEtherType);
     }
     if ethernet::destination(head) != station {
         return Err(DropReason::NotOurMac);
+    }
+    if port.guard.is_some_and(|guard| ethernet::source_number(head) != guard.mac) {
+        return Err(DropReason::SpoofedMac);
     }
     let ip = head.last_chunk().expect("the header is the head's end");
     if ip[0] != ipv4::PLAIN {
@@ -140,7 +162,8 @@ fn parse_with_options(
     parse_packet(bytes, ip, header_with_options(&bytes[IP..])?, may_be_unfinished)
 }
 
-/// As [`parse`], when the IPv4 header is known to be sound and `header_len` long.
+/// As [`parse`], when the IPv4 header is known to be sound and `header_len` long. `may_be_unfinished`: see
+/// [`finish_checksum`].
 #[inline(always)]
 fn parse_packet(
     bytes: &[u8],

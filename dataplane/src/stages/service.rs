@@ -84,6 +84,9 @@ fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env<impl Recorder>) -> R
     })?;
     let forward = FiveTuple::from_words(meta.key);
     let translated = FiveTuple { dst: backend.address.into(), dst_port: backend.port, ..forward };
+    if env.snapshot.is_vtep(backend.address.into(), backend.port, meta.protocol()) {
+        return Err(DropReason::VtepOnly);
+    }
     if choice.masquerade || env.snapshot.answers_go_astray(forward.src, translated.dst) {
         return masquerade::assign(meta, translated, 0, env);
     }
@@ -120,6 +123,10 @@ fn leave(meta: &mut Meta, env: &Env<impl Recorder>) -> Result<(), DropReason> {
     env.recorder.note(|| Step::Leaves);
     if !may_open(meta) {
         return Err(DropReason::OutOfState);
+    }
+    // From a pod of another node: ours were asked when their packets came in.
+    if env.snapshot.is_vtep(meta.dst(), meta.dst_port(), meta.protocol()) {
+        return Err(DropReason::VtepOnly);
     }
     masquerade::assign(meta, FiveTuple::from_words(meta.key), 0, env)
 }

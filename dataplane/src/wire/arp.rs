@@ -21,6 +21,12 @@ const TARGET_IP: usize = 24;
 const REQUEST: u16 = 1;
 const REPLY: u16 = 2;
 
+/// Who a message says it is from; `None` if it is cut short.
+pub fn sender(message: &[u8]) -> Option<(MacAddr, u32)> {
+    let message = message.first_chunk::<LEN>()?;
+    Some((MacAddr(message[SENDER_MAC..SENDER_MAC + 6].try_into().expect("six bytes")), be32(message, SENDER_IP)))
+}
+
 /// Someone asks who has an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
@@ -41,11 +47,8 @@ impl Request {
             && header[4] == 6
             && header[5] == 4
             && be16(header, OPERATION) == REQUEST;
-        right.then(|| Request {
-            sender_mac: MacAddr(header[SENDER_MAC..SENDER_MAC + 6].try_into().expect("six bytes")),
-            sender_ip: be32(header, SENDER_IP),
-            target_ip: be32(header, TARGET_IP),
-        })
+        let (sender_mac, sender_ip) = sender(message)?;
+        right.then(|| Request { sender_mac, sender_ip, target_ip: be32(header, TARGET_IP) })
     }
 
     /// Turns the request that `frame` carries into the reply "`mac` has it", Ethernet header included.

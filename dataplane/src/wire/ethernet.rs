@@ -29,6 +29,15 @@ pub fn destination(frame: &[u8]) -> u64 {
     be64(frame, 0) >> 16
 }
 
+/// A frame's source, as a number.
+///
+/// # Panics
+/// If the slice is shorter than the header.
+#[inline(always)]
+pub fn source_number(frame: &[u8]) -> u64 {
+    be64(frame, 6) >> 16
+}
+
 /// A frame's source.
 ///
 /// # Panics

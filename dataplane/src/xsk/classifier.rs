@@ -14,11 +14,14 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader, include_bytes_aligned,
     maps::{Array, LpmTrie, Map, MapData, XskMap, lpm_trie::Key},
-    programs::{ProgramError, TestRun, TestRunOptions, Xdp, links::FdLink, loaded_programs, xdp},
+    programs::{ProgramError, TestRun, TestRunOptions, Xdp, links::FdLink, xdp},
 };
 use ipnet::Ipv4Net;
 
-use super::{Interface, NodeTraffic, XskDevice, XskError, error::bpf_hint, node_traffic::Taken, with_sources};
+use super::{
+    Interface, NodeTraffic, XskDevice, XskError, error::bpf_hint, node_traffic::Taken, survey::program_name,
+    with_sources,
+};
 use crate::spec::PortRole;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/classifier.bpf.o"));
@@ -288,12 +291,7 @@ fn refuse_foreign(interface: &Interface) -> Result<(), XskError> {
     if id == 0 {
         return Ok(());
     }
-    let program = loaded_programs()
-        .filter_map(Result::ok)
-        .find(|program| program.id() == id)
-        .and_then(|program| program.name_as_str().map(String::from))
-        .unwrap_or_else(|| "?".into());
-    Err(XskError::ForeignProgram { interface: interface.name.clone(), program, id })
+    Err(XskError::ForeignProgram { interface: interface.name.clone(), program: program_name(id), id })
 }
 
 /// The kernel's error code, wherever in the chain it is.

@@ -36,6 +36,7 @@ mod node_traffic;
 mod port_memory;
 mod registered;
 mod starts;
+mod survey;
 
 pub use classifier::{Classifier, UplinkFilter, XdpMode};
 pub use device::XskDevice;
@@ -45,3 +46,4 @@ pub use memory::{RING_SIZE, WorkerMemory};
 pub use node_traffic::NodeTraffic;
 pub use port_memory::{MemoryChoice, PortMemory};
 pub use registered::Transfer;
+pub use survey::{AttachedProgram, Survey};

@@ -67,8 +67,14 @@ pub fn service(protocol: Protocol, ends: &[End]) -> ServiceSpec {
 
 /// The node with `services`.
 pub fn spec(services: Vec<ServiceSpec>) -> ForwardingSpec {
-    let port =
-        |id, role| PortSpec { id, role, mac: mac(id), mtu: 1500, unfinished_checksums: role != PortRole::Uplink };
+    let port = |id, role| PortSpec {
+        id,
+        role,
+        mac: mac(id),
+        mtu: 1500,
+        unfinished_checksums: role != PortRole::Uplink,
+        station: None,
+    };
     let to = |prefix: &str, port| RouteSpec { prefix: prefix.parse().unwrap(), via: Via::Port { port, mac: STATION } };
     ForwardingSpec {
         ports: vec![

@@ -2,6 +2,7 @@
 
 mod affinity;
 mod fragments;
+mod guard;
 mod pressure;
 mod related;
 mod schedulers;

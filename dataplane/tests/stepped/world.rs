@@ -45,7 +45,8 @@ pub fn backend(n: u8) -> Backend {
 
 /// A client pod, a port behind which all backends live, and one service for each protocol.
 pub fn spec(backends: &[Backend]) -> ForwardingSpec {
-    let port = |id| PortSpec { id, role: PortRole::Pod, mac: mac(id), mtu: 1500, unfinished_checksums: true };
+    let port =
+        |id| PortSpec { id, role: PortRole::Pod, mac: mac(id), mtu: 1500, unfinished_checksums: true, station: None };
     let station = MacAddr([2, 0, 0, 0, 1, 0]);
     let endpoints: Arc<[Endpoint]> = backends.iter().copied().map(Endpoint::from).collect();
     let service = |protocol| ServiceSpec::simple(VIP, 80, protocol, endpoints.clone());

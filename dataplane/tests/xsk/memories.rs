@@ -47,6 +47,7 @@ fn publish(switch: &Switch, ports: &[(PortInfo, PortRole)]) {
         mac: info.mac,
         mtu: info.mtu,
         unfinished_checksums: true,
+        station: None,
     });
     let routes = ports.iter().map(|(info, role)| RouteSpec {
         prefix: address(info.id.0).into(),

@@ -90,7 +90,7 @@ fn ask(port: u16) -> (SocketAddr, SocketAddr) {
 }
 
 fn spec(macs: [MacAddr; 2]) -> ForwardingSpec {
-    let port = |id, role, mac| PortSpec { id, role, mac, mtu: 1500, unfinished_checksums: true };
+    let port = |id, role, mac| PortSpec { id, role, mac, mtu: 1500, unfinished_checksums: true, station: None };
     let endpoints = [Backend { address: POD, port: 8080 }.into()];
     let nodeport = |port, masquerade| ServiceSpec {
         from_outside: Rule { endpoints: endpoints.into(), masquerade, ..Rule::default() },

@@ -79,7 +79,7 @@ impl MemoryStation {
 
 fn spec(profile: &Profile) -> ForwardingSpec {
     let memory = &profile.memory;
-    let port = |id, role, mac, mtu| PortSpec { id, role, mac, mtu, unfinished_checksums: false };
+    let port = |id, role, mac, mtu| PortSpec { id, role, mac, mtu, unfinished_checksums: false, station: None };
     let outer = profile.streams.iter().find_map(|stream| stream.vxlan);
     let vxlan = outer.map_or(VxlanSpec { vni: 1, udp_port: 8472, local: UNDERLAY, mac: VTEP_MAC }, |outer| VxlanSpec {
         vni: outer.vni,

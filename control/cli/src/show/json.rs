@@ -261,6 +261,8 @@ struct PortStatus<'a> {
     attached: Option<Attached<'a>>,
     /// Why it is not attached.
     pending: Option<&'a str>,
+    /// What is wrong with the interface in the kernel.
+    problem: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -312,6 +314,7 @@ impl<'a> From<&'a v1::GetStatusResponse> for Status<'a> {
                 why_copy: some(&attached.why_copy),
             }),
             pending: some(&port.pending),
+            problem: some(&port.problem),
         };
         let next_hop = |hop: &'a v1::NextHopStatus| NextHop {
             address: &hop.address,

@@ -313,7 +313,9 @@ fn remarks(answer: &v1::GetStatusResponse) -> String {
             port.name
         )
     });
-    copying.chain(uncut).collect()
+    let problems = answer.ports.iter().filter(|port| !port.problem.is_empty());
+    let problems = problems.map(|port| format!("\n\nwarning: {}: {}", port.interface, port.problem));
+    copying.chain(uncut).chain(problems).collect()
 }
 
 fn table_row<const N: usize>(table: &mut Table, row: [String; N]) {
@@ -396,7 +398,7 @@ mod tests {
                 why_copy: why_copy.into(),
                 ..Default::default()
             }),
-            pending: String::new(),
+            ..Default::default()
         };
         let mut answer = v1::GetStatusResponse {
             ports: vec![port(v1::PortRole::Pod, "native", ""), port(v1::PortRole::Uplink, "generic", "")],
@@ -405,7 +407,9 @@ mod tests {
         assert_eq!(remarks(&answer), "");
         answer.ports[0] = port(v1::PortRole::Pod, "generic", "");
         answer.ports[1] = port(v1::PortRole::Uplink, "native", "no such mode");
+        answer.ports[1].problem = "in the way".into();
         let text = remarks(&answer);
+        assert!(text.contains("warning: eth7: in the way"), "{text}");
         assert!(text.contains("no zero-copy mode on eth7: no such mode"), "{text}");
         assert!(text.contains("warning: Pod is in generic XDP mode") && text.contains("tso off gso off"), "{text}");
     }

@@ -11,6 +11,7 @@ use std::{sync::Arc, time::Instant};
 
 use shunt_control_api::{FieldError, Key, Kind, Resource, v1};
 use shunt_dataplane::switch::SwitchReport;
+use tokio::sync::watch::Receiver;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -25,13 +26,16 @@ const PAGE: u32 = 1000;
 #[derive(Clone)]
 pub struct SwitchApi {
     controller: ControllerHandle,
+    /// What is wrong with the host port.
+    host_problem: Receiver<Option<String>>,
     started: Instant,
 }
 
 impl SwitchApi {
-    /// The API of a running controller; its uptime is counted from now.
-    pub fn new(controller: ControllerHandle) -> Self {
-        SwitchApi { controller, started: Instant::now() }
+    /// The API of a running controller; its uptime is counted from now. `host_problem` says what is wrong with the host
+    /// port in the kernel, if anything is.
+    pub fn new(controller: ControllerHandle, host_problem: Receiver<Option<String>>) -> Self {
+        SwitchApi { controller, host_problem, started: Instant::now() }
     }
 
     /// Counters, read on a thread that may block.
@@ -108,7 +112,8 @@ impl v1::switch_server::Switch for SwitchApi {
 
     async fn get_status(&self, _: Request<v1::GetStatusRequest>) -> Result<Response<v1::GetStatusResponse>, Status> {
         let report = self.report().await?;
-        Ok(Response::new(status::status(&self.controller, &report, self.started.elapsed())))
+        let host_problem = self.host_problem.borrow().clone().unwrap_or_default();
+        Ok(Response::new(status::status(&self.controller, &report, &host_problem, self.started.elapsed())))
     }
 
     async fn get_counters(

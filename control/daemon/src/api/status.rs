@@ -12,7 +12,12 @@ use shunt_dataplane::{
 use crate::{controller::ControllerHandle, names::port_names};
 
 /// The answer to `GetStatus`.
-pub(super) fn status(controller: &ControllerHandle, report: &SwitchReport, uptime: Duration) -> v1::GetStatusResponse {
+pub(super) fn status(
+    controller: &ControllerHandle,
+    report: &SwitchReport,
+    host_problem: &str,
+    uptime: Duration,
+) -> v1::GetStatusResponse {
     let (observed, state) = (controller.observed(), controller.feed().state());
     let config = &controller.identity().config;
     let names = port_names(config, &state);
@@ -22,6 +27,7 @@ pub(super) fn status(controller: &ControllerHandle, report: &SwitchReport, uptim
         role: role(attachment.role()).into(),
         attached: attachment.info().map(attached),
         pending: attachment.pending().unwrap_or_default().to_owned(),
+        problem: if attachment.role() == PortRole::Host { host_problem } else { "" }.to_owned(),
     });
     let next_hops = observed.view.next_hops.iter().map(|(address, hop)| v1::NextHopStatus {
         address: address.to_string(),

@@ -3,6 +3,8 @@
 //! The kernel's end has the node's overlay address and the routes to pods and services; the other end belongs to the
 //! switch. A pair that a crashed daemon left behind is taken over as it is, so the node's connections survive.
 
+mod keep;
+
 use std::{
     fs,
     net::{IpAddr, Ipv4Addr},
@@ -62,16 +64,17 @@ fn failed(what: impl Into<String>) -> impl FnOnce(Error) -> HostPortError {
 }
 
 impl HostPort {
-    /// Makes the pair, or completes the one that is there.
-    pub async fn create(&self) -> Result<(), HostPortError> {
+    /// Makes the pair, or completes the one that is there. True if it was there.
+    pub async fn create(&self) -> Result<bool, HostPortError> {
         let (connection, handle, _) = new_connection()?;
         tokio::spawn(connection);
         let ends = (find(&handle, &self.interface).await?, find(&handle, &self.peer).await?);
-        match ends {
-            (None, None) => self.add_pair(&handle).await?,
-            (Some(kernel), Some(switch)) if self.is_ours(&kernel, &switch) => {
-                tracing::info!(interface = self.interface, "taking over the host port of a former shuntd");
+        let is_there = match ends {
+            (None, None) => {
+                self.add_pair(&handle).await?;
+                false
             }
+            (Some(kernel), Some(switch)) if self.is_ours(&kernel, &switch) => true,
             (Some(kernel), Some(switch)) if are_pair(&kernel, &switch) => {
                 handle
                     .link()
@@ -80,11 +83,13 @@ impl HostPort {
                     .await
                     .map_err(failed(format!("remove {}", self.interface)))?;
                 self.add_pair(&handle).await?;
+                false
             }
             (Some(_), _) => return Err(HostPortError::Foreign(self.interface.clone())),
             (None, Some(_)) => return Err(HostPortError::Foreign(self.peer.clone())),
-        }
-        self.configure(&handle).await
+        };
+        self.configure(&handle).await?;
+        Ok(is_there)
     }
 
     /// Removes the pair, and with it its address and routes.

@@ -145,7 +145,7 @@ fn slice(service: &cluster::Service) -> v1::EndpointSlice {
 
 /// The node as the kernel's is set up: pods of other nodes are behind the uplink, as they are.
 fn spec(services: ServiceSet) -> ForwardingSpec {
-    let port = |id, role| PortSpec { id, role, mac: mac(id), mtu: 1500, unfinished_checksums: false };
+    let port = |id, role| PortSpec { id, role, mac: mac(id), mtu: 1500, unfinished_checksums: false, station: None };
     let route = |prefix: &str, via| RouteSpec { prefix: prefix.parse().expect("a prefix"), via };
     let to = |port| Via::Port { port, mac: STATION };
     ForwardingSpec {

@@ -307,7 +307,8 @@ impl TestDaemon {
         let engine = Arc::new(MemoryEngine::default());
         let controller = start_controller(dir, engine.clone(), kernel.clone()).unwrap();
         let (controller, thread) = ControllerHandle::spawn(controller).unwrap();
-        let (routes, _health) = services(SwitchApi::new(controller.clone())).await.unwrap();
+        let (routes, _health) =
+            services(SwitchApi::new(controller.clone(), tokio::sync::watch::channel(None).1)).await.unwrap();
         let path = config(dir).socket;
         let socket = Socket::bind(&path).unwrap();
         let (stop, stopped) = oneshot::channel();
