@@ -45,7 +45,7 @@ fn a_restart_keeps_the_state() {
     trial(Plan::three_nodes(Forwarder::Shunt), |lab| {
         change::restart_under_a_connection(lab, "node-b", End::Stop)?.must_hold("restart");
         checks::reach(lab.station("a1")?.0, lab.station("b1")?.1)?.must_hold("after the restart");
-        checks::spread(lab.station("b2")?.0, "tcp", SocketAddrV4::new(WEB, 80), 90, &["a2", "b1", "c1"])?
+        checks::spread(lab.station("b2")?.0, "tcp", SocketAddrV4::new(WEB, 80), 150, &["a2", "b1", "c1"])?
             .must_hold("services after the restart");
         Ok(())
     });

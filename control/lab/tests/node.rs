@@ -96,7 +96,7 @@ fn programs_of_nodes_are_endpoints() {
         let to = SocketAddrV4::new(HOSTED, 80);
         for from in ["a1", "b1", "node-a", "node-b"] {
             let from = lab.station(from)?.0;
-            checks::spread(from, "tcp", to, 60, &["node-a", "node-b", "node-c"])?.must_hold("programs of nodes");
+            checks::spread(from, "tcp", to, 150, &["node-a", "node-b", "node-c"])?.must_hold("programs of nodes");
         }
         checks::echo(lab.station("node-a")?.0, to, 1_000_000)?.must_hold("a transfer from the node");
         Ok(())
@@ -135,7 +135,7 @@ fn the_host_port_is_kept() {
             for (from, to) in [("node-a", "b1"), ("a1", "node-a")] {
                 comes_back(lab, from, to).unwrap_or_else(|error| panic!("after {damage}: {error}"));
             }
-            checks::spread(&node.namespace, "tcp", "10.96.0.10:80".parse().unwrap(), 30, &["a2", "b1", "c1"])?
+            checks::spread(&node.namespace, "tcp", "10.96.0.10:80".parse().unwrap(), 150, &["a2", "b1", "c1"])?
                 .must_hold(damage);
         }
         assert_eq!(problem()?, None);

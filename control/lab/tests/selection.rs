@@ -49,7 +49,7 @@ fn session_affinity_is_switched_live() {
             }
             tell(lab, &service)?;
             let a1 = &lab.pod("a1")?.namespace;
-            checks::spread(a1, &name, to, 90, &BACKENDS)?.must_hold("without affinity");
+            checks::spread(a1, &name, to, 150, &BACKENDS)?.must_hold("without affinity");
             tell(lab, &sticky)?;
             assert_eq!(checks::ask(a1, &name, to, 30)?.by_server.len(), 1, "with affinity again");
         }

@@ -37,8 +37,8 @@ fn associations_through_a_service(forwarder: Forwarder) {
         let capture = Capture::start(&lab.underlay, "node-a", "udp port 8472", lab.folder())?;
         for from in ["a1", "b2", "node-a"] {
             let from = lab.station(from)?.0;
-            checks::spread(from, "sctp", SocketAddrV4::new(vip, 80), 60, &BACKENDS)?.must_hold("SCTP");
-            checks::spread(from, "tcp", SocketAddrV4::new(WEB, 80), 30, &BACKENDS)?.must_hold("TCP");
+            checks::spread(from, "sctp", SocketAddrV4::new(vip, 80), 150, &BACKENDS)?.must_hold("SCTP");
+            checks::spread(from, "tcp", SocketAddrV4::new(WEB, 80), 150, &BACKENDS)?.must_hold("TCP");
         }
         let recording = capture.finish()?;
         assert!(recording.must_be_well_formed("sctp")? > 300);

@@ -98,7 +98,8 @@ impl Question {
         }
         let port = snapshot.port(arrival.port);
         let station = overlay.map_or(port.mac, |overlay| overlay.mac);
-        let inner = self.frame(station, length);
+        let sender = port.guard.map_or(SENDER, |guard| guard.station());
+        let inner = self.frame(sender, station, length);
         Ok(match overlay.zip(arrival.vtep) {
             Some((overlay, vtep)) => encapsulated(&inner, vtep, &overlay, port.mac),
             None => inner,
@@ -131,10 +132,10 @@ impl Question {
         }
     }
 
-    fn frame(&self, station: MacAddr, length: u16) -> Vec<u8> {
+    fn frame(&self, sender: MacAddr, station: MacAddr, length: u16) -> Vec<u8> {
         let FiveTuple { src, dst, src_port, dst_port, protocol } = self.tuple;
         let mut frame = vec![0; IP + usize::from(length)];
-        ethernet::emit(&mut frame, station, SENDER, ethernet::IPV4);
+        ethernet::emit(&mut frame, station, sender, ethernet::IPV4);
         let flags = if self.dont_fragment { ipv4::DF } else { 0 };
         ipv4::Header { tos: 0, total_len: length, id: 0, flags, ttl: self.ttl, protocol, src, dst }
             .emit(&mut frame[IP..]);
