@@ -39,7 +39,8 @@ fn two_idle_workers_cost_next_to_nothing() {
 }
 
 /// Ten datagrams a second find the workers asleep each time. A round trip wakes them four times (two nodes, both
-/// directions) and the servers and clients besides; the kernel alone needs some 130 microseconds for the same here.
+/// directions) and the servers and clients besides. What a wake-up takes is the machine's: 20 microseconds on some, and on a
+/// virtual one, from core to core, 150 to 300 were seen. A wake-up that is missed takes the worker's nap, half a second.
 #[test]
 fn a_sleeping_switch_wakes_quickly() {
     trial(Plan::three_nodes(Forwarder::Shunt), |lab| {
@@ -50,7 +51,7 @@ fn a_sleeping_switch_wakes_quickly() {
         let slept = lab.node("node-a")?.shunt()?.counters()?.workers[0].sleeps - slept_before;
         assert!(report.is_complete(), "{report:?}");
         assert!(slept >= 50, "the worker slept only {slept} times: this measured no wake-up");
-        assert!(report.rtt_us[1] < 1000.0, "round trips from sleep, in microseconds: {:?}", report.rtt_us);
+        assert!(report.rtt_us[1] < 5000.0, "round trips from sleep, in microseconds: {:?}", report.rtt_us);
         Ok(())
     });
 }
