@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddrV4},
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU32, Ordering},
@@ -18,7 +18,7 @@ use crate::{
     plan::{Forwarder, GATEWAY, NodePlan, Plan, PodPlan, TCP_PORT, UDP_PORT, UNDERLAY_MTU},
     shunt_node::ShuntNode,
     tidy::Tidy,
-    wait,
+    tools, wait,
 };
 
 /// Begins the name of each namespace and directory that a lab makes; the process id follows.
@@ -217,12 +217,19 @@ impl Lab {
         }
     }
 
-    /// Starts the lab's servers in a namespace; `name` is what they answer.
+    /// Starts the lab's servers in a pod's or node's namespace; `name` is what they answer.
     pub fn serve(&self, namespace: &Namespace, name: &str, address: Ipv4Addr) -> Result<Background> {
+        self.serve_at(namespace, name, TCP_PORT, SocketAddrV4::new(address, UDP_PORT))
+    }
+
+    /// Starts the lab's servers on other ports than its own, and waits until they listen.
+    pub fn serve_at(&self, namespace: &Namespace, name: &str, tcp: u16, udp: SocketAddrV4) -> Result<Background> {
         let mut command = namespace.command(binaries::find("shunt-lab")?);
-        command.args(["serve", "--name", name, "--tcp", &TCP_PORT.to_string(), "--udp"]);
-        command.args([&format!("{address}:{UDP_PORT}")]);
-        Background::start(&mut command, &self.log(&format!("server-{name}")))
+        command.args(["serve", "--name", name, "--tcp", &tcp.to_string(), "--udp", &udp.to_string()]);
+        let server = Background::start(&mut command, &self.log(&format!("server-{name}")))?;
+        // TCP's socket is made last.
+        tools::await_listener(namespace, &tcp.to_string())?;
+        Ok(server)
     }
 
     /// A station on the underlay that is no node: 192.168.50.`number`.

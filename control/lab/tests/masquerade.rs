@@ -3,9 +3,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use shunt_control_lab::{
-    binaries, checks,
+    checks,
     cluster::Service,
-    command::Background,
     plan::{Forwarder, Plan, TCP_PORT, UDP_PORT},
     tools,
     trial::trial,
@@ -38,17 +37,7 @@ fn pods_leave_the_cluster_masqueraded() {
     trial(Plan { egress: true, ..Plan::three_nodes(Forwarder::Shunt) }, |lab| {
         lab.underlay.ip(&format!("addr add {ROUTER}/24 dev br0"))?;
         lab.underlay.ip(&format!("addr add {OUTSIDE}/32 dev br0"))?;
-        let mut serve = lab.underlay.command(binaries::find("shunt-lab")?);
-        serve.args([
-            "serve",
-            "--name",
-            "outside",
-            "--tcp",
-            &TCP_PORT.to_string(),
-            "--udp",
-            &format!("{OUTSIDE}:{UDP_PORT}"),
-        ]);
-        let _server = Background::start(&mut serve, &lab.log("server-outside"))?;
+        let _server = lab.serve(&lab.underlay, "outside", OUTSIDE)?;
         for node in ["node-a", "node-b"] {
             let node = &lab.node(node)?.namespace;
             node.ip(&format!("route add default via {ROUTER}"))?;

@@ -9,7 +9,7 @@ use std::{
 use shunt_control_lab::{
     Result, binaries, checks,
     cluster::Service,
-    command::{Background, run},
+    command::run,
     error::LabError,
     plan::{Forwarder, Plan, TCP_PORT},
     probe::{self, hold::HoldReport, stream::StreamReport},
@@ -22,14 +22,6 @@ use shunt_dataplane::net::Protocol;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const HOSTED: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 90);
-
-/// A program of node-a on its uplink's address: `ssh` on TCP 22, DNS on UDP 53.
-fn serve_on_the_uplink(lab: &Lab, node: &str) -> Result<Background> {
-    let node = lab.node(node)?;
-    let mut serve = node.namespace.command(binaries::find("shunt-lab")?);
-    serve.args(["serve", "--name", "uplink", "--tcp", "22", "--udp", &format!("{}:53", node.plan.underlay())]);
-    Background::start(&mut serve, &lab.log("server-uplink"))
-}
 
 fn pinged(lab: &Lab, from: &str, to: &str) -> Result<bool> {
     Ok(tools::ping(lab.station(from)?.0, "-c 1 -W 0.5", lab.station(to)?.1)?.is_complete())
@@ -47,8 +39,9 @@ fn comes_back(lab: &Lab, from: &str, to: &str) -> Result<()> {
 #[test]
 fn the_node_outlives_its_daemon() {
     trial(Plan::three_nodes(Forwarder::Shunt), |lab| {
-        let _server = serve_on_the_uplink(lab, "node-a")?;
         let node = lab.node("node-a")?.plan.underlay();
+        // Programs on the uplink's address: `ssh` on TCP 22, DNS on UDP 53.
+        let _server = lab.serve_at(&lab.node("node-a")?.namespace, "uplink", 22, SocketAddrV4::new(node, 53))?;
         let to = |port| SocketAddrV4::new(node, port).to_string();
         let ssh = probe::start(&lab.node("node-c")?.namespace, &["hold", &to(22), "6000"], &lab.log("ssh"))?;
         let dns =
