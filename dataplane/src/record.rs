@@ -60,7 +60,7 @@ pub enum Step {
     Headers {
         /// Who sent it to whom. No ports in a fragment.
         tuple: FiveTuple,
-        /// Flags of its TCP header, else 0.
+        /// Flags of its TCP header; of SCTP, those that say what its chunks do; else 0.
         tcp_flags: u8,
         /// It is a fragment.
         fragment: bool,

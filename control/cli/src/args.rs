@@ -194,10 +194,11 @@ pub struct Packet {
     /// To whom.
     #[arg(value_name = "DESTINATION[:PORT]")]
     pub destination: Place,
-    /// The protocol: tcp, udp, icmp (an echo request), or its number in the IP header.
+    /// The protocol: tcp, udp, sctp, icmp (an echo request), or its number in the IP header.
     #[arg(long, default_value = "tcp", value_parser = ip_protocol)]
     pub protocol: u8,
-    /// Flags of the TCP header: syn, ack, fin, rst, psh, urg. Unless told: syn.
+    /// Flags of the TCP header: syn, ack, fin, rst, psh, urg. Of SCTP, what its chunk does: syn is an INIT, with ack its
+    /// answer, rst an ABORT, fin a SHUTDOWN, others data. Unless told: syn.
     #[arg(long, value_name = "FLAG", value_enum, value_delimiter = ',')]
     pub flags: Vec<TcpFlag>,
     /// The port it comes in on: a pod's, uplink or host. Unless told: where packets of that source are expected.
@@ -234,8 +235,11 @@ fn ip_protocol(text: &str) -> Result<u8, String> {
     match text {
         "tcp" => Ok(TCP),
         "udp" => Ok(UDP),
+        "sctp" => Ok(SCTP),
         "icmp" => Ok(1),
-        number => number.parse().map_err(|_| format!("{text:?} is neither tcp, udp, icmp nor a number up to 255")),
+        number => {
+            number.parse().map_err(|_| format!("{text:?} is neither tcp, udp, sctp, icmp nor a number up to 255"))
+        }
     }
 }
 
@@ -243,6 +247,8 @@ fn ip_protocol(text: &str) -> Result<u8, String> {
 pub const TCP: u8 = 6;
 /// UDP's.
 pub const UDP: u8 = 17;
+/// SCTP's.
+pub const SCTP: u8 = 132;
 
 /// An address, with a port or without.
 #[derive(Debug, Clone, Copy)]

@@ -182,7 +182,7 @@ const SOURCE_PORT: u16 = 40_000;
 
 impl From<&Packet> for v1::ExplainRequest {
     fn from(packet: &Packet) -> Self {
-        let has_ports = matches!(packet.protocol, args::TCP | args::UDP);
+        let has_ports = matches!(packet.protocol, args::TCP | args::UDP | args::SCTP);
         let source_port = packet.source.port.or(has_ports.then_some(SOURCE_PORT));
         let flags = packet.flags.iter().fold(0, |flags, flag| flags | *flag as u32);
         v1::ExplainRequest {

@@ -55,6 +55,7 @@ async fn a_new_flow_to_a_service_is_told_with_names() {
         ("parse", "source", "10.244.1.10:1000"),
         ("service", "service", "default/far"),
         ("service", "port", "http"),
+        ("service", "frontend_kind", "cluster_ip"),
         ("service", "origin", "pod"),
         ("service", "scheduler", "maglev"),
         ("select", "endpoint", "10.244.2.10:8080"),
@@ -72,7 +73,8 @@ async fn a_new_flow_to_a_service_is_told_with_names() {
     let sentences: Vec<_> = packet.steps.iter().map(|step| step.sentence.as_str()).collect();
     assert!(
         sentences.contains(
-            &"It is for default/far, port http at 10.96.0.11:80, and from a pod; there is one endpoint for that."
+            &"It is for default/far, port http at 10.96.0.11:80, its ClusterIP, and from a pod; there is one endpoint for \
+              that."
         ),
         "{sentences:#?}"
     );
@@ -85,6 +87,34 @@ async fn a_new_flow_to_a_service_is_told_with_names() {
     assert_eq!(fact(&answer, "track", "direction"), Some("reply"));
     assert_eq!(fact(&answer, "track", "state_after"), Some("answered"));
     assert_eq!((answer.fate(), answer.sent_source.as_str()), (Fate::Forwarded, "10.96.0.11:80"));
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_port_and_a_load_balancers_address_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = start(&dir).await;
+    let mut balanced = v1::Service {
+        r#type: v1::ServiceType::LoadBalancer.into(),
+        load_balancer_ips: vec!["198.51.100.7".into()],
+        load_balancer_source_ranges: vec!["203.0.113.0/24".into()],
+        ..service("web", 10)
+    };
+    balanced.ports[0].node_port = 30_080;
+    daemon.apply(ApplyRequest { services: vec![balanced], ..Default::default() }).await.unwrap();
+    for (source, destination, port, kind, range, fate) in [
+        ("203.0.113.9", "198.51.100.7", 80, "load_balancer", Some("203.0.113.0/24"), Fate::Forwarded),
+        ("192.0.2.1", "198.51.100.7", 80, "load_balancer", Some("none"), Fate::Dropped),
+        ("192.0.2.1", "192.168.50.1", 30_080, "node_port", None, Fate::Forwarded),
+    ] {
+        let request = ExplainRequest { destination_port: port, ..syn(source, destination) };
+        let packet = daemon.client.explain(request).await.unwrap().into_inner().packet.unwrap();
+        assert_eq!((packet.port.as_str(), packet.fate()), ("uplink", fate));
+        let facts =
+            ["service", "frontend_kind", "source_range", "masquerade"].map(|name| fact(&packet, "service", name));
+        assert_eq!(facts, [Some("default/web"), Some(kind), range, Some("true")]);
+        assert_eq!(fact(&packet, "masquerade", "source").is_some(), fate == Fate::Forwarded);
+    }
     daemon.stop().await;
 }
 
@@ -131,7 +161,7 @@ async fn a_wrong_field_is_named() {
         (ExplainRequest { protocol: 47, ..good() }, "source_port: 1000 is a port, and the protocol has none"),
         (ExplainRequest { source_port: 0, ..good() }, "source_port: 0 is not a port"),
         (ExplainRequest { destination_port: 70_000, ..good() }, "destination_port: 70000 is not a port"),
-        (ExplainRequest { tcp_flags: Some(2), protocol: 17, ..good() }, "tcp_flags: are of TCP"),
+        (ExplainRequest { tcp_flags: Some(2), protocol: 17, ..good() }, "tcp_flags: are of TCP and SCTP"),
         (ExplainRequest { port: "default/x".into(), ..good() }, "port: \"default/x\" is not attached"),
         (
             ExplainRequest { port: "default/a".into(), vtep: "192.168.50.2".into(), ..good() },

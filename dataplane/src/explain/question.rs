@@ -9,7 +9,7 @@ use crate::{
     next_hop::Kind,
     snapshot::{Overlay, Snapshot},
     spec::{PortId, PortRole},
-    wire::{checksum, ethernet, icmpv4, ipv4, put16, tcp, udp, vxlan},
+    wire::{checksum, ethernet, icmpv4, ipv4, put16, sctp, tcp, udp, vxlan},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
@@ -24,7 +24,7 @@ pub struct Question {
     /// Who sends it to whom. An ICMP echo has its identifier as the port of the one who asks, and 8, the number of the
     /// request's type, as the other one's.
     pub tuple: FiveTuple,
-    /// Flags of its TCP header.
+    /// Flags of its TCP header; of SCTP, those that say what its chunk does.
     pub tcp_flags: u8,
     /// Where it comes in; `None`: where packets of this source are expected.
     pub arrival: Option<Arrival>,
@@ -109,7 +109,7 @@ impl Question {
     /// What the receiver of `came`, this packet as it leaves the switch, sends back from there.
     pub(super) fn answer(&self, came: FiveTuple, from: Arrival) -> Question {
         let tcp_flags = match self.tcp_flags & (tcp::SYN | tcp::ACK) {
-            _ if came.protocol != ipv4::TCP => 0,
+            _ if !matches!(came.protocol, ipv4::TCP | ipv4::SCTP) => 0,
             tcp::SYN => tcp::SYN | tcp::ACK,
             _ => tcp::ACK,
         };
@@ -127,6 +127,7 @@ impl Question {
         match self.tuple.protocol {
             ipv4::TCP => tcp::HEADER_LEN,
             ipv4::UDP => udp::HEADER_LEN,
+            ipv4::SCTP => sctp::LEAST_LEN,
             ipv4::ICMP => icmpv4::HEADER_LEN,
             _ => 0,
         }
@@ -149,6 +150,10 @@ impl Question {
             ipv4::UDP => {
                 udp::emit(l4, src_port, dst_port, l4_len);
                 (udp::CHECKSUM, checksum::pseudo_header(src, dst, protocol, l4_len))
+            }
+            ipv4::SCTP => {
+                sctp::emit(l4, src_port, dst_port, self.tcp_flags);
+                return frame;
             }
             ipv4::ICMP => {
                 let is_request = dst_port == u16::from(icmpv4::ECHO_REQUEST);

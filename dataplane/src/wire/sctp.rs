@@ -12,7 +12,7 @@
 //!
 //! The checksum covers header and chunks, itself as zeros; no address is in it.
 
-use super::{be16, bytes_at, crc32c, tcp};
+use super::{be16, bytes_at, crc32c, put16, tcp};
 
 /// Bytes of the common header.
 pub const HEADER_LEN: usize = 12;
@@ -35,6 +35,30 @@ const SHUTDOWN: u8 = 7;
 const SHUTDOWN_ACK: u8 = 8;
 /// Chunk type: which ends the association.
 const SHUTDOWN_COMPLETE: u8 = 14;
+
+/// Bytes of a packet that [`emit`] writes, at least.
+pub const LEAST_LEN: usize = HEADER_LEN + CHUNK_HEADER_LEN;
+
+/// Writes a whole packet of one chunk, which says of the association what the TCP `flags` would: see [`flags`]. All of the
+/// chunk is zero but its header, and so is the verification tag.
+///
+/// # Panics
+/// If the slice is shorter than [`LEAST_LEN`].
+pub fn emit(packet: &mut [u8], src_port: u16, dst_port: u16, flags: u8) {
+    packet.fill(0);
+    put16(packet, 0, src_port);
+    put16(packet, 2, dst_port);
+    packet[HEADER_LEN] = match (flags & tcp::SYN != 0, flags & tcp::ACK != 0) {
+        _ if flags & tcp::RST != 0 => ABORT,
+        _ if flags & tcp::FIN != 0 => SHUTDOWN,
+        (true, false) => INIT,
+        (true, true) => INIT_ACK,
+        (false, _) => DATA,
+    };
+    let len = packet.len() - HEADER_LEN;
+    put16(packet, HEADER_LEN + 2, len as u16);
+    finish(packet);
+}
 
 /// What the chunks say about the association, by the TCP flags that say the same: INIT is a SYN, its answer that with an
 /// ACK, whatever ends the association is a RST, and what is about to end it a FIN. 0 if there is no whole chunk header.
@@ -125,6 +149,19 @@ mod tests {
         endless[14..16].fill(0);
         assert_eq!(flags(&endless), tcp::ACK);
         assert_eq!(flags(&endless[..15]), 0);
+    }
+
+    #[test]
+    fn what_is_emitted_says_what_was_asked_for_and_has_its_checksum() {
+        for flags in [tcp::SYN, tcp::SYN | tcp::ACK, tcp::ACK, tcp::RST, tcp::FIN | tcp::ACK] {
+            let mut written = [0xaa; LEAST_LEN + 4];
+            emit(&mut written, 1000, 2000, flags);
+            assert_eq!(super::flags(&written), flags);
+            assert_eq!((be16(&written, 0), be16(&written, 2)), (1000, 2000));
+            let mut finished = written;
+            finish(&mut finished);
+            assert_eq!(written, finished);
+        }
     }
 
     #[test]

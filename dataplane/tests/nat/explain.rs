@@ -216,6 +216,18 @@ fn what_cannot_be_is_refused() {
 }
 
 #[test]
+fn an_association_is_begun_as_a_connection_is() {
+    let mut world = World::new(&spec(vec![service(Protocol::Sctp, &[(B, 8080)])]));
+    let init = Question { tcp_flags: SYN, ..question(132, (A, 1000), (VIP, 80)) };
+    let told = explain(&mut world, init).unwrap();
+    assert_eq!(told.packet.tuple(), tuple(132, (A, 1000), (B, 8080)));
+    let answer = told.answer.unwrap();
+    assert_eq!((answer.question.tcp_flags, answer.tuple()), (SYN | ACK, tuple(132, (VIP, 80), (A, 1000))));
+    let Step::Known(known) = answer.steps[1] else { panic!("{:?}", answer.steps) };
+    assert_eq!(known.after, FlowState::CookieEchoed);
+}
+
+#[test]
 fn a_ping_out_of_the_cluster_and_its_answer() {
     let mut spec = spec(vec![]);
     spec.masquerade.as_mut().unwrap().egress = Some(vec![]);

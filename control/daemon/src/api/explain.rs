@@ -17,7 +17,7 @@ pub(super) use self::names::Names;
 pub(super) fn question(request: &v1::ExplainRequest, names: &Names) -> Result<Question, FieldError> {
     let protocol = small("protocol", request.protocol, u8::MAX.into())? as u8;
     if protocol == 0 {
-        let problem = "is missing; use the number in the IP header: 6 is TCP, 17 UDP, 1 ICMP";
+        let problem = "is missing; use the number in the IP header: 6 is TCP, 17 UDP, 132 SCTP, 1 ICMP";
         return Err(FieldError::new("protocol", problem));
     }
     let (src_port, dst_port) = ports(request, protocol)?;
@@ -28,12 +28,16 @@ pub(super) fn question(request: &v1::ExplainRequest, names: &Names) -> Result<Qu
         dst_port,
         protocol,
     };
+    let is_connected = matches!(protocol, ipv4::TCP | ipv4::SCTP);
     let tcp_flags = match request.tcp_flags {
-        Some(_) if protocol != ipv4::TCP => {
-            return Err(FieldError::new("tcp_flags", "are of TCP, and the protocol is another one; leave them out"));
+        Some(_) if !is_connected => {
+            return Err(FieldError::new(
+                "tcp_flags",
+                "are of TCP and SCTP, and the protocol is another one; leave them out",
+            ));
         }
         Some(flags) => small("tcp_flags", flags, u8::MAX.into())? as u8,
-        None if protocol == ipv4::TCP => tcp::SYN,
+        None if is_connected => tcp::SYN,
         None => 0,
     };
     let ttl = small("ttl", request.ttl.unwrap_or(ipv4::DEFAULT_TTL.into()), u8::MAX.into())? as u8;
@@ -124,7 +128,7 @@ fn small(path: &str, number: u32, most: u32) -> Result<u32, FieldError> {
 fn ports(request: &v1::ExplainRequest, protocol: u8) -> Result<(u16, u16), FieldError> {
     let (source, destination) = (request.source_port, request.destination_port);
     match protocol {
-        ipv4::TCP | ipv4::UDP => {
+        ipv4::TCP | ipv4::UDP | ipv4::SCTP => {
             let port = field::transport_port;
             Ok((port("source_port", source)?, port("destination_port", destination)?))
         }

@@ -5,16 +5,31 @@ use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
 use shunt_control_api::{Service, ServicePort};
 use shunt_dataplane::spec::{Backend, PortId, PortRole};
 
-use crate::{controller::ControllerHandle, desired::State, names::port_names};
+use crate::{
+    compile::services::frontends::{Frontend, FrontendKind},
+    controller::ControllerHandle,
+    desired::State,
+    names::port_names,
+};
 
 /// What the uplink's port is called.
 pub(super) const UPLINK: &str = "uplink";
+
+/// A frontend's service.
+#[derive(Clone, Copy)]
+pub(super) struct Found<'a> {
+    pub service: &'a Service,
+    pub port: &'a ServicePort,
+    pub kind: FrontendKind,
+}
 
 /// The names that are in force.
 pub(crate) struct Names {
     ports: HashMap<PortId, String>,
     host: Option<PortId>,
     state: Arc<State>,
+    /// Those at which the node has node ports.
+    addresses: Vec<Ipv4Addr>,
 }
 
 impl Names {
@@ -25,7 +40,8 @@ impl Names {
         let attached = || observed.attachments.iter().filter_map(|(interface, a)| Some((interface, a.info()?.id, a)));
         let ports = attached().filter_map(|(interface, id, _)| Some((id, names.get(interface)?.clone()))).collect();
         let host = attached().find(|(_, _, a)| a.role() == PortRole::Host).map(|(_, id, _)| id);
-        Names { ports, host, state }
+        let addresses = controller.identity().node_port_addresses(&observed.view);
+        Names { ports, host, state, addresses }
     }
 
     /// A port's name; its number if it has gone meanwhile.
@@ -48,11 +64,20 @@ impl Names {
         self.state.vteps().find(|known| known.address == vtep).map(|vtep| vtep.node.as_str())
     }
 
-    /// The service with this frontend, and its port.
-    pub(super) fn service(&self, vip: Ipv4Addr, port: u16, protocol: u8) -> Option<(&Service, &ServicePort)> {
-        let services = self.state.services().filter(|service| service.cluster_ip == vip);
-        let is_asked = |known: &&ServicePort| known.port == port && known.protocol as u8 == protocol;
-        services.filter_map(|service| Some((service, service.ports.iter().find(is_asked)?))).next()
+    /// The service with this frontend.
+    pub(super) fn service(&self, vip: Ipv4Addr, port: u16, protocol: u8) -> Option<Found<'_>> {
+        let is_asked = |known: &Frontend| (known.address, known.port, known.protocol as u8) == (vip, port, protocol);
+        // Most are had at their ClusterIP only.
+        let may_be = |service: &&Service| service.cluster_ip == vip || service.exposure.is_some();
+        let ports = self
+            .state
+            .services()
+            .filter(may_be)
+            .flat_map(|service| service.ports.iter().map(move |port| (service, port)));
+        ports.into_iter().find_map(|(service, port)| {
+            let frontend = Frontend::of(service, port, &self.addresses).into_iter().find(is_asked)?;
+            Some(Found { service, port, kind: frontend.kind })
+        })
     }
 
     /// Where an endpoint is: the pod of this node, or the node that its service's slices name.

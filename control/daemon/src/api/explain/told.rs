@@ -13,6 +13,7 @@ use shunt_dataplane::{
 };
 
 use super::names::Names;
+use crate::compile::services::frontends::FrontendKind;
 
 /// A sentence and the facts in it.
 struct Told {
@@ -144,6 +145,7 @@ fn headers(tuple: FiveTuple, tcp_flags: u8, fragment: bool) -> Told {
     let what = match (fragment, tuple.protocol) {
         (true, _) => format!("A fragment ({protocol})"),
         (false, ipv4::TCP) => format!("TCP ({})", flags(tcp_flags)),
+        (false, ipv4::SCTP) => format!("SCTP ({})", flags(tcp_flags)),
         (false, ipv4::UDP) => "UDP".into(),
         (false, ipv4::ICMP) => "ICMP".into(),
         (false, other) => format!("Protocol {other}"),
@@ -152,7 +154,7 @@ fn headers(tuple: FiveTuple, tcp_flags: u8, fragment: bool) -> Told {
         .fact("source", source)
         .fact("destination", destination)
         .fact("protocol", protocol)
-        .maybe("tcp_flags", (tuple.protocol == ipv4::TCP).then(|| flags(tcp_flags)))
+        .maybe("tcp_flags", (tcp_flags != 0).then(|| flags(tcp_flags)))
         .maybe("fragment", fragment.then_some(true))
 }
 
@@ -180,8 +182,9 @@ fn service(frontend: &Frontend, packet: FiveTuple, names: &Names) -> Told {
     let Frontend { origin, source_range, endpoints, masquerade, otherwise, scheduler, affinity } = *frontend;
     let place = socket(packet.dst, packet.dst_port);
     let found = names.service(packet.dst.into(), packet.dst_port, packet.protocol);
-    let name = found.map(|(service, _)| service.full_name());
-    let port = found.map(|(_, port)| port.name.clone()).filter(|name| !name.is_empty());
+    let name = found.map(|found| found.service.full_name());
+    let port = found.map(|found| found.port.name.clone()).filter(|name| !name.is_empty());
+    let (at, kind) = found.map_or(("", None), |found| kind(found.kind));
     let (from, origin) = match origin {
         Origin::Pod => ("a pod", "pod"),
         Origin::Node => ("this node", "node"),
@@ -198,7 +201,7 @@ fn service(frontend: &Frontend, packet: FiveTuple, names: &Names) -> Told {
         (1, _) => "there is one endpoint for that".into(),
         (n, _) => format!("there are {n} endpoints for that"),
     };
-    let mut told = told(format!("It is for {what} at {place}, and from {from}; {many}."));
+    let mut told = told(format!("It is for {what} at {place}{at}, and from {from}; {many}."));
     match source_range {
         Some(Some(range)) => told = told.and(&format!("Its source is in {range}, which may use it.")),
         Some(None) => told = told.and("Its source is in none of the ranges that may use it."),
@@ -210,6 +213,7 @@ fn service(frontend: &Frontend, packet: FiveTuple, names: &Names) -> Told {
     told.maybe("service", name)
         .maybe("port", port)
         .fact("frontend", format!("{place}/{}", protocol(packet.protocol)))
+        .maybe("frontend_kind", kind)
         .fact("origin", origin)
         .fact("endpoints", endpoints)
         .fact("otherwise", if otherwise == Otherwise::Refuse { "refuse" } else { "drop" })
@@ -220,7 +224,7 @@ fn service(frontend: &Frontend, packet: FiveTuple, names: &Names) -> Told {
 }
 
 fn chosen(backend: Backend, why: Why, avoided: Option<Backend>, packet: FiveTuple, names: &Names) -> Told {
-    let service = names.service(packet.dst.into(), packet.dst_port, packet.protocol).map(|(service, _)| service);
+    let service = names.service(packet.dst.into(), packet.dst_port, packet.protocol).map(|found| found.service);
     let place = names.place(backend, service);
     let (because, by) = match why {
         Why::FlowHash => ("the flow's hash names it".into(), "flow_hash"),
@@ -268,6 +272,16 @@ fn route(destination: u32, way: &Way, names: &Names) -> Told {
     }
 }
 
+/// What a frontend is: for people, and for machines.
+fn kind(kind: FrontendKind) -> (&'static str, Option<&'static str>) {
+    match kind {
+        FrontendKind::ClusterIp => (", its ClusterIP", Some("cluster_ip")),
+        FrontendKind::NodePort => (", its node port", Some("node_port")),
+        FrontendKind::LoadBalancer => (", its load balancer's address", Some("load_balancer")),
+        FrontendKind::ExternalIp => (", an external IP of it", Some("external_ip")),
+    }
+}
+
 fn scheduler_name(scheduler: Scheduler) -> &'static str {
     match scheduler {
         Scheduler::Maglev => "maglev",
@@ -299,15 +313,16 @@ fn endpoint(backend: Backend) -> String {
 /// Who sends to whom, with ports if there are any. Of an ICMP echo, the port of the one who asks is its identifier.
 pub(super) fn ends(tuple: FiveTuple) -> [String; 2] {
     let FiveTuple { src, dst, src_port, dst_port, .. } = tuple;
-    let has_ports = matches!(tuple.protocol, ipv4::TCP | ipv4::UDP) && (src_port, dst_port) != (0, 0);
+    let has_ports = matches!(tuple.protocol, ipv4::TCP | ipv4::UDP | ipv4::SCTP) && (src_port, dst_port) != (0, 0);
     if has_ports { [socket(src, src_port), socket(dst, dst_port)] } else { [address(src), address(dst)] }
 }
 
-/// `tcp`, `udp`, `icmp`, or the number.
+/// `tcp`, `udp`, `sctp`, `icmp`, or the number.
 pub(super) fn protocol(number: u8) -> String {
     match number {
         ipv4::TCP => "tcp".into(),
         ipv4::UDP => "udp".into(),
+        ipv4::SCTP => "sctp".into(),
         ipv4::ICMP => "icmp".into(),
         other => other.to_string(),
     }
