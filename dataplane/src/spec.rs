@@ -170,7 +170,7 @@ pub struct Rule {
 /// How a service chooses an endpoint for a new flow.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Scheduler {
-    /// By the flow's hash, in a Maglev table: little changes when an endpoint comes or goes. Each daemon has its own seed.
+    /// By the flow's hash, in a Maglev table: little changes when an endpoint comes or goes. Each node has its own seed.
     #[default]
     Maglev,
     /// In turns.

@@ -204,7 +204,7 @@ fn millis(time: Duration) -> String {
 fn main() {
     let count: u32 = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(100_000);
     let dir = tempfile::tempdir().unwrap();
-    let config = SwitchConfig { cores: vec![0, 1], frames_per_worker: 1024, flow_capacity: 1024 };
+    let config = SwitchConfig { cores: vec![0, 1], frames_per_worker: 1024, flow_capacity: 1024, hash_seed: 1 };
     let adopted = Mutex::new(Instant::now());
     let workers = Arc::new(Workers { switch: Switch::start(config).unwrap(), adopted });
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

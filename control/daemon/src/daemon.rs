@@ -97,6 +97,7 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
         cores: config.cores.clone(),
         frames_per_worker: config.frames_per_worker,
         flow_capacity: config.flow_capacity,
+        hash_seed: store.hash_seed()?,
     })?);
     let identity = Identity { config, vtep_mac };
     let outcome = match host_port.create().await {

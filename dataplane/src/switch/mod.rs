@@ -7,7 +7,6 @@ mod report;
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -49,6 +48,9 @@ pub struct SwitchConfig {
     pub frames_per_worker: u32,
     /// Flows the connection table holds.
     pub flow_capacity: u32,
+    /// Keys the hashes of flows and of the tables: who knows it can make up flows that collide. Endpoints are chosen alike
+    /// by switches with the same one.
+    pub hash_seed: u64,
 }
 
 /// What the switch could not do.
@@ -119,8 +121,7 @@ impl Switch {
         if config.cores.is_empty() {
             return Err(SwitchError::NoWorkers);
         }
-        // The standard library's source of per-process randomness.
-        let seed = RandomState::new().hash_one("flows");
+        let seed = config.hash_seed;
         let current = Arc::new(Snapshot::empty(seed));
         let publisher = Publisher::new(current.clone());
 

@@ -146,7 +146,8 @@ fn nodeports_and_the_nodes_own_sockets_side_by_side() {
     let own = TcpListener::bind((NODE, 2222)).expect("a free port");
     thread::spawn(move || serve(own, 1));
 
-    let switch = Switch::start(SwitchConfig { cores: vec![0], frames_per_worker: 4096, flow_capacity: 1024 }).unwrap();
+    let config = SwitchConfig { cores: vec![0], frames_per_worker: 4096, flow_capacity: 1024, hash_seed: 1 };
+    let switch = Switch::start(config).unwrap();
     let macs = [(UPLINK, "up0", PortRole::Uplink), (POD_PORT, "pod0", PortRole::Pod)].map(|(id, interface, role)| {
         let (interface, classify) = (interface.to_owned(), UplinkFilter::default());
         let memory = MemoryChoice::Shared;

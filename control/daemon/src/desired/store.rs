@@ -1,10 +1,14 @@
-//! The state directory: the desired state's journal, and the MAC address of our VTEP. It is locked while a daemon uses it.
+//! The state directory: the desired state's journal, the MAC address of our VTEP and the key of our hashes. It is locked while
+//! a daemon uses it.
 
 use std::{
+    fmt::Display,
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
+    hash::{BuildHasher, RandomState},
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    str::FromStr,
     thread,
     time::{Duration, Instant},
 };
@@ -19,6 +23,7 @@ const LOCK_POLL: Duration = Duration::from_millis(20);
 
 const LOCK_FILE: &str = "lock";
 const VTEP_MAC_FILE: &str = "vtep-mac";
+const HASH_SEED_FILE: &str = "hash-seed";
 
 /// The state cannot be kept, or what was kept cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -108,18 +113,34 @@ impl Store {
 
     /// Our VTEP's MAC address: kept from the first call on, so that it outlives any change in how it is made.
     pub fn vtep_mac(&self, node: &str) -> Result<MacAddr, StoreError> {
-        let path = self.dir.join(VTEP_MAC_FILE);
+        self.kept(VTEP_MAC_FILE, || mac_of_node(node))
+    }
+
+    /// The secret that keys the hashes: random at the first call, and kept, so that a connection which is taken up after a
+    /// restart gets the endpoint it had.
+    pub fn hash_seed(&self) -> Result<u64, StoreError> {
+        // The standard library's source of randomness.
+        self.kept(HASH_SEED_FILE, || RandomState::new().hash_one(HASH_SEED_FILE))
+    }
+
+    /// The value that a file of one line has, or `first`, which is then written into it.
+    fn kept<T: Display + FromStr<Err: Display>>(
+        &self,
+        name: &'static str,
+        first: impl FnOnce() -> T,
+    ) -> Result<T, StoreError> {
+        let path = self.dir.join(name);
         match fs::read_to_string(&path) {
             Ok(text) => text
                 .trim_end()
                 .parse()
-                .map_err(|e| StoreError::Damaged { path, problem: format!("{:?} is {e}", text.trim_end()) }),
+                .map_err(|e| StoreError::Damaged { path, problem: format!("{:?}: {e}", text.trim_end()) }),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let mac = mac_of_node(node);
-                let temp = self.dir.join("vtep-mac.new");
-                write_synced(&temp, format!("{mac}\n").as_bytes())?;
+                let value = first();
+                let temp = self.dir.join(format!("{name}.new"));
+                write_synced(&temp, format!("{value}\n").as_bytes())?;
                 super::journal::rename_synced(&temp, &path, &self.dir)?;
-                Ok(mac)
+                Ok(value)
             }
             Err(e) => Err(failed("read", &path)(e)),
         }
@@ -144,6 +165,8 @@ fn mac_of_node(node: &str) -> MacAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -165,5 +188,15 @@ mod tests {
         assert_eq!(store.vtep_mac("renamed").unwrap(), mac);
         fs::write(dir.path().join(VTEP_MAC_FILE), "0a:58").unwrap();
         assert!(store.vtep_mac("node-a").unwrap_err().to_string().contains("vtep-mac"));
+    }
+
+    #[test]
+    fn the_hash_seed_is_a_secret_of_the_directory_and_stays() {
+        let (dir, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let seed = Store::open(dir.path()).unwrap().hash_seed().unwrap();
+        assert_eq!(Store::open(dir.path()).unwrap().hash_seed().unwrap(), seed);
+        assert_ne!(Store::open(other.path()).unwrap().hash_seed().unwrap(), seed);
+        let mode = fs::metadata(dir.path().join(HASH_SEED_FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 }
