@@ -126,6 +126,8 @@ pub struct Snapshot {
     pub endpoints: Arc<Endpoints>,
     /// The address answered by ARP on pod and host ports; 0: none.
     pub gateway: u32,
+    /// Other addresses answered on pod ports; `None`: none.
+    pub on_link: Option<Ipv4Net>,
     /// The source of ICMP errors; 0: none are sent.
     pub router: u32,
     /// How sources are replaced; `None`: they cannot be.
@@ -178,6 +180,7 @@ impl Snapshot {
             services,
             endpoints,
             gateway: spec.gateway.map_or(0, u32::from),
+            on_link: spec.on_link,
             router: spec.router.map_or(0, u32::from),
             tracks: !spec.services.is_empty() || masquerade.as_ref().is_some_and(Masquerade::has_egress),
             masquerade,
@@ -199,6 +202,7 @@ impl Snapshot {
             services,
             endpoints,
             gateway: self.gateway,
+            on_link: self.on_link,
             router: self.router,
             tracks: !set.is_empty() || self.masquerade.as_ref().is_some_and(Masquerade::has_egress),
             masquerade: self.masquerade.clone(),
@@ -396,7 +400,8 @@ fn fib_entries(
         entries.push((prefix, next_hop));
     }
     // Routes come first: the router's address may be a route to the host port, and a service range may be routed.
-    let own = [spec.gateway, spec.router].into_iter().flatten().map(|address| (Ipv4Net::from(address), LOCAL));
+    let bridge = spec.on_link.and_then(|prefix| prefix.hosts().next());
+    let own = [spec.gateway, spec.router, bridge].into_iter().flatten().map(|address| (Ipv4Net::from(address), LOCAL));
     let ranges = spec.service_cidrs.iter().map(|range| (range.trunc(), SERVICE_RANGE));
     for (prefix, next_hop) in own.chain(ranges) {
         if seen.insert(prefix) {

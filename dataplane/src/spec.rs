@@ -274,6 +274,9 @@ pub struct ForwardingSpec {
     pub services: ServiceSet,
     /// The address pods and the host use as their gateway: the switch answers ARP for it on pod and host ports.
     pub gateway: Option<Ipv4Addr>,
+    /// What pods may take to be on their own link, as behind a bridge: the switch answers their ARP requests for any address
+    /// of it but their own, takes what they send to any station, and is itself the first address.
+    pub on_link: Option<Ipv4Net>,
     /// The switch's own address on the overlay: it answers ping and is the source of the ICMP errors it sends.
     /// Packets to it from the overlay go to the host port if a route says so, otherwise the switch answers.
     pub router: Option<Ipv4Addr>,

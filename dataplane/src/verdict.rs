@@ -97,12 +97,12 @@ named! {
         Truncated = "truncated", "The frame ends before the headers it announces.";
         NotOurMac = "not_our_mac", "The frame is addressed to another station.";
         UnknownEtherType = "unknown_ethertype", "The frame carries neither IPv4 nor ARP (IPv6 is not switched yet).";
-        ArpIgnored = "arp_ignored", "An ARP message that asks for an address other than the gateway, or is no request.";
+        ArpIgnored = "arp_ignored", "An ARP message that asks for an address the switch does not answer for, or is no request.";
         BadIpHeader = "bad_ip_header", "The IPv4 version, header length or total length is impossible.";
         BadIpChecksum = "bad_ip_checksum", "The IPv4 header checksum is wrong.";
         MartianSource = "martian_source", "The source address is multicast, loopback, broadcast or 0/8.";
         SpoofedMac = "spoofed_mac", "A pod sent with an Ethernet source address (or an ARP sender's) that is not its own.";
-        SpoofedAddress = "spoofed_address", "A pod sent with an IPv4 source address (or an ARP sender's) that is not its own.";
+        SpoofedAddress = "spoofed_address", "Sent with an IPv4 source address (or an ARP sender's) other than that of the pod behind the port, or of an isolated node.";
         VtepOnly = "vtep_only", "Sent to the VXLAN port of a VTEP by a pod or through a service: only VTEPs may do that.";
         BadL4Header = "bad_l4_header", "The packet ends before its TCP, UDP or ICMP header does.";
         NotVxlan = "not_vxlan", "An uplink packet that is neither VXLAN for our VTEP nor routed here natively.";
@@ -119,7 +119,7 @@ named! {
         SwitchAddress = "switch_address", "Sent to the switch's own address, and nothing it answers.";
         NoService = "no_service", "The destination is in a service range, but no service has this address.";
         NoBackend = "no_backend", "The service has no endpoint, or none of this port and protocol, and the error message about it was not sent.";
-        NoLocalBackend = "no_local_backend", "The service's traffic policy keeps this flow on the node, and no endpoint is here.";
+        NoLocalBackend = "no_local_backend", "The service's traffic policy keeps this flow on the node, and no endpoint is here; or the node is isolated.";
         FragmentTimeout = "fragment_timeout", "A fragment waited in vain for the first one of its datagram, which carries the ports.";
         FragmentsWaiting = "fragments_waiting", "As many fragments as may wait were waiting for the first one of their datagram.";
         OutOfState = "out_of_state", "A packet to a service or out of the cluster that belongs to no known connection and neither begins nor continues one.";
@@ -137,7 +137,7 @@ named! {
 named! {
     /// What the switch itself answered.
     Answer {
-        Arp = "arp_reply", "An ARP reply for the gateway address.";
+        Arp = "arp_reply", "An ARP reply for the gateway, or for what a pod takes to be on its link.";
         Echo = "echo_reply", "An answer to a ping of one of the switch's addresses.";
         TimeExceeded = "time_exceeded", "ICMP time exceeded, to the sender of a packet whose time to live ran out.";
         FragmentationNeeded = "fragmentation_needed", "ICMP fragmentation needed, with the MTU that would fit.";

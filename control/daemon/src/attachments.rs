@@ -22,7 +22,10 @@ pub struct Wanted {
 pub fn wanted(config: &Config, state: &State, view: &KernelView) -> BTreeMap<String, Wanted> {
     let plain = |role| Wanted { role, classify: UplinkFilter::default(), memory: MemoryChoice::Shared };
     let udp_port = config.vxlan.as_ref().map(|vxlan| vxlan.udp_port);
-    let classify = UplinkFilter { vxlan: view.underlay.zip(udp_port), native: vec![config.node.pod_cidr] };
+    let classify = UplinkFilter {
+        vxlan: view.underlay.zip(udp_port),
+        native: if config.node.isolated { Vec::new() } else { vec![config.node.pod_cidr] },
+    };
     let mut wanted: BTreeMap<_, _> = state.ports().map(|port| (port.interface.clone(), plain(PortRole::Pod))).collect();
     wanted.insert(config.host_peer(), plain(PortRole::Host));
     let (role, memory) = (PortRole::Uplink, config.uplink_memory);

@@ -16,7 +16,11 @@ use shunt_dataplane::{
 };
 
 use self::services::selection::Place;
-use crate::{config::Config, desired::State, kernel::KernelView};
+use crate::{
+    config::{Config, Node},
+    desired::State,
+    kernel::KernelView,
+};
 
 /// The pods' and the host's gateway, answered by the switch itself.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
@@ -44,7 +48,8 @@ pub struct Identity {
 impl Identity {
     /// Where this node is, with [these](Self::node_port_addresses) addresses.
     pub fn place<'a>(&'a self, addresses: &'a [Ipv4Addr]) -> Place<'a> {
-        Place { node: &self.config.node.name, zone: &self.config.node.zone, addresses }
+        let Node { name, zone, isolated, .. } = &self.config.node;
+        Place { node: name, zone, addresses, isolated: *isolated }
     }
 
     /// The node's addresses at which node ports are had.
@@ -76,7 +81,7 @@ pub fn compile(
     let vxlan = identity.config.vxlan.as_ref().zip(view.underlay).zip(ports.uplink);
     let mac_of = |station| view.next_hops.get(&station).and_then(|hop| hop.mac);
     ForwardingSpec {
-        ports: port_specs(state, view, ports),
+        ports: port_specs(identity, state, view, ports),
         vxlan: vxlan.map(|((vxlan, local), _)| VxlanSpec {
             vni: vxlan.vni,
             udp_port: vxlan.udp_port,
@@ -95,6 +100,7 @@ pub fn compile(
         routes: routes(identity, state, view, ports, vxlan.is_some()),
         services,
         gateway: Some(GATEWAY),
+        on_link: Some(node.pod_cidr),
         router: Some(node.overlay_address()),
         masquerade: Some(masquerade(identity, view)),
         pod_cidrs: vec![node.cluster_cidr],
@@ -103,9 +109,14 @@ pub fn compile(
 }
 
 /// MTU and MAC follow the kernel, which may change them after the port was attached.
-fn port_specs(state: &State, view: &KernelView, ports: &AttachedPorts<'_>) -> Vec<PortSpec> {
-    let stations: BTreeMap<_, _> =
+fn port_specs(identity: &Identity, state: &State, view: &KernelView, ports: &AttachedPorts<'_>) -> Vec<PortSpec> {
+    let config = &identity.config;
+    let mut stations: BTreeMap<_, _> =
         state.ports().map(|port| (port.interface.as_str(), Station { mac: port.mac, address: port.address })).collect();
+    // What an isolated node's kernel forwards is not its own.
+    let kernel = view.links.get(&config.host).and_then(|link| link.mac).filter(|_| config.node.isolated);
+    let host_peer = config.host_peer();
+    stations.extend(kernel.map(|mac| (host_peer.as_str(), Station { mac, address: config.node.overlay_address() })));
     let spec = |(interface, (role, info)): (&&str, &(PortRole, &PortInfo))| {
         let link = view.links.get(*interface);
         PortSpec {
@@ -149,17 +160,28 @@ fn routes(
         ports.host.zip(mac).map_or(Via::Unreachable, |(port, mac)| Via::Port { port, mac })
     };
     let mut routes = BTreeMap::from([
-        (Ipv4Net::default(), to_kernel()),
+        (Ipv4Net::default(), if config.node.isolated { Via::Unreachable } else { to_kernel() }),
         // Pods that do not exist: their addresses are ours, so nobody else could know the way.
         (config.node.pod_cidr, Via::Unreachable),
         (Ipv4Net::from(config.node.overlay_address()), to_kernel()),
     ]);
+    let natively = |via: Ipv4Addr| {
+        let mac = view.next_hops.get(&via).and_then(|hop| hop.mac);
+        ports.uplink.map_or(Via::Unreachable, |port| Via::Gateway { port, mac })
+    };
+    // One that is its own next hop is on the uplink's network.
+    let is_near = |vtep: Ipv4Addr| view.next_hops.get(&vtep).is_some_and(|hop| hop.station == Some(vtep));
+    let direct = config.vxlan.as_ref().is_some_and(|vxlan| vxlan.direct_routing);
     for vtep in state.vteps() {
-        routes.insert(vtep.pod_cidr, if overlay { Via::Vtep(vtep.address) } else { Via::Unreachable });
+        let via = match vtep.address {
+            address if direct && is_near(address) => natively(address),
+            address if overlay => Via::Vtep(address),
+            _ => Via::Unreachable,
+        };
+        routes.insert(vtep.pod_cidr, via);
     }
     for route in state.routes() {
-        let mac = view.next_hops.get(&route.via).and_then(|hop| hop.mac);
-        routes.insert(route.prefix, ports.uplink.map_or(Via::Unreachable, |port| Via::Gateway { port, mac }));
+        routes.insert(route.prefix, natively(route.via));
     }
     for port in state.ports() {
         if let Some((_, info)) = ports.by_interface.get(port.interface.as_str()) {

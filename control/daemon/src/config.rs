@@ -69,6 +69,8 @@ pub struct Node {
     pub service_cidr: Ipv4Net,
     /// Its zone (label `topology.kubernetes.io/zone`); empty: unknown.
     pub zone: String,
+    /// Nothing leaves the cluster, and nothing comes in.
+    pub isolated: bool,
 }
 
 impl Node {
@@ -87,6 +89,8 @@ pub struct Vxlan {
     pub udp_port: u16,
     /// Our VTEP's MAC address; `None`: made from the node's name and kept in the state directory.
     pub mac: Option<MacAddr>,
+    /// Nodes on the uplink's own network are reached natively, as with flannel's `DirectRouting`.
+    pub direct_routing: bool,
 }
 
 /// `[api.tcp]`: TCP with TLS on both sides, or not at all.
@@ -169,6 +173,15 @@ impl TryFrom<file::File> for Config {
                 format!("{host:?} is the uplink; name an interface that shuntd may create"),
             ));
         }
+        let natively = file.vxlan.as_ref().is_none_or(|vxlan| vxlan.direct_routing);
+        if node.isolated && natively {
+            let problem =
+                "needs an overlay and no direct_routing: what comes natively may come from anybody; add [vxlan]";
+            return Err(FieldError::new("node.isolated", problem));
+        }
+        if node.isolated && file.masquerade.egress {
+            return Err(FieldError::new("masquerade.egress", "contradicts node.isolated; leave one of them out"));
+        }
         Ok(Config {
             node,
             uplink,
@@ -207,7 +220,7 @@ fn node(node: &file::Node) -> Result<Node, FieldError> {
         return Err(FieldError::new("node.service_cidr", problem));
     }
     let zone = node.zone.as_deref().map(|zone| field::name("node.zone", zone)).transpose()?.unwrap_or_default();
-    Ok(Node { name, pod_cidr, cluster_cidr, service_cidr, zone })
+    Ok(Node { name, pod_cidr, cluster_cidr, service_cidr, zone, isolated: node.isolated })
 }
 
 /// Whether two prefixes share addresses: one of them holds the other.
@@ -220,6 +233,7 @@ fn vxlan(vxlan: file::Vxlan) -> Result<Vxlan, FieldError> {
         vni: in_range("vxlan.vni", vxlan.vni, 0, (1 << 24) - 1)?,
         udp_port: field::transport_port("vxlan.port", vxlan.port)?,
         mac: vxlan.mac.map(|mac| field::mac("vxlan.mac", &mac)).transpose()?,
+        direct_routing: vxlan.direct_routing,
     })
 }
 
@@ -333,7 +347,7 @@ mod tests {
         assert_eq!(config.node.overlay_address(), Ipv4Addr::new(10, 244, 1, 0));
 
         let overlay = parse(&format!("{LEAST}\n[vxlan]\n")).unwrap().vxlan.unwrap();
-        assert_eq!(overlay, Vxlan { vni: 1, udp_port: 8472, mac: None });
+        assert_eq!(overlay, Vxlan { vni: 1, udp_port: 8472, mac: None, direct_routing: false });
     }
 
     #[test]
@@ -368,6 +382,7 @@ mod tests {
             ("\"eth0\"", "\"shunt0\"", "host.interface"),
             ("\"eth0\"", "\"eth0\"\nzero_copy = \"on\"", "uplink.zero_copy"),
             ("[workers]", "[host]\ninterface = \"fifteen-bytes-x\"\n[workers]", "host.interface"),
+            ("[uplink]", "isolated = true\n[uplink]", "node.isolated"),
             ("cores = [0]", "cores = []", "workers.cores"),
             ("cores = [0]", "cores = [0, 0]", "workers.cores[1]"),
             ("cores = [0]", "cores = [4096]", "workers.cores[0]"),

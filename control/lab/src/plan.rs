@@ -153,6 +153,9 @@ pub struct Plan {
     pub xdp_mode: &'static str,
     /// Whether Shunt nodes masquerade what leaves the cluster.
     pub egress: bool,
+    /// The configuration of a Shunt node, in place of the lab's own; what is the machine's (paths, cores, sizes) and the
+    /// node's name, pods and VTEP are written over.
+    pub config: Option<fn(&NodePlan) -> String>,
     /// Whether kernel nodes send outer UDP checksums (the kernel's default) or zero.
     pub kernel_udp_checksum: bool,
     /// Whether kernel nodes leave checksums to their uplink, which is a veth and finishes none: on a wire nobody sees
@@ -178,6 +181,7 @@ impl Plan {
             pod_mtu: POD_MTU,
             xdp_mode: "auto",
             egress: false,
+            config: None,
             kernel_udp_checksum: true,
             kernel_unfinished_checksums: false,
         }

@@ -1,7 +1,7 @@
 //! A node forwarded by Shunt: its daemon, configured, started, asked and stopped as an operator would.
 
 use std::{
-    fs,
+    fs, iter,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -28,6 +28,8 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// Flows that a lab's daemon has room for: more than any check makes, and quickly allocated.
 const FLOWS: u32 = 65_536;
+/// How an operator's service manager runs it.
+const UNIT: &str = include_str!("../../../configs/shuntd.service");
 
 /// A daemon in a node's namespace.
 #[derive(Debug)]
@@ -121,15 +123,40 @@ impl ShuntNode {
             state: State { dir: folder.join("state") },
             xdp: Xdp { mode: plan.xdp_mode },
         };
-        let text = toml::to_string(&config).expect("the configuration has only strings, numbers and lists of them");
+        let ours =
+            toml::Table::try_from(&config).expect("the configuration has only strings, numbers and lists of them");
+        let table = plan.config.map_or(ours.clone(), |config| written_over(&config(node), &ours));
+        let text = table.to_string();
         this.write("shuntd.toml", &text)?;
         this.launch(namespace)?;
         Ok(this)
     }
 
-    /// Starts the daemon with the configuration that lies in its folder, and waits until it answers.
+    /// A daemon that is to run by the `shuntd.toml` that lies in `folder`: paths, cores and sizes become the lab's.
+    pub fn configured(folder: &Path) -> Result<ShuntNode> {
+        let this = ShuntNode { folder: folder.to_owned(), daemon: None };
+        let path = folder.join("shuntd.toml");
+        let text = fs::read_to_string(&path).map_err(|source| LabError::File { path, source })?;
+        let [cores, flows] = [toml::Value::Array(vec![0.into()]), i64::from(FLOWS).into()];
+        let section = |key: &str, value| toml::Value::Table([(key.to_owned(), value)].into_iter().collect());
+        let path = |name: &str| toml::Value::from(folder.join(name).display().to_string());
+        let ours = [
+            ("workers", section("cores", cores)),
+            ("conntrack", section("flows", flows)),
+            ("api", section("socket", path("shuntd.sock"))),
+            ("state", section("dir", path("state"))),
+        ];
+        let mut table: toml::Table = text.parse().expect("a configuration is TOML");
+        table.extend(ours.map(|(name, section)| (name.to_owned(), section)));
+        this.write("shuntd.toml", &table.to_string())?;
+        Ok(this)
+    }
+
+    /// Starts the daemon with the configuration that lies in its folder and no more capabilities than its unit gives it, and
+    /// waits until it answers.
     pub fn launch(&mut self, namespace: &Namespace) -> Result<()> {
-        let mut command = namespace.command(binaries::find("shuntd")?);
+        let mut command = namespace.command("setpriv");
+        command.args(["--no-new-privs", "--bounding-set", &bounding_set(UNIT)]).arg(binaries::find("shuntd")?);
         command.arg("--config").arg(self.folder.join("shuntd.toml"));
         self.daemon = Some(Background::start(&mut command, &self.folder.join("shuntd.log"))?);
         wait::until("shuntd to answer `shuntctl status`", START_LIMIT, || {
@@ -234,6 +261,30 @@ impl ShuntNode {
         fs::write(&path, text).map_err(|source| LabError::File { path: path.clone(), source })?;
         Ok(path)
     }
+}
+
+/// The capabilities of a systemd unit, as `setpriv` takes them.
+fn bounding_set(unit: &str) -> String {
+    let line = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).expect("the unit has a set");
+    let names = line.split_whitespace().filter_map(|name| name.strip_prefix("CAP_"));
+    iter::once("-all".to_owned())
+        .chain(names.map(|name| format!("+{}", name.to_lowercase())))
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+/// The configuration `text` on this machine and for this node.
+fn written_over(text: &str, ours: &toml::Table) -> toml::Table {
+    let mut table: toml::Table = text.parse().expect("a configuration is TOML");
+    for section in ["workers", "conntrack", "api", "state"] {
+        table.insert(section.to_owned(), ours[section].clone());
+    }
+    for (section, keys) in [("node", &["name", "pod_cidr"][..]), ("vxlan", &["mac"])] {
+        if let (Some(toml::Value::Table(theirs)), Some(ours)) = (table.get_mut(section), ours.get(section)) {
+            theirs.extend(keys.iter().map(|key| ((*key).to_owned(), ours[*key].clone())));
+        }
+    }
+    table
 }
 
 fn read<T: DeserializeOwned>(args: &[&str], value: Value) -> Result<T> {

@@ -136,21 +136,25 @@ pub struct Nginx {
 impl Nginx {
     /// Serves `body` at `/` and the file `bytes` of `size` bytes, on `port`, with its files in `folder`.
     pub fn start(namespace: &Namespace, port: u16, body: &str, size: usize, folder: &Path) -> Result<Nginx> {
-        let file = |name: &str, bytes: &[u8]| {
-            let path = folder.join(name);
-            fs::write(&path, bytes).map_err(|source| LabError::File { path, source })
-        };
-        fs::create_dir_all(folder).map_err(|source| LabError::File { path: folder.to_owned(), source })?;
-        file("index.html", body.as_bytes())?;
-        file("bytes", &(0..size).map(|at| (at % 251) as u8).collect::<Vec<_>>())?;
+        write(folder, "index.html", body.as_bytes())?;
+        write(folder, "bytes", &(0..size).map(|at| (at % 251) as u8).collect::<Vec<_>>())?;
+        Nginx::serve(namespace, port, &format!("root {};", folder.display()), folder)
+    }
+
+    /// Passes what comes to `port` on to `upstream`.
+    pub fn proxy(namespace: &Namespace, port: u16, upstream: SocketAddrV4, folder: &Path) -> Result<Nginx> {
+        Nginx::serve(namespace, port, &format!("location / {{ proxy_pass http://{upstream}; }}"), folder)
+    }
+
+    fn serve(namespace: &Namespace, port: u16, what: &str, folder: &Path) -> Result<Nginx> {
         let root = folder.display();
         let configuration = format!(
             "daemon off; master_process off; pid {root}/nginx.pid; error_log {root}/error.log; events {{}}\n\
              http {{ access_log off; client_body_temp_path {root}/body; proxy_temp_path {root}/proxy;\n\
              fastcgi_temp_path {root}/fastcgi; uwsgi_temp_path {root}/uwsgi; scgi_temp_path {root}/scgi;\n\
-             server {{ listen {port}; root {root}; }} }}\n"
+             server {{ listen {port}; {what} }} }}\n"
         );
-        file("nginx.conf", configuration.as_bytes())?;
+        write(folder, "nginx.conf", configuration.as_bytes())?;
         let configuration = folder.join("nginx.conf");
         let mut command = namespace.command("nginx");
         command.arg("-c").arg(configuration).arg("-e").arg(folder.join("error.log"));
@@ -158,6 +162,11 @@ impl Nginx {
         await_listener(namespace, &port.to_string())?;
         Ok(Nginx { _server: server })
     }
+}
+
+fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<()> {
+    let path = folder.join(name);
+    fs::create_dir_all(folder).and_then(|()| fs::write(&path, bytes)).map_err(|source| LabError::File { path, source })
 }
 
 /// Waits until something in the namespace listens on the TCP port.

@@ -66,10 +66,21 @@ struct Received<'a> {
 impl<'a> Received<'a> {
     fn new(in_port: u16, sent: &'a [u8]) -> Received<'a> {
         let inner = if in_port == UPLINK { decapsulate(sent) } else { None };
-        let station = if inner.is_some() { OUR_VTEP } else { our_mac(in_port) };
+        let station = match inner {
+            Some(_) => OUR_VTEP,
+            None if PODS.contains(&in_port) => one_station(sent),
+            None => our_mac(in_port),
+        };
         let packet = ip_packet(inner.unwrap_or(sent), None, station);
         Received { packet, decapsulated: inner.is_some(), unfinished: in_port != UPLINK }
     }
+}
+
+/// To whom a pod's frame is: any one station, as a bridge would take it.
+fn one_station(frame: &[u8]) -> MacAddr {
+    let to = EthernetFrame::new_checked(frame).expect("an Ethernet header").dst_addr();
+    assert!(to.is_unicast());
+    MacAddr(to.0)
 }
 
 /// A pod speaks for itself alone, and not to VTEPs.
@@ -260,15 +271,22 @@ fn arp(in_port: u16, sent: &[u8], out: &[u8]) {
         let message = ArpPacket::new_checked(frame[14..].to_vec()).expect("an ARP message");
         ArpRepr::parse(&message).expect("of Ethernet and IPv4")
     };
-    let ArpRepr::EthernetIpv4 { source_hardware_addr: asker, source_protocol_addr: asker_address, .. } = read(sent)
+    let ArpRepr::EthernetIpv4 {
+        source_hardware_addr: asker,
+        source_protocol_addr: asker_address,
+        target_protocol_addr: asked,
+        ..
+    } = read(sent)
     else {
         panic!("another kind of ARP")
     };
+    let is_on_link = asked.octets().starts_with(&[10, 244, 1]) && asked != asker_address;
+    assert!(asked == GATEWAY || is_on_link, "{asked} is nobody's that we answer for");
     let ours = EthernetAddress(our_mac(in_port).0);
     let expected = ArpRepr::EthernetIpv4 {
         operation: ArpOperation::Reply,
         source_hardware_addr: ours,
-        source_protocol_addr: GATEWAY,
+        source_protocol_addr: asked,
         target_hardware_addr: asker,
         target_protocol_addr: asker_address,
     };

@@ -142,6 +142,7 @@ fn spec(which: usize) -> ForwardingSpec {
         ]
         .into(),
         gateway: Some([169, 254, 1, 1].into()),
+        on_link: (which == 0).then(|| "10.244.1.0/24".parse().expect("a prefix")),
         router: Some([10, 244, 1, 1].into()),
         masquerade: (which == 0).then_some(masquerade),
         pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],

@@ -1,5 +1,7 @@
 //! What the switch says itself: ARP replies for the gateway, echo replies, ICMP errors. None of it is hot.
 
+use std::net::Ipv4Addr;
+
 use crate::{
     io::Frame,
     packet::Meta,
@@ -11,15 +13,23 @@ use crate::{
 
 const IP: usize = ethernet::HEADER_LEN;
 
-/// Answers an ARP request for the gateway on a pod or host port, in place.
+/// Answers an ARP request for the gateway on a pod or host port, in place; on a pod's also one for another address that the
+/// pod takes to be on its link.
 #[cold]
-pub fn arp(frame: &mut Frame, in_port: PortId, port: &PortEntry, gateway: u32) -> Verdict {
+pub fn arp(frame: &mut Frame, in_port: PortId, port: &PortEntry, snapshot: &Snapshot) -> Verdict {
     if let Some(reason) = port.guard.and_then(|guard| spoofed(frame.bytes(), &guard)) {
         return Verdict::Drop(reason);
     }
-    let ours = matches!(port.role, Some(PortRole::Pod | PortRole::Host)) && gateway != 0;
+    let is_ours = |target: u32| match port.role {
+        Some(PortRole::Pod | PortRole::Host) if target == snapshot.gateway && target != 0 => true,
+        // Who asks for its own address wants to know whether somebody else has it.
+        Some(PortRole::Pod) => port.guard.is_some_and(|guard| {
+            target != guard.address && snapshot.on_link.is_some_and(|prefix| prefix.contains(&Ipv4Addr::from(target)))
+        }),
+        _ => false,
+    };
     match arp::Request::parse(&frame.bytes()[IP..]) {
-        Some(request) if ours && request.target_ip == gateway => {
+        Some(request) if is_ours(request.target_ip) => {
             frame.set_len(IP + arp::LEN);
             request.answer(frame.bytes_mut(), port.mac);
             Verdict::Answer(Answer::Arp, in_port)

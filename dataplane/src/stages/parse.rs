@@ -37,16 +37,39 @@ pub fn run(batch: &mut Batch, env: &Env<impl Recorder>) -> u8 {
                 Ok(()) => {}
                 Err(reason) => {
                     cold_path();
-                    meta.decide(match reason {
-                        DropReason::UnknownEtherType => not_ipv4(frame, meta, in_port, &port, env.snapshot),
-                        reason => Verdict::Drop(reason),
-                    });
+                    let reconsidered = match reason {
+                        DropReason::UnknownEtherType => Err(not_ipv4(frame, meta, in_port, &port, env.snapshot)),
+                        DropReason::NotOurMac => for_a_neighbour(frame, meta, &port, env).map_err(Verdict::Drop),
+                        reason => Err(Verdict::Drop(reason)),
+                    };
+                    match reconsidered {
+                        Ok(()) if tracking => track::ask(meta, env.conntrack),
+                        Ok(()) => {}
+                        Err(verdict) => meta.decide(verdict),
+                    }
                 }
             }
             flags |= meta.flags;
         }
     }
     flags
+}
+
+/// A pod that was behind a bridge still knows its neighbours there by their own addresses: what it sends them is parsed as
+/// if it were sent to us.
+#[cold]
+fn for_a_neighbour(
+    frame: &mut Frame,
+    meta: &mut Meta,
+    port: &PortEntry,
+    env: &Env<impl Recorder>,
+) -> Result<(), DropReason> {
+    let is_to_one_station = frame.bytes()[0] & 1 == 0;
+    if !is_to_one_station || env.snapshot.on_link.is_none() || port.role != Some(PortRole::Pod) {
+        return Err(DropReason::NotOurMac);
+    }
+    frame.bytes_mut()[..6].copy_from_slice(&port.mac.0);
+    decap_and_parse(frame, meta, port, None, env.snapshot, false, env.recorder)
 }
 
 #[inline(always)]
@@ -108,7 +131,7 @@ fn is_for_a_vtep(frame: &Frame, meta: &Meta, snapshot: &Snapshot) -> bool {
 #[cold]
 fn not_ipv4(frame: &mut Frame, meta: &Meta, in_port: PortId, port: &PortEntry, snapshot: &Snapshot) -> Verdict {
     if ethernet::ethertype(frame.bytes()) == ethernet::ARP && !meta.has(Meta::DECAPSULATED) {
-        local::arp(frame, in_port, port, snapshot.gateway)
+        local::arp(frame, in_port, port, snapshot)
     } else {
         Verdict::Drop(DropReason::UnknownEtherType)
     }

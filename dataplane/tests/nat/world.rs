@@ -98,6 +98,7 @@ pub fn spec(services: Vec<ServiceSpec>) -> ForwardingSpec {
         ],
         services: services.into_iter().collect(),
         gateway: Some(GATEWAY),
+        on_link: None,
         router: Some(OVERLAY),
         masquerade: Some(MasqueradeSpec { overlay: OVERLAY, underlay: NODE, ports: MASQUERADE, egress: None }),
         pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],

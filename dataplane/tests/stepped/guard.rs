@@ -57,6 +57,12 @@ fn dropped(world: &mut World, packet: Vec<u8>, reason: DropReason) {
     assert_eq!(world.drops(reason), before + 1, "{}", reason.name());
 }
 
+/// An ARP message in the frame of `from`.
+fn arp(from: MacAddr, sender: Station, operation: u8, target: Ipv4Addr) -> Vec<u8> {
+    let head = [&[0xff; 6], &from.0[..], &[8, 6, 0, 1, 8, 0, 6, 4, 0, operation]].concat();
+    [&head[..], &sender.mac.0, &sender.address.octets(), &[0; 6], &target.octets()].concat()
+}
+
 #[test]
 fn a_pod_has_its_own_addresses_and_no_other() {
     let mut world = guarded(&[backend(10)]);
@@ -68,9 +74,8 @@ fn a_pod_has_its_own_addresses_and_no_other() {
     // Not even through a service.
     dropped(&mut world, datagram(POD.mac, other.1, (VIP, 80)), DropReason::SpoofedAddress);
 
-    let arp = |from: MacAddr, sender: MacAddr, address: Ipv4Addr, operation: u8| {
-        let head = [&[0xff; 6], &from.0[..], &[8, 6, 0, 1, 8, 0, 6, 4, 0, operation]].concat();
-        [&head[..], &sender.0, &address.octets(), &[0; 6], &[169, 254, 1, 1]].concat()
+    let arp = |from: MacAddr, mac: MacAddr, address: Ipv4Addr, operation: u8| {
+        arp(from, Station { mac, address }, operation, [169, 254, 1, 1].into())
     };
     let nobody = Ipv4Addr::UNSPECIFIED;
     for (right, address) in
@@ -85,6 +90,57 @@ fn a_pod_has_its_own_addresses_and_no_other() {
     dropped(&mut world, arp(POD.mac, other.0, POD.address, 1), DropReason::SpoofedMac);
     // Also when it says unasked that another's address is at its own.
     dropped(&mut world, arp(POD.mac, POD.mac, other.1, 2), DropReason::SpoofedAddress);
+}
+
+/// As behind a bridge, to which flannel's pods are used.
+#[test]
+fn what_a_pod_takes_to_be_on_its_link_is_answered_for_but_its_own_address() {
+    let mut spec: ForwardingSpec = spec(&[backend(10)]);
+    spec.ports[0].station = Some(POD);
+    spec.on_link = Some("10.244.1.0/24".parse().unwrap());
+    let mut world = World::new(&[]);
+    world.switch.publish(&spec).unwrap();
+    let answer = |world: &mut World, packet| {
+        world.client.send(packet);
+        world.settle();
+        world.client.recv()
+    };
+    let bridge = Ipv4Addr::new(10, 244, 1, 1);
+    for (target, answered) in
+        [(backend(10).address, true), (bridge, true), (POD.address, false), (Ipv4Addr::new(10, 244, 2, 1), false)]
+    {
+        let ignored = world.drops(DropReason::ArpIgnored);
+        let reply = answer(&mut world, arp(POD.mac, POD, 1, target));
+        assert_eq!(reply.is_some(), answered, "{target}");
+        assert_eq!(world.drops(DropReason::ArpIgnored) == ignored, answered, "{target}");
+        if let Some(reply) = reply {
+            assert_eq!((&reply[22..28], &reply[28..32]), (&mac(CLIENT).0[..], &target.octets()[..]));
+        }
+    }
+    // It may know them already, by their own addresses.
+    let mut known = datagram(POD.mac, POD.address, (backend(10).address, 53));
+    known[..6].copy_from_slice(&[2, 0, 0, 0, 9, 9]);
+    assert!(world.ask(known.clone()).is_some());
+    known[0] |= 1;
+    dropped(&mut world, known.clone(), DropReason::NotOurMac);
+    spec.on_link = None;
+    world.switch.publish(&spec).unwrap();
+    known[0] &= !1;
+    dropped(&mut world, known, DropReason::NotOurMac);
+    spec.on_link = Some("10.244.1.0/24".parse().unwrap());
+    world.switch.publish(&spec).unwrap();
+    // The bridge's address is the switch's own.
+    let mut ping = Vec::new();
+    PacketBuilder::ethernet2(POD.mac.0, mac(CLIENT).0)
+        .ipv4(POD.address.octets(), bridge.octets(), 64)
+        .icmpv4_echo_request(1, 1)
+        .write(&mut ping, &[8; 64])
+        .unwrap();
+    assert_eq!(answer(&mut world, ping).expect("an answer")[26..30], bridge.octets());
+    // Where it is not known who is behind a port, any address might be its own.
+    world.server.send(arp(POD.mac, Station { address: backend(10).address, ..POD }, 1, backend(11).address));
+    world.settle();
+    assert!(world.server.recv().is_none());
 }
 
 #[test]

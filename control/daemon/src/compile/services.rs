@@ -11,7 +11,7 @@ use std::{
 use shunt_control_api::{EndpointSlice, Key, Kind, Service, TrafficPolicy};
 use shunt_dataplane::{
     service_set::ServiceSet,
-    spec::{Affinity, Rule, ServiceSpec},
+    spec::{Affinity, Otherwise, Rule, ServiceSpec},
 };
 
 use self::{
@@ -74,8 +74,11 @@ fn compile<'a>(
         let mut rules = Rules::new(Selection::new(slices, &port.name, place));
         let affinity = service.affinity.map(|timeout| Affinity { timeout, group: group(service, &port.name) });
         let spec = move |frontend: Frontend| {
-            let [from_pods, from_node, from_outside] =
+            let [from_pods, from_node, mut from_outside] =
                 frontend.treatments(service).map(|treatment| rules.of(treatment));
+            if place.isolated {
+                from_outside = Rule { otherwise: Otherwise::Drop, ..Rule::default() };
+            }
             ServiceSpec {
                 vip: frontend.address,
                 port: frontend.port,

@@ -47,6 +47,8 @@ pub(super) struct Node {
     pub cluster_cidr: String,
     pub service_cidr: String,
     pub zone: Option<String>,
+    #[serde(default)]
+    pub isolated: bool,
 }
 
 #[derive(Deserialize)]
@@ -69,6 +71,8 @@ pub(super) struct Vxlan {
     #[serde(default = "flannel_port")]
     pub port: u32,
     pub mac: Option<String>,
+    #[serde(default)]
+    pub direct_routing: bool,
 }
 
 fn flannel_vni() -> u32 {

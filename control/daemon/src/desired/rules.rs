@@ -160,6 +160,7 @@ pub(super) mod tests {
                 cluster_cidr: net("10.244.0.0/16"),
                 service_cidr: net("10.96.0.0/16"),
                 zone: String::new(),
+                isolated: false,
             },
             vtep_mac: Some(MacAddr([0x0a, 0x58, 0, 0, 0, 1])),
             underlay: Some(Ipv4Addr::new(192, 168, 50, 1)),

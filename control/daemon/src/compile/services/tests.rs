@@ -12,7 +12,7 @@ use shunt_dataplane::{
 use super::*;
 
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
-const HERE: Place = Place { node: "node-a", zone: "", addresses: &[NODE] };
+const HERE: Place = Place { node: "node-a", zone: "", addresses: &[NODE], isolated: false };
 
 fn service(name: u8, vip: u8, ports: &[(&str, u16)], policy: TrafficPolicy) -> Service {
     let port =
