@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{ffi::OsString, net::Ipv4Addr, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -104,6 +104,12 @@ pub enum Command {
         /// The daemon's configuration.
         #[arg(long, value_name = "FILE", default_value = "/etc/shunt/shuntd.toml")]
         config: PathBuf,
+    },
+    /// Move this node from flannel to Shunt, and back: import, detach, restore (shuntd flannel --help).
+    Flannel {
+        /// As `shuntd flannel` takes them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
     },
     /// Print a completion script for a shell.
     Completion {

@@ -83,7 +83,7 @@ pub async fn run(args: &Args, out: &mut dyn Write) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Command::Completion { .. } | Command::Doctor { .. } => Ok(()),
+        Command::Completion { .. } | Command::Doctor { .. } | Command::Flannel { .. } => Ok(()),
     }
 }
 

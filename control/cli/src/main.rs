@@ -9,9 +9,10 @@ mod protocol;
 mod show;
 
 use std::{
+    ffi::OsString,
     io::{self, Write},
+    iter,
     os::unix::process::CommandExt,
-    path::Path,
     process::{self, ExitCode},
 };
 
@@ -30,7 +31,14 @@ fn main() -> ExitCode {
             clap_complete::generate(*shell, &mut Args::command(), "shuntctl", &mut out);
             Ok(())
         }
-        Command::Doctor { config } => return doctor(config, args.output),
+        Command::Doctor { config } => {
+            let output = if args.output == Output::Json { "json" } else { "text" };
+            let fixed = ["doctor", "-o", output, "--config"].map(OsString::from);
+            return become_shuntd(fixed.into_iter().chain([config.into()]).collect());
+        }
+        Command::Flannel { args } => {
+            return become_shuntd(iter::once("flannel".into()).chain(args.iter().cloned()).collect());
+        }
         _ => talk(&args, &mut out),
     };
     match outcome.and_then(|()| out.flush().map_err(Failure::from)) {
@@ -44,16 +52,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Becomes `shuntd doctor`: what shuntd needs, shuntd knows best.
-fn doctor(config: &Path, output: Output) -> ExitCode {
-    let output = match output {
-        Output::Table => "text",
-        Output::Json => "json",
-    };
+/// Becomes shuntd: what it needs and what it takes over, shuntd knows best.
+fn become_shuntd(args: Vec<OsString>) -> ExitCode {
     // The one that was installed with this program, or else the one on the path.
     let beside = std::env::current_exe().ok().map(|path| path.with_file_name("shuntd")).filter(|path| path.exists());
     let shuntd = beside.unwrap_or_else(|| "shuntd".into());
-    let error = process::Command::new(&shuntd).args(["doctor", "-o", output, "--config"]).arg(config).exec();
+    let error = process::Command::new(&shuntd).args(args).exec();
     eprintln!("shuntctl: cannot run {}: {error}; install shuntd beside shuntctl", shuntd.display());
     ExitCode::FAILURE
 }

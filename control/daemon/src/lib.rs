@@ -10,6 +10,7 @@ pub mod daemon;
 pub mod desired;
 pub mod doctor;
 pub mod engine;
+pub mod flannel;
 pub mod health;
 mod http;
 pub mod kernel;
