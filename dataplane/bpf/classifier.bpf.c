@@ -4,8 +4,9 @@
  *
  *   shunt_port    pod and host ports: every frame is the switch's.
  *   shunt_uplink  the switch takes VXLAN for our VTEP, what is routed to our pods natively, what is addressed to a
- *                 frontend of a service, and answers to masqueraded flows; all else (ssh, the API server, ARP, fragments
- *                 of the outer packet) goes on to the kernel, so the node stays reachable.
+ *                 frontend of a service, and answers to masqueraded flows, both with the fragments that come after their
+ *                 first one; all else (ssh, the API server, ARP, fragments of the outer packet) goes on to the kernel,
+ *                 so the node stays reachable.
  *
  * No header of the system is included, so that the object builds the same everywhere clang is.
  */
@@ -26,7 +27,8 @@ typedef unsigned long long u64;
 
 /* linux/bpf.h */
 enum { XDP_DROP = 1, XDP_PASS = 2 };
-enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_LPM_TRIE = 11, BPF_MAP_TYPE_XSKMAP = 17 };
+enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_LRU_HASH = 9, BPF_MAP_TYPE_LPM_TRIE = 11 };
+enum { BPF_MAP_TYPE_XSKMAP = 17 };
 enum { BPF_F_NO_PREALLOC = 1 };
 
 struct xdp_md {
@@ -39,6 +41,8 @@ struct xdp_md {
 };
 
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
+static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
 static long (*const bpf_redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
 
 /* The BTF form of a map definition: an attribute's number is the length of an array type. */
@@ -73,7 +77,16 @@ struct masquerade {
 	u16 last;
 };
 
-/* Sized to the interface's queues before it is created, as `frontends` is to the port's role. */
+/* What the fragments of a datagram have in common (RFC 791, section 3.2). In network order. */
+struct datagram {
+	u32 source;
+	u32 destination;
+	u16 id;
+	u8 protocol;
+	u8 zero;
+};
+
+/* Sized to the interface's queues before it is created, as `frontends` and `fragmented` are to the port's role. */
 struct {
 	NUMBER(type, BPF_MAP_TYPE_XSKMAP);
 	NUMBER(max_entries, 1);
@@ -110,6 +123,14 @@ struct {
 	TYPE(key, u32);
 	TYPE(value, struct masquerade);
 } masquerade SEC(".maps");
+
+/* Datagrams whose first fragment the switch took: it alone has ports. */
+struct {
+	NUMBER(type, BPF_MAP_TYPE_LRU_HASH);
+	NUMBER(max_entries, 1);
+	TYPE(key, struct datagram);
+	TYPE(value, u8);
+} fragmented SEC(".maps");
 
 struct ethernet {
 	u8 destination[6];
@@ -151,7 +172,7 @@ struct icmp {
 	u16 sequence;
 };
 
-enum { ETHERTYPE_IPV4 = 0x0800, MORE_FRAGMENTS_OR_OFFSET = 0x3fff, OFFSET = 0x1fff };
+enum { ETHERTYPE_IPV4 = 0x0800, MORE_FRAGMENTS = 0x2000, OFFSET = 0x1fff };
 enum { PROTOCOL_ICMP = 1, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17, PROTOCOL_SCTP = 132 };
 enum { ECHO_REPLY = 0, UNREACHABLE = 3, TIME_EXCEEDED = 11, PARAMETER_PROBLEM = 12 };
 
@@ -204,6 +225,35 @@ INLINE int is_icmp_of_translated(const struct ipv4 *ip, const struct icmp *icmp,
 	return is_translated(quoted->source, ports->source, quoted->protocol);
 }
 
+/* Whether a packet, or the first fragment of one, is of a translated flow. */
+INLINE int is_packet_of_translated(const struct ipv4 *ip, const void *l4, const void *end)
+{
+	const struct ports *ports = l4;
+
+	if (ip->protocol == PROTOCOL_ICMP)
+		return is_icmp_of_translated(ip, l4, end);
+	return (const void *)(ports + 1) <= end && is_translated(ip->destination, ports->destination, ip->protocol);
+}
+
+/* Whether a fragment is. One that comes before the first one of its datagram is left to the kernel. */
+INLINE int is_fragment_of_translated(const struct ipv4 *ip, const void *l4, const void *end)
+{
+	const struct datagram datagram = {
+		.source = ip->source, .destination = ip->destination, .id = ip->id, .protocol = ip->protocol,
+	};
+	const u8 one = 1;
+
+	if (ip->fragment & be16(OFFSET))
+		return bpf_map_lookup_elem(&fragmented, &datagram) != 0;
+	if (is_packet_of_translated(ip, l4, end)) {
+		bpf_map_update_elem(&fragmented, &datagram, &one, 0);
+		return 1;
+	}
+	/* Numbers are used again. */
+	bpf_map_delete_elem(&fragmented, &datagram);
+	return 0;
+}
+
 INLINE int is_ours(const struct filter *filter, const void *data, const void *end)
 {
 	const struct ethernet *ethernet = data;
@@ -220,7 +270,7 @@ INLINE int is_ours(const struct filter *filter, const void *data, const void *en
 	/* The kernel reassembles a fragmented outer packet and its own VXLAN device, if there is one, takes it. */
 	udp = (const void *)ip + header;
 	if (filter->takes_vxlan && ip->protocol == PROTOCOL_UDP && ip->destination == filter->vtep &&
-	    !(ip->fragment & be16(MORE_FRAGMENTS_OR_OFFSET)) && (const void *)(udp + 1) <= end &&
+	    !(ip->fragment & be16(MORE_FRAGMENTS | OFFSET)) && (const void *)(udp + 1) <= end &&
 	    udp->destination == filter->vxlan_port)
 		return 1;
 
@@ -231,14 +281,8 @@ INLINE int is_ours(const struct filter *filter, const void *data, const void *en
 			return 1;
 	}
 
-	/* A fragment tells no ports, or not all of them do: the kernel has them all. */
-	if (ip->fragment & be16(MORE_FRAGMENTS_OR_OFFSET))
-		return 0;
-	if (ip->protocol == PROTOCOL_ICMP)
-		return is_icmp_of_translated(ip, (const void *)udp, end);
-	if ((const void *)((const struct ports *)udp + 1) > end)
-		return 0;
-	return is_translated(ip->destination, ((const struct ports *)udp)->destination, ip->protocol);
+	return ip->fragment & be16(MORE_FRAGMENTS | OFFSET) ? is_fragment_of_translated(ip, udp, end)
+							    : is_packet_of_translated(ip, udp, end);
 }
 
 SEC("xdp")

@@ -2,7 +2,7 @@
 
 use crate::{
     packet::Meta,
-    wire::{be16, bytes_at, checksum, icmpv4, ipv4, put16, sctp, tcp, udp},
+    wire::{bytes_at, checksum, icmpv4, ipv4, sctp, tcp, udp},
 };
 
 /// Rewrites the packet to the reverse of `meta.other`: `ip` is its IPv4 header up to the options, `l4` what comes after
@@ -53,17 +53,6 @@ fn translate_other(l4: &mut [u8], ports: u32, meta: &Meta) {
             let len = if meta.has(Meta::FRAGMENT) { meta.datagram_len } else { l4.len() as u16 };
             sctp::set_ports(l4, ports.to_ne_bytes(), len);
         }
-        _ => translate_echo(l4, u32::from_be(ports)),
+        _ => icmpv4::set_echo_ports(l4, u32::from_be(ports)),
     }
-}
-
-/// Replaces the identifier of an echo: the port of the one who asks, the other one's being fixed (see
-/// [`icmpv4::echo_ports`]).
-fn translate_echo(message: &mut [u8], ports: u32) {
-    let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
-    let id = if dst_port == u16::from(icmpv4::ECHO_REQUEST) { src_port } else { dst_port };
-    let change = checksum::delta_narrow(be16(message, icmpv4::ECHO_ID).into(), id.into());
-    put16(message, icmpv4::ECHO_ID, id);
-    let sum = be16(message, icmpv4::CHECKSUM);
-    put16(message, icmpv4::CHECKSUM, checksum::update(sum, change));
 }

@@ -16,7 +16,7 @@ use crate::{
     stages::track::{self, Stale},
     tables::conntrack::{Direction, Key},
     verdict::{DropReason, Verdict},
-    wire::{be16, checksum, ethernet, icmpv4, ipv4, put16, put32, sctp},
+    wire::{be16, be32, checksum, ethernet, icmpv4, ipv4, put16, put32, sctp},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
@@ -79,23 +79,23 @@ struct Quote {
 }
 
 impl Quote {
-    /// The quoted packet, if it is one that can be of a flow: its first fragment or a whole one, with ports.
+    /// The quoted packet, if it is one that can be of a flow: its first fragment or a whole one, with ports or what an echo
+    /// has instead.
     fn find(packet: &[u8], header_len: usize) -> Option<Quote> {
         let ip = header_len + icmpv4::HEADER_LEN;
         let quoted = packet.get(ip..).filter(|quoted| quoted.len() >= ipv4::HEADER_LEN && quoted[0] >> 4 == 4)?;
         let (header_len, protocol) = (ipv4::header_len(quoted), quoted[ipv4::PROTOCOL]);
-        let has_ports = Protocol::of(protocol).is_some();
         let is_first = be16(quoted, ipv4::FRAGMENT) & ipv4::OFFSET == 0;
-        if header_len < ipv4::HEADER_LEN || quoted.len() < header_len + QUOTED_L4 || !has_ports || !is_first {
+        if header_len < ipv4::HEADER_LEN || !is_first {
             return None;
         }
-        let caused = FiveTuple {
-            src: ipv4::src(quoted),
-            dst: ipv4::dst(quoted),
-            src_port: be16(quoted, header_len),
-            dst_port: be16(quoted, header_len + 2),
-            protocol,
+        let l4: &[u8; QUOTED_L4] = quoted.get(header_len..)?.first_chunk()?;
+        let ports = match protocol {
+            ipv4::ICMP => icmpv4::echo_ports(l4),
+            _ => Protocol::of(protocol).map(|_| be32(l4, 0))?,
         };
+        let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
+        let caused = FiveTuple { src: ipv4::src(quoted), dst: ipv4::dst(quoted), src_port, dst_port, protocol };
         Some(Quote { ip, l4: ip + header_len, key: caused.reversed().to_words() })
     }
 
@@ -128,6 +128,9 @@ impl Quote {
     fn set_ports(&self, packet: &mut [u8], ports: u32, change: u64) {
         let (ip, l4) = packet[self.ip..].split_at_mut(self.l4 - self.ip);
         let protocol = ip[ipv4::PROTOCOL];
+        if protocol == ipv4::ICMP {
+            return icmpv4::set_echo_ports(l4, ports);
+        }
         let Some(field) = checksum::field(protocol) else {
             let is_whole = be16(ip, ipv4::FRAGMENT) & ipv4::FRAGMENTED == 0;
             // How long the packet was that this is the first fragment of, the quote does not tell.

@@ -97,6 +97,19 @@ pub fn echo_ports(header: &[u8; HEADER_LEN]) -> u32 {
     }
 }
 
+/// Gives an echo the identifier among `ports`, which are as [`echo_ports`] has them, and mends its checksum.
+///
+/// # Panics
+/// If the message is shorter than its header.
+pub fn set_echo_ports(message: &mut [u8], ports: u32) {
+    let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
+    let id = if dst_port == u16::from(ECHO_REQUEST) { src_port } else { dst_port };
+    let change = checksum::delta_narrow(be16(message, ECHO_ID).into(), id.into());
+    put16(message, ECHO_ID, id);
+    let sum = be16(message, CHECKSUM);
+    put16(message, CHECKSUM, checksum::update(sum, change));
+}
+
 /// Turns an echo request into its reply, in place; false if the message is none, or damaged.
 pub fn answer_echo(message: &mut [u8]) -> bool {
     if message.len() < HEADER_LEN

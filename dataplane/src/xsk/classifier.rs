@@ -40,6 +40,9 @@ const UPLINK_PROGRAM: &str = "shunt_uplink";
 /// Frontends of services that an uplink can take.
 const MAX_FRONTENDS: u32 = 1 << 18;
 
+/// Datagrams in fragments, of translated flows, that an uplink can follow at a time.
+const MAX_FRAGMENTED: u32 = 1 << 13;
+
 /// How the classifier is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum XdpMode {
@@ -106,6 +109,7 @@ impl Classifier {
             .unwrap_or_else(PoisonError::into_inner)
             .map_max_entries("sockets", interface.queues)
             .map_max_entries("frontends", if role == PortRole::Uplink { MAX_FRONTENDS } else { 1 })
+            .map_max_entries("fragmented", if role == PortRole::Uplink { MAX_FRAGMENTED } else { 1 })
             .load(OBJECT)
             .map_err(|e| load(with_sources(&e), errno(&e)))?;
         let [sockets, filters, native, frontends, masquerade] =

@@ -1,9 +1,10 @@
 //! Masquerade: hairpin, rules that ask for it, collisions, and flows that leave the cluster.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, net::Ipv4Addr, sync::Arc};
 
+use etherparse::{Icmpv4Type, Ipv4Header, PacketBuilder};
 use shunt_dataplane::{
-    net::Protocol,
+    net::{MacAddr, Protocol},
     spec::{Otherwise, Rule, ServiceSpec},
     verdict::DropReason,
 };
@@ -16,7 +17,7 @@ fn to_vip(kind: Kind, client: End) -> Packet {
 }
 
 #[track_caller]
-fn assert_masqueraded(end: End, address: std::net::Ipv4Addr) {
+fn assert_masqueraded(end: End, address: Ipv4Addr) {
     assert_eq!(end.0, address);
     assert!(MASQUERADE.contains(&end.1), "{end:?}");
 }
@@ -186,13 +187,45 @@ fn pods_leaving_the_cluster_are_masqueraded_but_for_the_prefixes_named() {
     world.answer(before, (POD_A, asked));
 }
 
+/// An error from a router.
+fn time_exceeded(to: (MacAddr, Ipv4Addr), ttl: u8, quote: &[u8]) -> Vec<u8> {
+    let kind = Icmpv4Type::TimeExceeded(etherparse::icmpv4::TimeExceededCode::TtlExceededInTransit);
+    let mut packet = Vec::new();
+    PacketBuilder::ethernet2(to.0.0, to.0.0)
+        .ipv4([203, 0, 113, 254], to.1.octets(), ttl)
+        .icmpv4(kind)
+        .write(&mut packet, quote)
+        .unwrap();
+    packet
+}
+
+/// A pod that looks for the way finds it: a router's error about what left the cluster is, bit for bit, one about what the
+/// pod sent.
+#[test]
+fn errors_about_masqueraded_packets_are_translated_echoes_included() {
+    let mut spec = spec(vec![]);
+    spec.masquerade.as_mut().unwrap().egress = Some(vec![]);
+    let mut world = World::new(&spec);
+    for kind in [Kind::Udp, Kind::Tcp("S"), Kind::Sctp("S"), Kind::Ping] {
+        let sent = build((kind, (A, 1000), (OUTSIDE, if kind == Kind::Ping { 8 } else { 443 })), mac(POD_A));
+        let (_, left) = world.send_bytes(POD_A, sent.clone()).unwrap();
+        assert_eq!(left[26..30], NODE.octets());
+        let (port, told) = world.send_bytes(UPLINK, time_exceeded((mac(UPLINK), NODE), 64, &left[14..])).unwrap();
+        let (mut header, l4) = Ipv4Header::from_slice(&sent[14..]).unwrap();
+        header.time_to_live -= 1;
+        header.header_checksum = header.calc_header_checksum();
+        let quote = [&header.to_bytes()[..], l4].concat();
+        assert_eq!((port, &told[14..]), (POD_A, &time_exceeded((mac(POD_A), A), 63, &quote)[14..]), "{kind:?}");
+    }
+}
+
 /// A client's port looks the same to all its peers (RFC 4787, REQ-1), unless that would take another flow's answers.
 #[test]
 fn flows_of_one_client_port_leave_by_one_port() {
     let mut spec = spec(vec![]);
     spec.masquerade.as_mut().unwrap().egress = Some(vec![]);
     let mut world = World::new(&spec);
-    let peer = |n: u8| (std::net::Ipv4Addr::new(203, 0, 113, n), 3478);
+    let peer = |n: u8| (Ipv4Addr::new(203, 0, 113, n), 3478);
     let mut ask = |client, peer| world.pass(POD_A, (Kind::Udp, client, peer)).1.1.1;
     for client in (0..16).map(|n| (A, 1000 + n)) {
         let ports: HashSet<_> = (1..=20).map(|to| ask(client, peer(to))).collect();

@@ -43,7 +43,7 @@ const STATION: MacAddr = MacAddr([2, 0, 0, 0, 1, 0]);
 const VTEP: MacAddr = MacAddr([2, 0, 0, 0, 3, 1]);
 const OTHER_VTEP: MacAddr = MacAddr([2, 0, 0, 0, 3, 2]);
 
-fn mac(port: PortId) -> MacAddr {
+pub fn mac(port: PortId) -> MacAddr {
     MacAddr([2, 0, 0, 0, 0, port.0 as u8])
 }
 
@@ -125,7 +125,7 @@ const CHUNKS: [(&str, u8); 5] = [("S", 1), ("SA", 2), ("A", 0), ("F", 7), ("R", 
 /// What is sent and what arrives.
 pub type Packet = (Kind, End, End);
 
-fn build((kind, src, dst): Packet, to: MacAddr) -> Vec<u8> {
+pub fn build((kind, src, dst): Packet, to: MacAddr) -> Vec<u8> {
     let start = PacketBuilder::ethernet2(STATION.0, to.0).ipv4(src.0.octets(), dst.0.octets(), 64);
     let mut bytes = Vec::new();
     let written = match kind {
@@ -236,7 +236,7 @@ impl World {
     }
 
     /// As [`World::send`]; what comes out must be what was foreseen.
-    fn send_bytes(&mut self, port: PortId, bytes: Vec<u8>) -> Option<(PortId, Vec<u8>)> {
+    pub fn send_bytes(&mut self, port: PortId, bytes: Vec<u8>) -> Option<(PortId, Vec<u8>)> {
         self.now += 1_000_000;
         let (_, fate, sent) = self.switch.dry_run(Now(10_000_000_000 + self.now)).run(port, &bytes);
         let foreseen = match fate {

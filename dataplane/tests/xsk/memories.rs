@@ -25,12 +25,8 @@ const STATION: MacAddr = MacAddr([2, 0, 0, 0, 1, 0]);
 fn switch(workers: usize, frames: u32) -> Switch {
     let cores: Vec<_> = core_affinity::get_core_ids().expect("cores").iter().map(|core| core.id).collect();
     assert!(cores.len() >= workers, "this test needs {workers} cores");
-    let config = SwitchConfig {
-        cores: cores[..workers].to_vec(),
-        frames_per_worker: frames,
-        flow_capacity: 1024,
-        hash_seed: 1,
-    };
+    let config =
+        SwitchConfig { cores: cores[..workers].to_vec(), frames_per_worker: frames, flow_capacity: 1024, hash_seed: 1 };
     Switch::start(config).expect("a switch")
 }
 

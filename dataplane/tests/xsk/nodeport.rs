@@ -2,7 +2,7 @@
 
 use std::{
     io::{Read, Write},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     sync::mpsc,
     thread,
     time::Duration,
@@ -102,13 +102,36 @@ fn spec(macs: [MacAddr; 2]) -> ForwardingSpec {
             RouteSpec { prefix: POD.into(), via: Via::Port { port: POD_PORT, mac: POD_MAC } },
             RouteSpec { prefix: CLIENT.into(), via: Via::Gateway { port: UPLINK, mac: Some(CLIENT_MAC) } },
         ],
-        services: [nodeport(30_080, true), nodeport(30_081, false)].into(),
+        services: [
+            nodeport(30_080, true),
+            nodeport(30_081, false),
+            ServiceSpec { protocol: Protocol::Udp, ..nodeport(30_082, true) },
+        ]
+        .into(),
         gateway: Some([169, 254, 1, 1].into()),
         router: Some(OVERLAY),
-        masquerade: Some(MasqueradeSpec { overlay: OVERLAY, underlay: NODE, ports: 61_000..=65_535, egress: None }),
+        masquerade: Some(MasqueradeSpec {
+            overlay: OVERLAY,
+            underlay: NODE,
+            ports: 61_000..=65_535,
+            egress: Some(vec![]),
+        }),
         pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
         ..ForwardingSpec::default()
     }
+}
+
+/// A switch between `up0` and `pod0`.
+fn switch() -> Switch {
+    let config = SwitchConfig { cores: vec![0], frames_per_worker: 4096, flow_capacity: 1024, hash_seed: 1 };
+    let switch = Switch::start(config).unwrap();
+    let macs = [(UPLINK, "up0", PortRole::Uplink), (POD_PORT, "pod0", PortRole::Pod)].map(|(id, interface, role)| {
+        let (interface, classify) = (interface.to_owned(), UplinkFilter::default());
+        let memory = MemoryChoice::Shared;
+        switch.attach(AttachSpec { id, interface, role, memory, xdp_mode: XdpMode::Auto, classify }).unwrap().mac
+    });
+    switch.publish(&spec(macs)).unwrap();
+    switch
 }
 
 /// What is said to become of a connection from the client.
@@ -146,14 +169,7 @@ fn nodeports_and_the_nodes_own_sockets_side_by_side() {
     let own = TcpListener::bind((NODE, 2222)).expect("a free port");
     thread::spawn(move || serve(own, 1));
 
-    let config = SwitchConfig { cores: vec![0], frames_per_worker: 4096, flow_capacity: 1024, hash_seed: 1 };
-    let switch = Switch::start(config).unwrap();
-    let macs = [(UPLINK, "up0", PortRole::Uplink), (POD_PORT, "pod0", PortRole::Pod)].map(|(id, interface, role)| {
-        let (interface, classify) = (interface.to_owned(), UplinkFilter::default());
-        let memory = MemoryChoice::Shared;
-        switch.attach(AttachSpec { id, interface, role, memory, xdp_mode: XdpMode::Auto, classify }).unwrap().mac
-    });
-    switch.publish(&spec(macs)).unwrap();
+    let switch = switch();
     assert_eq!(fate(&switch, 30_080), Fate::Decided(Verdict::Tx(POD_PORT)));
     assert_eq!(fate(&switch, 2222), Fate::Kernel, "the classifier leaves it there");
     assert_eq!(switch.report().flows_in_use, 0);
@@ -168,5 +184,72 @@ fn nodeports_and_the_nodes_own_sockets_side_by_side() {
     assert_eq!(switch.flows(10, &mut |_| true).len(), 2, "of which the switch saw nothing");
     done.send(()).unwrap();
     pod.join().expect("the pod ends");
+    switch.shutdown().unwrap();
+}
+
+/// Sends a datagram of three fragments until it comes back.
+fn exchange(socket: &UdpSocket, to: SocketAddrV4) {
+    let sent: Vec<u8> = (0..4000u32).map(|n| ((n * 31) >> 3) as u8).collect();
+    let mut came = vec![0; 8000];
+    socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+    for _ in 0..25 {
+        socket.send_to(&sent, to).expect("there is a route");
+        if let Ok((len, from)) = socket.recv_from(&mut came)
+            && from == to.into()
+        {
+            assert!(came[..len] == sent, "{len} of {} bytes came back, or others", sent.len());
+            return;
+        }
+    }
+    panic!("nothing came back from {to}");
+}
+
+/// Sends back what comes. Returns from where it came.
+fn bounce(socket: &UdpSocket) -> SocketAddr {
+    let mut came = vec![0; 8000];
+    socket.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+    let (len, from) = socket.recv_from(&mut came).expect("a datagram comes");
+    socket.send_to(&came[..len], from).expect("there is a route");
+    from
+}
+
+/// To a node port and back, and out of the cluster and back: none but the first fragment says for whom they are.
+#[test]
+fn datagrams_in_fragments_are_translated_whole() {
+    new_namespace();
+    let pod = station(
+        "pod0",
+        POD_MAC,
+        &[
+            "ip link set end up mtu 1400",
+            "ip addr add 10.244.1.10/32 dev end",
+            "ip route add default via 169.254.1.1 dev end onlink",
+        ],
+        || {
+            let socket = UdpSocket::bind((POD, 8080)).expect("a free port");
+            let client = bounce(&socket);
+            exchange(&socket, SocketAddrV4::new(CLIENT, 5001));
+            client
+        },
+    );
+    let (start, ready) = mpsc::channel::<()>();
+    let client = station(
+        "up0",
+        CLIENT_MAC,
+        &["ip link set end up mtu 1400", "ip addr add 192.168.50.9/24 dev end"],
+        move || {
+            ready.recv().expect("the switch runs");
+            let [asks, answers] = [5000, 5001].map(|port| UdpSocket::bind((CLIENT, port)).expect("a free port"));
+            exchange(&asks, SocketAddrV4::new(NODE, 30_082));
+            bounce(&answers)
+        },
+    );
+    run("ip addr add 192.168.50.1/24 dev up0");
+    let switch = switch();
+    start.send(()).unwrap();
+    let [came_to_pod, came_to_client] = [pod, client].map(|station| station.join().expect("all came back"));
+    assert_eq!(came_to_pod.ip(), OVERLAY);
+    assert_eq!(came_to_client.ip(), NODE);
+    assert!(came_to_pod.port() >= 61_000 && came_to_client.port() >= 61_000);
     switch.shutdown().unwrap();
 }

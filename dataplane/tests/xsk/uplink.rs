@@ -271,8 +271,7 @@ fn frontends_and_answers_to_masqueraded_flows_are_the_switchs() {
         (ipv4(VTEP, UDP, &[], 0, &ports(53, 61_010)), "a port above"),
         (ipv4(ELSEWHERE, UDP, &[], 0, &ports(53, 61_000)), "the port at another address"),
         (ipv4(VTEP, 47, &[], 0, &ports(53, 61_000)), "a protocol without ports"),
-        (ipv4(VTEP, TCP, &[], 0x2000, &ports(1000, 30_080)), "a first fragment"),
-        (ipv4(VTEP, TCP, &[], 0x00b9, &ports(1000, 30_080)), "a later fragment"),
+        (ipv4(VTEP, TCP, &[], 0x00b9, &ports(1000, 30_080)), "a fragment whose first one did not come"),
         (ipv4(VTEP, ICMP, &[], 0, &echo(0, 7)), "an answer to the node's own ping"),
         (ipv4(VTEP, ICMP, &[], 0, &echo(8, 61_005)), "a ping of the node"),
         (icmp_about(3, VTEP, TCP, &ports(22, 1000)), "an error about ssh"),
@@ -282,6 +281,25 @@ fn frontends_and_answers_to_masqueraded_flows_are_the_switchs() {
         (cut_quote, "a quote that is cut off"),
     ] {
         assert_eq!(uplink.taker(&packet), Taker::Kernel, "{what}");
+    }
+
+    // Fragments follow the first one of their datagram, until its number is another datagram's.
+    let first = |port| ipv4(VTEP, UDP, &[], 0x2000, &ports(1000, port));
+    let later = ipv4(VTEP, UDP, &[], 0x00b9, &ports(1000, 30_080));
+    let others = {
+        let mut others = later.clone();
+        others[18..20].copy_from_slice(&[0, 8]);
+        others
+    };
+    for (packet, taker, what) in [
+        (&first(61_000), Taker::Switch, "a first fragment"),
+        (&later, Taker::Switch, "a middle one"),
+        (&later, Taker::Switch, "and another one"),
+        (&others, Taker::Kernel, "one of another datagram"),
+        (&first(53), Taker::Kernel, "the first one of a datagram to the node itself, with the same number"),
+        (&later, Taker::Kernel, "and what follows it"),
+    ] {
+        assert_eq!(uplink.taker(packet), taker, "{what}");
     }
 
     // What is not asked for any more is the kernel's again.
