@@ -34,7 +34,7 @@ fn main() {
     for path in Path::ALL {
         for flows in FLOWS {
             let case = format!("{}: {flows} flows", path.name());
-            engine::whole(path, Scale { flows, ..Scale::USUAL }, BATCHES, &case, &mut ledger);
+            let _ = engine::whole(path, Scale { flows, ..Scale::USUAL }, BATCHES, &case, &mut ledger);
         }
     }
     for table in table::tables(&ledger.rows(), Part::Engine) {

@@ -5,12 +5,15 @@ use shunt_dataplane::packet::BATCH;
 use shunt_pktgen::quantity::count;
 
 use crate::{
-    measure,
+    churn, measure,
     probe::Probe,
     rows::{Ledger, Part, Unit, median},
     scenario::{Path, Scale, Scenario},
     stages,
 };
+
+/// Flows that are few: what more of them cost is compared with the cost of these.
+const FEW: u32 = 10_000;
 
 /// How much to measure.
 pub struct Plan {
@@ -21,6 +24,8 @@ pub struct Plan {
     pub flows: &'static [u32],
     pub routes: &'static [u32],
     pub services: &'static [u32],
+    /// How flows come and go.
+    pub churn: churn::Plan,
 }
 
 impl Plan {
@@ -30,6 +35,7 @@ impl Plan {
         flows: &[1_000, 10_000, 131_072, 1_000_000, 10_000_000],
         routes: &[1, 1_000, 10_000, 100_000],
         services: &[10, 1_000, 10_000, 100_000],
+        churn: churn::Plan { capacity: 1_000_000, many: 10_000_000, batches: 3_000 },
     };
     pub const QUICK: Plan = Plan {
         batches: 50,
@@ -37,15 +43,23 @@ impl Plan {
         flows: &[1_000, 5_000],
         routes: &[1, 1_000],
         services: &[10, 1_000],
+        churn: churn::Plan { capacity: 20_000, many: 1_000_000, batches: 60 },
     };
 }
 
 /// Measures all of it.
 pub fn run(plan: &Plan, ledger: &mut Ledger) {
     for path in Path::ALL {
+        let mut few = None;
         for &flows in plan.flows {
             let case = format!("{}: {} flows", path.name(), count(flows.into()));
-            whole(path, Scale { flows, ..plan.usual }, plan.batches, &case, ledger);
+            let cycles = whole(path, Scale { flows, ..plan.usual }, plan.batches, &case, ledger);
+            if flows <= FEW {
+                few = Some((flows, cycles));
+            } else if let Some((than, few)) = few {
+                let metric = format!("times that of {} flows", count(than.into()));
+                ledger.record(Part::Engine, &case, "Shunt", &metric, Unit::Number, cycles / few);
+            }
         }
     }
     for &routes in plan.routes {
@@ -63,12 +77,13 @@ pub fn run(plan: &Plan, ledger: &mut Ledger) {
     for path in [Path::RouteEncap, Path::DecapRoute, Path::ServiceEncap, Path::NewFlow] {
         stages::run(path, plan.usual, plan.batches, ledger);
     }
+    churn::run(plan.churn, plan.usual, ledger);
     let reason = "the engine has no policies yet";
     ledger.refuse(Part::Engine, "policies", "Shunt", reason);
 }
 
-/// Medians over many batches of a path, engine and limit probe in turns.
-pub fn whole(path: Path, scale: Scale, batches: usize, case: &str, ledger: &mut Ledger) {
+/// Medians over many batches of a path, engine and limit probe in turns. Returns the engine's cycles per packet.
+pub fn whole(path: Path, scale: Scale, batches: usize, case: &str, ledger: &mut Ledger) -> f64 {
     eprintln!("engine: {case}");
     let mut scenario = Scenario::new(path, scale);
     let mut probe = Probe::new(scale.flows as usize, scenario.requests());
@@ -94,4 +109,8 @@ pub fn whole(path: Path, scale: Scale, batches: usize, case: &str, ledger: &mut 
     record("limit probe", Unit::Cycles, limit);
     record("times the probe", Unit::Number, cycles / limit);
     record("allocations per packet", Unit::Number, allocations as f64 / (batches * BATCH) as f64);
+    if path == Path::NewFlow {
+        record("new flows", Unit::FlowsPerSecond, measure::cycles_per_second() / cycles);
+    }
+    cycles
 }

@@ -2,7 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`engine`], [`stages`] | part 1, the engine in memory: whole paths, and stage by stage |
+//! | [`engine`], [`stages`], [`churn`] | part 1, the engine in memory: whole paths, stage by stage, and flows that come and go |
 //! | [`scenario`], [`device`], [`probe`], [`measure`] | what that is made of: paths, devices, the limit probe, cycles and allocations |
 //! | [`veth`] | part 2, contenders end to end between two veths |
 //! | [`applications`] | part 3, iperf3, sockperf and wrk between two nodes |
@@ -13,6 +13,7 @@
 #![deny(unsafe_code)]
 
 pub mod applications;
+pub mod churn;
 pub mod control;
 pub mod daemon;
 pub mod device;

@@ -41,6 +41,10 @@ pub enum Unit {
     RequestsPerSecond,
     #[serde(rename = "updates/s")]
     UpdatesPerSecond,
+    #[serde(rename = "flows/s")]
+    FlowsPerSecond,
+    #[serde(rename = "bytes")]
+    Bytes,
     #[serde(rename = "ns")]
     Nanoseconds,
     #[serde(rename = "cycles")]
@@ -60,7 +64,8 @@ impl Unit {
             Unit::PacketsPerSecond => plot::Unit::Si("pps"),
             Unit::BitsPerSecond => plot::Unit::Si("bit/s"),
             Unit::RequestsPerSecond => plot::Unit::Si("/s"),
-            Unit::UpdatesPerSecond => plot::Unit::Si("/s"),
+            Unit::UpdatesPerSecond | Unit::FlowsPerSecond => plot::Unit::Si("/s"),
+            Unit::Bytes => plot::Unit::Si("B"),
             Unit::Nanoseconds => plot::Unit::Nanoseconds,
             Unit::Cycles => plot::Unit::Plain("cycles"),
             Unit::Number => plot::Unit::Plain(""),

@@ -11,7 +11,10 @@ use shunt_dataplane::{
     worker::Stepped,
 };
 
-use crate::device::{Clock, Packets, Sink, Source};
+use crate::{
+    device::{Clock, Packets, Sink, Source},
+    measure,
+};
 
 const UPLINK: PortId = PortId(0);
 const POD: PortId = PortId(1);
@@ -110,7 +113,20 @@ pub struct Scenario {
     switch: Stepped,
     clock: Arc<Clock>,
     packets: Arc<Packets>,
+    /// Nanoseconds from one batch to the next.
+    tick: u64,
     now: u64,
+}
+
+/// One batch, and the flows that expire after it.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// From the batch in hand to the batch queued for sending.
+    pub cycles: u64,
+    /// Sent.
+    pub packets: u64,
+    /// To expire flows.
+    pub expiring: u64,
 }
 
 impl Scenario {
@@ -119,7 +135,14 @@ impl Scenario {
     /// # Panics
     /// If the switch does not forward every packet as it should: then there is nothing to measure.
     pub fn new(path: Path, scale: Scale) -> Scenario {
-        let mut switch = Stepped::new(1, 4 * BATCH as u32, 2 * scale.flows, 1).expect("descriptors for a waker");
+        // So short that all flows have had a packet before the first of them expires.
+        let tick = TICK.min(20_000_000_000 / u64::from(scale.flows.div_ceil(BATCH as u32)));
+        Scenario::with(path, scale, 2 * scale.flows, tick)
+    }
+
+    /// As [`Scenario::new`], with room for so many flows, and so many nanoseconds from one batch to the next.
+    pub fn with(path: Path, scale: Scale, capacity: u32, tick: u64) -> Scenario {
+        let mut switch = Stepped::new(1, 4 * BATCH as u32, capacity, 1).expect("descriptors for a waker");
         switch.publish(&spec(path, scale)).expect("the spec is sound");
         let clock = Arc::new(Clock::default());
         let forward = Arc::new(packets(path, scale));
@@ -128,7 +151,7 @@ impl Scenario {
         let (input, output) = path.ports();
         check(path, scale, &packets, input, output, if replies { Some(&mut switch) } else { None });
         attach(&mut switch, input, output, packets.clone(), &clock, None);
-        let mut scenario = Scenario { path, scale, switch, clock, packets, now: 0 };
+        let mut scenario = Scenario { path, scale, switch, clock, packets, tick, now: 0 };
         if path == Path::ServiceEncap {
             for _ in 0..scale.flows.div_ceil(BATCH as u32) {
                 scenario.batch();
@@ -145,10 +168,19 @@ impl Scenario {
         self.clock.take()
     }
 
+    /// Runs one batch, and lets flows expire.
+    pub fn turn(&mut self) -> Turn {
+        let now = self.tick();
+        self.switch.burst(0, now);
+        let (cycles, packets, _) = self.clock.take();
+        let start = measure::cycles();
+        self.switch.expire(0, now);
+        Turn { cycles, packets, expiring: measure::cycles() - start }
+    }
+
     /// The time of the next batch.
     pub fn tick(&mut self) -> Now {
-        // So short after the one before that all flows have had a packet before the first of them expires.
-        self.now += TICK.min(20_000_000_000 / u64::from(self.scale.flows.div_ceil(BATCH as u32)));
+        self.now += self.tick;
         Now(10_000_000_000 + self.now)
     }
 

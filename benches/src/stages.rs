@@ -15,7 +15,7 @@ use shunt_dataplane::{
         fragments::DATAGRAMS,
         parse,
         select::CLIENTS,
-        service,
+        service::{self, Opening},
         track::{self, Slots},
     },
     tables::Recent,
@@ -41,7 +41,7 @@ pub fn run(path: Path, scale: Scale, batches: usize, ledger: &mut Ledger) {
     let counters = WorkerCounters::default();
     let (fragments, clients) = [DATAGRAMS, CLIENTS].map(|room| Recent::new(room, FlowSeed::from_number(1))).into();
     let mut slots: Box<Slots> = Box::new([None; BATCH]);
-    let (mut opening, mut ip_id) = (Vec::with_capacity(BATCH), 0);
+    let (mut opening, mut ip_id) = (Opening::new(), 0);
     let mut cycles: [Vec<f64>; STAGES.len()] = Default::default();
     for _ in 0..batches {
         let now = scenario.tick();

@@ -9,7 +9,10 @@ use shunt_dataplane::{
     net::Protocol,
     service_set::ServiceSet,
     spec::{Backend, Endpoint, ServiceSpec},
-    tables::{Conntrack, Fib, Maglev, Origin, ServiceTable, VtepTable, conntrack::FlowState},
+    tables::{
+        Conntrack, Fib, Maglev, Origin, ServiceTable, VtepTable,
+        conntrack::{FlowState, NewFlow},
+    },
 };
 
 /// Long enough that branch predictors cannot learn it by heart.
@@ -155,7 +158,9 @@ fn masquerade(c: &mut Criterion) {
         for _ in 0..taken {
             let port = table.take_port(answer(0), &RANGE, random.next()).expect("one is left");
             let keys = flow(port).map(|key| (key, table.hash(key)));
-            table.insert(keys, [0, 0], 1, FlowState::Established, 0, false).expect("the port is free");
+            let state = FlowState::Established;
+            let flow = NewFlow { keys, next_hops: [0, 0], generation: 1, state, tick: 0, counted: false };
+            table.insert(&flow).expect("the port is free");
         }
         group.bench_function(format!("taken and given back, {name} taken before"), |b| {
             b.iter(|| {

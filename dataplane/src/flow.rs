@@ -71,6 +71,7 @@ impl FlowSeed {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tables::hash::hostile;
     use proptest::prelude::*;
 
     proptest! {
@@ -79,6 +80,38 @@ mod tests {
             let tuple = FiveTuple { src, dst, src_port, dst_port, protocol };
             prop_assert_eq!(FiveTuple::from_words(tuple.to_words()), tuple);
             prop_assert_eq!(tuple.reversed().reversed(), tuple);
+        }
+    }
+
+    fn tuple(n: u64) -> [u64; 2] {
+        let (src, src_port) = (0x0a00_0000 | (n >> 16) as u32, n as u16);
+        FiveTuple { src, dst: 0x0a60_0001, src_port, dst_port: 80, protocol: 6 }.to_words()
+    }
+
+    /// Somebody who knows a seed sends from addresses and ports that all meet in one bucket of a thousand: with another
+    /// seed, they are as any others.
+    #[test]
+    fn tuples_crafted_to_meet_with_one_seed_spread_with_every_other() {
+        const BUCKETS: u64 = 1024;
+        let known = FlowSeed::from_number(1);
+        let crafted: Vec<_> =
+            (0..).map(tuple).filter(|words| known.hash(*words) & (BUCKETS - 1) == 7).take(1024).collect();
+        for seed in 2..10 {
+            let seed = FlowSeed::from_number(seed);
+            let mut buckets = [0u32; BUCKETS as usize];
+            crafted.iter().for_each(|words| buckets[(seed.hash(*words) & (BUCKETS - 1)) as usize] += 1);
+            // Of random tuples, one to a bucket, nine would meet once in ten thousand times.
+            assert!(buckets.iter().all(|n| *n <= 9), "{:?}", buckets.iter().max());
+        }
+    }
+
+    #[test]
+    fn what_meets_does_not_meet_elsewhere() {
+        let seed = FlowSeed::from_number(1);
+        for fixed in [0, 1] {
+            let hash = |word| seed.hash(if fixed == 0 { [word, 80 << 32 | 6] } else { [0x0a00_0001_0a60_0001, word] });
+            let (meet, asked) = hostile::still_meet(hash, 20);
+            assert!(asked > 1000 && meet <= 10, "{meet} of {asked}, one in a million by chance");
         }
     }
 

@@ -61,7 +61,7 @@ impl Pipeline {
     pub fn new(seed: u16) -> Pipeline {
         Pipeline {
             slots: Box::new([None; BATCH]),
-            opening: Vec::with_capacity(BATCH),
+            opening: Opening::new(),
             held: Held::new(),
             ip_id: seed,
             error_budget: TokenBucket::new(ERRORS_PER_SECOND, ERROR_BURST),

@@ -22,7 +22,10 @@ use shunt_dataplane::{
         Backend, ForwardingSpec, MasqueradeSpec, Otherwise, PortId, PortRole, PortSpec, RouteSpec, Rule, ServiceSpec,
         Station, Via, VtepSpec, VxlanSpec,
     },
-    tables::{Conntrack, Recent, conntrack::Flow},
+    tables::{
+        Conntrack, Recent,
+        conntrack::{Flow, Sweep},
+    },
     time::Now,
     verdict::{Answer, DropReason, Verdict},
 };
@@ -254,7 +257,7 @@ impl Node<'_> {
             Step::Wait(seconds) => {
                 self.burst();
                 self.now.0 += u64::from(seconds) * 1_000_000_000;
-                self.conntrack.sweep(&mut 0, (0, 1), u32::MAX, self.now.seconds());
+                self.conntrack.sweep(&mut Sweep::new(), (0, 1), u32::MAX, self.now.seconds());
             }
             Step::Publish(which) => {
                 self.burst();

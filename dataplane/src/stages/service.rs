@@ -2,14 +2,14 @@
 
 use crate::{
     flow::FiveTuple,
-    packet::{Batch, Meta},
+    packet::{BATCH, Batch, Meta},
     pipeline::Env,
     record::{Frontend, Recorder, Step},
     spec::Otherwise,
     stages::{masquerade, select, track},
     tables::{
-        ServiceIndex,
-        conntrack::{FlowState, InsertError},
+        Origin, ServiceIndex,
+        conntrack::{FlowState, InsertError, NewFlow},
         service::Service,
     },
     verdict::{Answer, DropReason, Verdict},
@@ -20,36 +20,88 @@ use crate::{
 /// some tens of nanoseconds.
 const TRIES: u32 = 64;
 
-/// New flows: the packet's index in the batch, and the hash of the reply key.
-pub type Opening = Vec<(u16, u64)>;
+/// What [`run`] remembers from pass to pass, and for how long: a batch.
+#[derive(Debug)]
+pub struct Opening {
+    new: Vec<New>,
+    /// Free entries for their flows.
+    entries: Vec<u32>,
+}
+
+/// A packet that no flow decides.
+#[derive(Clone, Copy, Debug)]
+struct New {
+    /// Its index in the batch.
+    at: u16,
+    /// Where it comes from.
+    origin: Origin,
+    /// The service that it is for, if it is for one.
+    service: Option<ServiceIndex>,
+    /// First that of its destination as a frontend, then that of the reply key.
+    hash: u64,
+}
+
+impl Opening {
+    /// Room for a batch.
+    pub fn new() -> Opening {
+        Opening { new: Vec::with_capacity(BATCH), entries: Vec::with_capacity(BATCH) }
+    }
+}
+
+impl Default for Opening {
+    fn default() -> Self {
+        Opening::new()
+    }
+}
 
 /// Translates the first packet of every flow to a service, and of every flow that leaves the cluster masqueraded. Notes
-/// untranslated flows that could be mistaken for such. In two passes, so that the cache misses of a batch overlap: first
-/// all choose a backend and ask for the bucket of the answers, then all are put into the table.
+/// untranslated flows that could be mistaken for such.
+///
+/// In several passes, each of which asks for what the next one reads, so that the cache misses of a batch overlap: where
+/// the destinations are in the table of services; the services; their endpoints; the answers' place in the connection
+/// table, whose entries are taken all at once.
 #[inline(never)]
 pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env<impl Recorder>) {
     if !env.snapshot.tracks {
         return;
     }
-    for (at, meta) in batch.metas.iter_mut().enumerate() {
-        if !meta.is_pending() || meta.flags & (Meta::ROUTED | Meta::HASHED) != Meta::HASHED {
-            continue;
+    let Opening { new, entries } = opening;
+    let services = &env.snapshot.services;
+    for (at, meta) in batch.metas.iter().enumerate() {
+        if meta.is_pending() && meta.flags & (Meta::ROUTED | Meta::HASHED) == Meta::HASHED {
+            let hash = services.ask(meta.dst(), meta.dst_port(), meta.protocol());
+            new.push(New { at: at as u16, origin: Origin::Outside, service: None, hash });
         }
-        let chosen = match env.snapshot.services.lookup(meta.dst(), meta.dst_port(), meta.protocol()) {
-            Some(service) => choose(meta, service, env),
-            None if env.snapshot.leaves_the_cluster(meta.src(), meta.dst()) => leave(meta, env),
-            None if must_be_known(meta, env) && may_open(meta) => {
-                env.recorder.note(|| Step::MayBeMistaken);
-                meta.other = FiveTuple::from_words(meta.key).reversed().to_words();
-                Ok(())
+    }
+    if new.is_empty() {
+        return;
+    }
+    new.retain_mut(|new| {
+        let meta = &mut batch.metas[usize::from(new.at)];
+        new.service = services.find(meta.dst(), meta.dst_port(), meta.protocol(), new.hash);
+        match new.service {
+            Some(service) => {
+                new.origin = env.snapshot.origin(meta.in_port, meta.src());
+                services.prefetch(service, new.origin);
+                true
             }
-            None => continue,
-        };
-        match chosen {
+            None => past_services(meta, env),
+        }
+    });
+    env.conntrack.take_entries(new.len(), entries);
+    entries.iter().for_each(|entry| env.conntrack.prefetch_entry(*entry));
+    for New { at, origin, service, .. } in new.iter() {
+        if let Some(service) = service {
+            services.get(*service).choice(*origin).prefetch(batch.metas[usize::from(*at)].hash);
+        }
+    }
+    new.retain_mut(|new| {
+        let meta = &mut batch.metas[usize::from(new.at)];
+        match new.service.map_or(Ok(()), |service| choose(meta, services.get(service), new.origin, env)) {
             Ok(()) => {
-                let reply_hash = env.conntrack.hash(meta.other);
-                env.conntrack.prefetch_bucket(reply_hash);
-                opening.push((at as u16, reply_hash));
+                new.hash = env.conntrack.hash(meta.other);
+                env.conntrack.prefetch_bucket(new.hash);
+                return true;
             }
             Err(DropReason::NoBackend) => {
                 meta.decide(Verdict::Owed(Answer::PortUnreachable));
@@ -57,27 +109,44 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env<impl Recorder>) {
             }
             Err(reason) => meta.decide(Verdict::Drop(reason)),
         }
-    }
-    for (at, reply_hash) in opening.drain(..) {
+        false
+    });
+    for New { at, hash, .. } in new.drain(..) {
         let meta = &mut batch.metas[usize::from(at)];
-        if let Err(reason) = open(meta, reply_hash, env) {
+        if let Err(reason) = open(meta, hash, entries, env) {
             meta.decide(Verdict::Drop(reason));
         }
     }
+    env.conntrack.give_entries(entries);
+}
+
+/// Decides about the first packet of a flow to no service. True if the flow is to be tracked.
+#[inline]
+fn past_services(meta: &mut Meta, env: &Env<impl Recorder>) -> bool {
+    if env.snapshot.leaves_the_cluster(meta.src(), meta.dst()) {
+        let left = leave(meta, env);
+        left.map_or_else(|reason| meta.decide(Verdict::Drop(reason)), drop);
+        return left.is_ok();
+    }
+    let is_tracked = must_be_known(meta, env) && may_open(meta);
+    if is_tracked {
+        env.recorder.note(|| Step::MayBeMistaken);
+        meta.other = FiveTuple::from_words(meta.key).reversed().to_words();
+    }
+    is_tracked
 }
 
 /// Chooses a backend and notes the reply key.
 #[inline]
-fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env<impl Recorder>) -> Result<(), DropReason> {
-    let service = env.snapshot.services.get(service);
-    env.recorder.note(|| frontend(meta, service, env));
+fn choose(meta: &mut Meta, service: &Service, origin: Origin, env: &Env<impl Recorder>) -> Result<(), DropReason> {
+    env.recorder.note(|| frontend(meta, service, origin));
     if !may_open(meta) {
         return Err(DropReason::OutOfState);
     }
     if !service.admits(meta.src()) {
         return Err(DropReason::SourceNotAllowed);
     }
-    let choice = service.choice(env.snapshot.origin(meta.in_port, meta.src()));
+    let choice = service.choice(origin);
     let backend = select::backend(meta, service, choice, env).ok_or(match choice.otherwise {
         Otherwise::Refuse => DropReason::NoBackend,
         Otherwise::Drop => DropReason::NoLocalBackend,
@@ -95,8 +164,7 @@ fn choose(meta: &mut Meta, service: ServiceIndex, env: &Env<impl Recorder>) -> R
 }
 
 /// What there is for the packet at a service's frontend.
-fn frontend(meta: &Meta, service: &Service, env: &Env<impl Recorder>) -> Step {
-    let origin = env.snapshot.origin(meta.in_port, meta.src());
+fn frontend(meta: &Meta, service: &Service, origin: Origin) -> Step {
     let choice = service.choice(origin);
     Step::Service(Frontend {
         origin,
@@ -147,17 +215,29 @@ const FIN_ACK: u8 = tcp::FIN | tcp::ACK;
 
 /// Puts the flow into the table, or follows it if it was put there meanwhile.
 #[inline]
-fn open(meta: &mut Meta, mut reply_hash: u64, env: &Env<impl Recorder>) -> Result<(), DropReason> {
-    let (generation, now) = (env.snapshot.generation, env.now.seconds());
-    let state = FlowState::first(meta.protocol());
+fn open(
+    meta: &mut Meta,
+    mut reply_hash: u64,
+    entries: &mut Vec<u32>,
+    env: &Env<impl Recorder>,
+) -> Result<(), DropReason> {
     let next_hops = [(meta.other[0] >> 32) as u32, meta.src()].map(|address| env.snapshot.fib.lookup(address));
-    let counted = meta.has(Meta::COUNTED);
+    let mut flow = NewFlow {
+        keys: [(meta.key, meta.hash); 2],
+        next_hops,
+        generation: env.snapshot.generation,
+        state: FlowState::first(meta.protocol()),
+        tick: env.now.seconds(),
+        counted: meta.has(Meta::COUNTED),
+    };
     let mut failure = DropReason::ConntrackContended;
     for attempt in 1..=TRIES {
         let reply = meta.other;
-        let keys = [(meta.key, meta.hash), (reply, reply_hash)];
-        match env.conntrack.insert(keys, next_hops, generation, state, now, counted) {
+        flow.keys[1] = (reply, reply_hash);
+        let put = free_entry(entries, env).map_or(Err(InsertError::Full), |entry| env.conntrack.put(entry, &flow));
+        match put {
             Ok(()) => {
+                entries.pop();
                 env.recorder.note(|| Step::Opened {
                     forward: FiveTuple::from_words(meta.key),
                     reply: FiveTuple::from_words(reply),
@@ -183,10 +263,6 @@ fn open(meta: &mut Meta, mut reply_hash: u64, env: &Env<impl Recorder>) -> Resul
                 masquerade::reassign(meta, reply, attempt, env)?;
                 reply_hash = env.conntrack.hash(meta.other);
             }
-            Err(InsertError::Full) if env.conntrack.make_room() => {
-                env.recorder.note(|| Step::GaveWay);
-                env.counters.flows_gave_way.add(1);
-            }
             Err(InsertError::Full) => {
                 failure = DropReason::ConntrackFull;
                 break;
@@ -197,4 +273,26 @@ fn open(meta: &mut Meta, mut reply_hash: u64, env: &Env<impl Recorder>) -> Resul
     // What is not translated needs no flow to get where it is going.
     let is_direct = FiveTuple::from_words(meta.key).reversed().to_words() == meta.other;
     if is_direct { Ok(()) } else { Err(failure) }
+}
+
+/// A free entry, still among `entries`: the last of them, or one that a flow which gives way leaves.
+#[inline(always)]
+fn free_entry(entries: &mut Vec<u32>, env: &Env<impl Recorder>) -> Option<u32> {
+    if entries.is_empty() {
+        make_room(entries, env);
+    }
+    entries.last().copied()
+}
+
+#[cold]
+fn make_room(entries: &mut Vec<u32>, env: &Env<impl Recorder>) {
+    // Some may have become free meanwhile.
+    env.conntrack.take_entries(1, entries);
+    if entries.is_empty()
+        && let Some(entry) = env.conntrack.make_room(env.now.seconds())
+    {
+        env.recorder.note(|| Step::GaveWay);
+        env.counters.flows_gave_way.add(1);
+        entries.push(entry);
+    }
 }

@@ -45,22 +45,26 @@ pub fn run(batch: &mut Batch, slots: &mut Slots, env: &Env<impl Recorder>) {
     for (meta, slot) in batch.metas.iter().zip(slots.iter_mut()) {
         *slot = if meta.has(Meta::HASHED) { env.conntrack.probe(meta.hash) } else { None };
         if let Some(slot) = slot {
-            env.conntrack.prefetch_entry(*slot);
+            env.conntrack.prefetch_entry(slot.entry());
         }
     }
     for (meta, slot) in batch.metas.iter_mut().zip(slots.iter()) {
         match slot.and_then(|slot| env.conntrack.read(slot, meta.key)) {
             Some(hit) => apply(meta, &hit, env),
-            None if meta.has(Meta::HASHED) => search(meta, env),
+            None if meta.has(Meta::HASHED) => search(meta, slot.is_some(), env),
             None => {}
         }
     }
 }
 
-/// Looks for the flow where it is seldom: in another slot than the first that looked right.
+/// Looks for the flow where it is seldom: in another slot than the first that looked right, or in another bucket.
 #[inline(never)]
-fn search(meta: &mut Meta, env: &Env<impl Recorder>) {
-    match env.conntrack.find(meta.key, meta.hash) {
+fn search(meta: &mut Meta, deceived: bool, env: &Env<impl Recorder>) {
+    let found = match deceived {
+        true => env.conntrack.find(meta.key, meta.hash),
+        false => env.conntrack.find_elsewhere(meta.key, meta.hash),
+    };
+    match found {
         Some(hit) => apply(meta, &hit, env),
         None => env.recorder.note(|| Step::Unknown),
     }

@@ -43,9 +43,40 @@ pub(crate) fn mix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
+/// What tests of all seeded hashes ask.
+#[cfg(test)]
+pub(crate) mod hostile {
+    /// Of pairs of keys that meet in `bits` low bits of their hash, how many still meet once another word is added
+    /// (exclusive or) to both: what a linear hash lets an attacker do who knows one such pair.
+    pub(crate) fn still_meet(hash: impl Fn(u64) -> u64, bits: u32) -> (usize, usize) {
+        let low = |key| hash(key) & ((1 << bits) - 1);
+        let mut seen = std::collections::HashMap::new();
+        let pairs: Vec<_> = (0..1u64 << (bits / 2 + 4))
+            .filter_map(|n| {
+                let key = n.wrapping_mul(0x1_0001_0003);
+                seen.insert(low(key), key).map(|other| (key, other))
+            })
+            .collect();
+        let others = (1..=64u64).map(super::mix);
+        let moved = others.flat_map(|word| pairs.iter().map(move |(a, b)| (a ^ word, b ^ word)));
+        (moved.filter(|(a, b)| low(*a) == low(*b)).count(), 64 * pairs.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::crc32c;
+
+    #[test]
+    fn what_meets_does_not_meet_elsewhere_as_it_would_with_a_crc() {
+        let (meet, asked) = hostile::still_meet(|key| crc32c::of(&key.to_be_bytes()).into(), 20);
+        assert!(asked > 1000 && meet == asked, "{meet} of {asked}: the question finds what is linear");
+        for seed in 0..4 {
+            let (meet, asked) = hostile::still_meet(|key| Hasher::new(seed, 0).hash(key), 20);
+            assert!(asked > 1000 && meet <= 10, "{meet} of {asked}, one in a million by chance");
+        }
+    }
 
     /// The fullest of `buckets` buckets, with any of many seeds.
     fn fullest(keys: impl Iterator<Item = u64> + Clone, buckets: usize) -> u32 {

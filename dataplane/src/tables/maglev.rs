@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::{hash::Hasher, rendezvous};
+use super::{arena::prefetch, hash::Hasher, rendezvous};
 use crate::spec::{Backend, Endpoint};
 
 /// Backends one table can choose from.
@@ -23,6 +23,9 @@ const SIZES: [u32; 10] = [2003, 4001, 8009, 16001, 32003, 64007, 128_021, 256_01
 
 /// The ratio from which on the paper finds shares within one percent of each other.
 const SLOTS_PER_BACKEND: usize = 100;
+
+/// Endpoints in a cache line.
+const PER_LINE: usize = 64 / size_of::<Endpoint>();
 
 /// Sets the hash apart from those of other tables with the same seed.
 const PURPOSE: u64 = 1;
@@ -89,6 +92,18 @@ impl Maglev {
             Slots::Wide(slots) => usize::from(*slots.get(reduce(flow_hash, slots.len()))?),
         };
         self.endpoints.get(index).map(|endpoint| endpoint.backend)
+    }
+
+    /// Brings into the cache what [`Maglev::select`] reads first for this hash.
+    #[inline]
+    pub fn prefetch(&self, flow_hash: u64) {
+        match &self.slots {
+            Slots::Nobody => {}
+            Slots::Only(_) => prefetch(self.endpoints.as_ptr()),
+            Slots::Few => self.endpoints.chunks(PER_LINE).for_each(|line| prefetch(line.as_ptr())),
+            Slots::Narrow(slots) => prefetch(slots.as_ptr().wrapping_add(reduce(flow_hash, slots.len()))),
+            Slots::Wide(slots) => prefetch(slots.as_ptr().wrapping_add(reduce(flow_hash, slots.len()))),
+        }
     }
 
     /// Whether `backend` is one of ours.

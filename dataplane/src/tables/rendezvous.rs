@@ -11,10 +11,16 @@ use crate::spec::{Backend, Endpoint};
 /// Up to so many, bids cost less than the cache miss of a look into a table that is seldom used.
 pub(super) const MOST: usize = 16;
 
+/// The bits of a bid that hold an index below [`MOST`].
+const INDEX: u64 = MOST as u64 - 1;
+
 /// The index of the endpoint for a flow; `None` if there are none. Any bits of `flow_hash` may carry the entropy.
 #[inline]
 pub(super) fn select(endpoints: &[Endpoint], flow_hash: u64) -> Option<usize> {
-    (0..endpoints.len()).max_by_key(|&at| bid(flow_hash, endpoints[at].backend))
+    debug_assert!(endpoints.len() <= MOST);
+    // The lowest bits of a bid carry the bidder's index: the highest bid then says whose it is.
+    let bids = endpoints.iter().zip(0..).map(|(endpoint, at)| bid(flow_hash, endpoint.backend) & !INDEX | at);
+    bids.max().map(|highest| (highest & INDEX) as usize)
 }
 
 /// Two rounds, as in [`hash`](super::hash). The words (of the digits of pi) need not be secret: the flow's hash is.

@@ -13,7 +13,7 @@ use std::sync::{
 
 use ipnet::Ipv4Net;
 
-use super::{Prefixes, hash::Hasher, maglev::Maglev};
+use super::{Prefixes, arena::prefetch, hash::Hasher, maglev::Maglev};
 use crate::{
     service_set::{SHARDS, ServiceSet, shard_of},
     spec::{Affinity, Backend, Endpoint, Otherwise, Rule, Scheduler, ServiceSpec},
@@ -130,6 +130,12 @@ impl Choice {
         self.maglev.select(hash)
     }
 
+    /// Brings into the cache what [`Choice::select`] reads for this hash.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        self.maglev.prefetch(hash);
+    }
+
     /// The endpoints to choose from, those without weight among them, by ascending backend.
     pub fn endpoints(&self) -> &[Endpoint] {
         self.maglev.endpoints()
@@ -182,14 +188,37 @@ impl ServiceTable {
     /// The service at `vip` (host order) and `port`; `protocol` is the number in the IP header.
     #[inline]
     pub fn lookup(&self, vip: u32, port: u16, protocol: u8) -> Option<ServiceIndex> {
+        self.find(vip, port, protocol, self.hasher.hash(key(vip, port, protocol)))
+    }
+
+    /// Brings into the cache what [`ServiceTable::find`] reads, which wants the hash that is returned.
+    #[inline]
+    pub fn ask(&self, vip: u32, port: u16, protocol: u8) -> u64 {
+        let hash = self.hasher.hash(key(vip, port, protocol));
+        let lines = &self.shards[shard_of(vip)].lines;
+        prefetch(lines.as_ptr().wrapping_add(hash as usize & (lines.len() - 1)));
+        hash
+    }
+
+    /// As [`ServiceTable::lookup`], for what was [asked](ServiceTable::ask) for.
+    #[inline]
+    pub fn find(&self, vip: u32, port: u16, protocol: u8, hash: u64) -> Option<ServiceIndex> {
         let shard = shard_of(vip);
-        let at = self.shards[shard].find(key(vip, port, protocol), self.hasher)?;
+        let at = self.shards[shard].find(key(vip, port, protocol), hash)?;
         Some(ServiceIndex { shard: shard as u32, at })
+    }
+
+    /// Brings into the cache what new flows from `origin` need of a service.
+    #[inline]
+    pub fn prefetch(&self, service: ServiceIndex, origin: Origin) {
+        let service = self.get(service);
+        prefetch(std::ptr::from_ref(&service.key));
+        prefetch(std::ptr::from_ref(&service.choices[origin as usize]));
     }
 
     /// Whether any service has this VIP (host order).
     pub fn has_vip(&self, vip: u32) -> bool {
-        self.shards[shard_of(vip)].find(vip_key(vip), self.hasher).is_some()
+        self.shards[shard_of(vip)].find(vip_key(vip), self.hasher.hash(vip_key(vip))).is_some()
     }
 
     /// A service of this table.
@@ -231,8 +260,8 @@ impl Shard {
     }
 
     #[inline(always)]
-    fn find(&self, key: u64, hasher: Hasher) -> Option<u32> {
-        let mut at = hasher.hash(key) as usize;
+    fn find(&self, key: u64, hash: u64) -> Option<u32> {
+        let mut at = hash as usize;
         loop {
             let line = self.lines.get(at & (self.lines.len() - 1))?;
             if let Some(way) = line.keys.iter().position(|&k| k == key) {

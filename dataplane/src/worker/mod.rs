@@ -34,7 +34,7 @@ use crate::{
     record::Off,
     snapshot::Snapshot,
     spec::PortId,
-    tables::{Conntrack, Recent},
+    tables::{Conntrack, Recent, conntrack::Sweep},
     time::Now,
     verdict::Verdict,
 };
@@ -52,8 +52,11 @@ const HOLDING_NAP: Duration = Duration::from_millis(1);
 /// In this time, in nanoseconds, a worker looks at its whole share of the connection table once.
 const SWEEP_NANOS: u64 = 8_000_000_000;
 
-/// Entries looked at per burst at most: about 5 microseconds.
-const SWEEP_BURST: u64 = 512;
+/// Entries looked at for every flow that the worker opens, beside that: so a table that fills quickly is swept as quickly.
+const SWEEP_PER_FLOW: u64 = 4;
+
+/// Entries looked at per burst at most: about 5 microseconds, and what [removing](Conntrack::sweep) costs.
+const SWEEP_BURST: u64 = 1024;
 
 const WAKE: Token = Token(usize::MAX);
 
@@ -143,8 +146,10 @@ pub struct Worker {
     shared: Shared,
     commands: Receiver<Command>,
     poll: Poll,
+    sweep: Sweep,
     swept_at: Now,
-    sweep_cursor: u32,
+    /// Flows that this worker had opened when it swept last.
+    opened: u64,
 }
 
 /// How control and other workers wake one that sleeps.
@@ -195,8 +200,9 @@ impl Worker {
             shared,
             commands,
             poll,
+            sweep: Sweep::new(),
             swept_at,
-            sweep_cursor: 0,
+            opened: 0,
         }
     }
 
@@ -250,10 +256,14 @@ impl Worker {
 
     /// One round: adopts what was published, takes a burst through, expires some flows. True if packets moved.
     pub fn round(&mut self, now: Now) -> bool {
-        self.snapshot.refresh();
-        let moved = self.burst(now);
+        let moved = self.move_packets(now);
         self.sweep(now);
         moved
+    }
+
+    fn move_packets(&mut self, now: Now) -> bool {
+        self.snapshot.refresh();
+        self.burst(now)
     }
 
     fn burst(&mut self, now: Now) -> bool {
@@ -338,19 +348,25 @@ impl Worker {
         delivered
     }
 
-    /// Expires idle flows, as many entries as the time since the last call is worth, up to [`SWEEP_BURST`].
+    /// Expires idle flows, as many entries as the time since the last call and the flows opened since are worth, up to
+    /// [`SWEEP_BURST`].
     fn sweep(&mut self, now: Now) {
-        let due = self.sweep_due(now);
-        if due == 0 {
+        let by_time = self.sweep_due(now);
+        let opened = self.counters.flows_opened.get();
+        let by_flows = SWEEP_PER_FLOW * (opened - std::mem::replace(&mut self.opened, opened));
+        let budget = (by_time + by_flows).min(SWEEP_BURST);
+        if budget == 0 {
             return;
         }
-        let budget = due.min(SWEEP_BURST);
-        // Only what is looked at is paid for: a burst's limit leaves the rest due.
-        let elapsed = now.0.saturating_sub(self.swept_at.0).min(SWEEP_NANOS);
-        self.swept_at = Now(now.0 - elapsed + elapsed * budget / due);
         let place = (self.index as u32, self.shared.inboxes.len() as u32);
-        let expired = self.shared.conntrack.sweep(&mut self.sweep_cursor, place, budget as u32, now.seconds());
-        self.counters.flows_expired.add(u64::from(expired));
+        let swept = self.shared.conntrack.sweep(&mut self.sweep, place, budget as u32, now.seconds());
+        self.counters.flows_expired.add(u64::from(swept.removed));
+        if by_time > 0 {
+            // Only what is looked at is paid for: a burst's limit leaves the rest due.
+            let elapsed = now.0.saturating_sub(self.swept_at.0).min(SWEEP_NANOS);
+            let paid = u64::from(swept.looked_at).saturating_sub(by_flows).min(by_time);
+            self.swept_at = Now(now.0 - elapsed + elapsed * paid / by_time);
+        }
     }
 
     /// Entries of the connection table that this worker should have looked at by now.

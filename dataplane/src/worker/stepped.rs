@@ -144,6 +144,23 @@ impl Stepped {
         DryRun::new(live, pool)
     }
 
+    /// The first half of a [step](Stepped::step): adopts what was published and takes a burst through. True if packets
+    /// moved.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    pub fn burst(&mut self, worker: usize, now: Now) -> bool {
+        self.workers[worker].move_packets(now)
+    }
+
+    /// The other half: lets flows expire.
+    ///
+    /// # Panics
+    /// If there is no such worker.
+    pub fn expire(&mut self, worker: usize, now: Now) {
+        self.workers[worker].sweep(now);
+    }
+
     /// A worker's counters.
     ///
     /// # Panics

@@ -15,7 +15,7 @@
 
 use super::{
     ACTIVITY, Below, COMMITTED, COUNTED, Conntrack, DECISION, Direction, FREE, FlowState, Key, LINKING, LIVE,
-    NEXT_INCARNATION, PHASE, SLOTS, Slot, VERSION, pack_activity, pack_decision, preferred_slot,
+    NEXT_INCARNATION, PHASE, SLOTS, Slot, VERSION, expire::is_idle, pack_activity, pack_decision, preferred_slot,
 };
 use crate::tables::arena::{AtomicU32, AtomicU64, Ordering, fence};
 
@@ -28,6 +28,23 @@ pub enum InsertError {
     ReplyInUse,
     /// No entry, or no slot for the key, is free.
     Full,
+}
+
+/// A flow to be tracked.
+#[derive(Clone, Copy, Debug)]
+pub struct NewFlow {
+    /// The forward and the reply key, each with its hash.
+    pub keys: [(Key, u64); 2],
+    /// The decisions for packets of either direction, as of `generation`.
+    pub next_hops: [u32; 2],
+    /// The snapshot's.
+    pub generation: u32,
+    /// Its state.
+    pub state: FlowState,
+    /// When its first packet was seen.
+    pub tick: u32,
+    /// It counts as its backend's load while it lives.
+    pub counted: bool,
 }
 
 /// A slot in the buckets.
@@ -45,21 +62,24 @@ enum Claim<'a> {
 }
 
 impl<B: Below> Conntrack<B> {
-    /// Tracks a new flow. `keys` are the forward and the reply key, each with its hash; `next_hops` are the decisions for
-    /// packets of either direction, as of `generation`. It counts as its backend's load while it lives, if `counted`.
-    pub fn insert(
-        &self,
-        keys: [(Key, u64); 2],
-        next_hops: [u32; 2],
-        generation: u32,
-        state: FlowState,
-        tick: u32,
-        counted: bool,
-    ) -> Result<(), InsertError> {
-        if self.below.base().is_some() {
-            self.show(keys)?;
+    /// Tracks a new flow in an entry of its own choice. For more than one, see [`Conntrack::put`].
+    pub fn insert(&self, flow: &NewFlow) -> Result<(), InsertError> {
+        let mut entries = Vec::new();
+        self.take_entries(1, &mut entries);
+        let put = self.put(*entries.last().ok_or(InsertError::Full)?, flow);
+        if put.is_err() {
+            self.give_entries(&mut entries);
         }
-        let entry = self.free.pop(&self.entries).ok_or(InsertError::Full)?;
+        put
+    }
+
+    /// Tracks a new flow in `entry`, which is [the caller's](Conntrack::take_entries), and stays so if it fails.
+    pub fn put(&self, entry: u32, flow: &NewFlow) -> Result<(), InsertError> {
+        let NewFlow { keys, next_hops, generation, state, tick, counted } = *flow;
+        if self.below.base().is_some() {
+            // What it would meet in the table below.
+            keys.into_iter().for_each(|(key, hash)| _ = self.find(key, hash));
+        }
         let words = &self.entries[entry as usize].0;
         let free = words[VERSION].load(Ordering::Relaxed);
         debug_assert_eq!(free & PHASE, FREE);
@@ -90,21 +110,8 @@ impl<B: Below> Conntrack<B> {
             words[VERSION].store(free + LIVE, Ordering::Release);
         } else {
             words[VERSION].store(free + NEXT_INCARNATION, Ordering::Release);
-            self.free.push(&self.entries, entry);
         }
         result
-    }
-
-    /// Copies those flows from the table below that a new one would meet there.
-    #[cold]
-    fn show(&self, keys: [(Key, u64); 2]) -> Result<(), InsertError> {
-        if self.in_use() >= self.capacity() {
-            return Err(InsertError::Full);
-        }
-        for (key, hash) in keys {
-            let _ = self.find(key, hash);
-        }
-        Ok(())
     }
 
     fn link_both(&self, entry: u32, keys: [(Key, u64); 2], tick: u32) -> Result<(), InsertError> {
@@ -140,20 +147,19 @@ impl<B: Below> Conntrack<B> {
 
     /// Steps 1 and 2 for one key.
     fn claim(&self, key: Key, hash: u64, slot: Slot) -> Claim<'_> {
-        let homes = self.homes(hash);
         let ours = hash & !(COMMITTED | 0xffff_ffff) | slot.to_word();
-        let Some((position, claimed)) = self.claim_any(&homes, hash, ours) else { return Claim::Full };
+        let Some((position, claimed)) = self.claim_any(hash, ours) else { return Claim::Full };
 
-        let looked_at = if self.displaced.load(Ordering::SeqCst) == 0 { 2 } else { 4 };
-        for (at, bucket) in homes.iter().enumerate().take(looked_at) {
-            let mut alike = self.alike(*bucket, ours >> 33);
+        let buckets = if self.displaced.load(Ordering::SeqCst) == 0 { 2 } else { 4 };
+        for at in 0..buckets {
+            let mut alike = self.alike(self.home(hash, at), ours >> 33);
+            if position / SLOTS == at {
+                alike &= !(1 << (position % SLOTS));
+            }
             while alike != 0 {
                 let other = at * SLOTS + alike.trailing_zeros() as usize;
                 alike &= alike - 1;
-                if other == position {
-                    continue;
-                }
-                if let Some(claim) = self.settle(self.place(&homes, other), key, position < other) {
+                if let Some(claim) = self.settle(self.place(hash, other), key, position < other) {
                     claimed.release(ours);
                     return claim;
                 }
@@ -164,9 +170,9 @@ impl<B: Below> Conntrack<B> {
 
     /// Puts `ours` into an empty slot: the preferred one, else any of the key's bucket, of its neighbour, of the second
     /// pair. SeqCst here and in [`Conntrack::alike`] orders our claim before our look at the others'.
-    fn claim_any(&self, homes: &[usize; 4], hash: u64, ours: u64) -> Option<(usize, Place<'_>)> {
+    fn claim_any(&self, hash: u64, ours: u64) -> Option<(usize, Place<'_>)> {
         let take = |position: usize| {
-            let place = self.place(homes, position);
+            let place = self.place(hash, position);
             let empty = place.word.load(Ordering::Relaxed) == 0
                 && place.word.compare_exchange(0, ours, Ordering::SeqCst, Ordering::Relaxed).is_ok();
             empty.then_some((position, place))
@@ -187,6 +193,7 @@ impl<B: Below> Conntrack<B> {
     }
 
     /// The slots of a bucket, a bit each, that hold `tag` (31 bits), committed or pending.
+    #[inline(always)]
     fn alike(&self, bucket: usize, tag: u64) -> u32 {
         let words = self.buckets[bucket].0.iter().enumerate();
         words.fold(0, |alike, (at, word)| alike | u32::from(word.load(Ordering::SeqCst) >> 33 == tag) << at)
@@ -209,15 +216,17 @@ impl<B: Below> Conntrack<B> {
         }
     }
 
-    /// The buckets a key can be in, in the order in which all who want to put it somewhere look at them.
-    #[inline]
-    pub(super) fn homes(&self, hash: u64) -> [usize; 4] {
-        let (home, second) = (hash as usize & self.bucket_mask, self.second_home(hash));
-        [home, home ^ 1, second, second ^ 1]
+    /// The buckets a key can be in, in the order in which all who want to put it somewhere look at them: its own, that one's
+    /// neighbour, and the second pair.
+    #[inline(always)]
+    fn home(&self, hash: u64, at: usize) -> usize {
+        let first = if at < 2 { hash as usize & self.bucket_mask } else { self.second_home(hash) };
+        first ^ at & 1
     }
 
-    fn place(&self, homes: &[usize; 4], position: usize) -> Place<'_> {
-        let word = &self.buckets[homes[position / SLOTS]].0[position % SLOTS];
+    #[inline(always)]
+    fn place(&self, hash: u64, position: usize) -> Place<'_> {
+        let word = &self.buckets[self.home(hash, position / SLOTS)].0[position % SLOTS];
         Place { word, displaced: (position >= 2 * SLOTS).then_some(&self.displaced) }
     }
 
@@ -228,7 +237,7 @@ impl<B: Below> Conntrack<B> {
     /// Makes room for a flow whose answers would look like those of a flow that is over.
     fn remove_if_over(&self, slot: Slot, key: Key, tick: u32) -> bool {
         self.read(slot, key).is_some_and(|hit| {
-            let over = hit.state().is_over() || super::is_idle(hit.activity, tick);
+            let over = hit.state().is_over() || is_idle(hit.activity, tick);
             if over {
                 self.remove(&hit);
             }
@@ -239,13 +248,12 @@ impl<B: Below> Conntrack<B> {
     /// Empties the slot of an entry that is being removed, wherever it is.
     pub(super) fn unlink(&self, hash: u64, slot: Slot) {
         let word = (hash | COMMITTED) & !0xffff_ffff | slot.to_word();
-        let homes = self.homes(hash);
-        for position in 0..4 * SLOTS {
-            let place = self.place(&homes, position);
-            if place.word.load(Ordering::Relaxed) == word && place.release(word) {
-                return;
-            }
-        }
+        let empty = |position| {
+            let place = self.place(hash, position);
+            place.word.load(Ordering::Relaxed) == word && place.release(word)
+        };
+        // Mostly it is where it was to be put first.
+        let _ = empty(preferred_slot(hash)) || (0..4 * SLOTS).any(empty);
     }
 }
 

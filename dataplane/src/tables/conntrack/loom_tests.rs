@@ -26,8 +26,12 @@ fn hashed(table: &Conntrack, keys: [Key; 2]) -> [(Key, u64); 2] {
     keys.map(|key| (key, table.hash(key)))
 }
 
+fn new(keys: [(Key, u64); 2], next_hops: [u32; 2], generation: u32) -> NewFlow {
+    NewFlow { keys, next_hops, generation, state: FlowState::Opening, tick: 0, counted: false }
+}
+
 fn insert(table: &Conntrack, n: u64) -> Result<(), InsertError> {
-    table.insert(hashed(table, keys(n)), [5, 6], 1, FlowState::Opening, 0, false)
+    table.insert(&new(hashed(table, keys(n)), [5, 6], 1))
 }
 
 #[test]
@@ -57,7 +61,7 @@ fn a_reader_never_mixes_an_old_flow_with_the_one_that_took_its_entry() {
         let worker = thread::spawn(move || {
             let key = keys(1)[0];
             other.remove(&other.find(key, other.hash(key)).unwrap());
-            other.insert(hashed(&other, keys(2)), [7, 8], 2, FlowState::Opening, 0, false).unwrap();
+            other.insert(&new(hashed(&other, keys(2)), [7, 8], 2)).unwrap();
         });
         let slot = Slot::new(0, Direction::Forward);
         for n in [1, 2] {
@@ -68,6 +72,33 @@ fn a_reader_never_mixes_an_old_flow_with_the_one_that_took_its_entry() {
         }
         worker.join().unwrap();
         assert!(table.find(keys(2)[0], table.hash(keys(2)[0])).is_some());
+    });
+}
+
+/// One worker takes a bundle apart while another one returns an entry and takes what there is.
+#[test]
+fn two_workers_share_the_free_entries() {
+    model(|| {
+        let table = Arc::new(Conntrack::new(3, FlowSeed::from_number(3)));
+        let mut all = Vec::new();
+        table.take_entries(3, &mut all);
+        let last = all.pop().expect("there are three");
+        table.give_entries(&mut all);
+        let other = table.clone();
+        let worker = thread::spawn(move || {
+            let mut entries = vec![last];
+            other.give_entries(&mut entries);
+            other.take_entries(2, &mut entries);
+            entries
+        });
+        let mut entries = Vec::new();
+        table.take_entries(1, &mut entries);
+        entries.extend(worker.join().unwrap());
+        assert!(entries.len() >= 2, "one may have had the rest of a bundle in hand while the other one looked");
+        table.take_entries(3 - entries.len(), &mut entries);
+        entries.sort_unstable();
+        assert_eq!(entries, [0, 1, 2]);
+        assert_eq!(table.in_use(), 3);
     });
 }
 

@@ -25,6 +25,7 @@
 //! - **Expiry** is a sweep that every worker runs over its own share, a few entries per burst.
 
 mod association;
+mod expire;
 mod free;
 mod insert;
 mod load;
@@ -33,13 +34,14 @@ mod ports;
 mod pressure;
 mod state;
 
-pub use insert::InsertError;
+pub use expire::{Sweep, Swept};
+pub use insert::{InsertError, NewFlow};
 pub use overlay::{Base, Below, Nothing};
 pub use state::{Direction, FlowState};
 
 use std::num::NonZeroU32;
 
-use self::{free::FreeList, load::Loads, ports::Ports};
+use self::{free::FreeList, load::Loads, ports::Ports, pressure::Hand};
 use super::arena::{Arena, AtomicU32, Ordering, fence};
 use crate::flow::{FiveTuple, FlowSeed};
 
@@ -79,8 +81,7 @@ pub struct Conntrack<B: Below = Nothing> {
     free: FreeList,
     /// Keys in their second pair of buckets. Counted before the key is put there.
     displaced: AtomicU32,
-    /// Where the search for an entry that may give way goes on.
-    hand: AtomicU32,
+    hand: Hand,
     loads: Loads,
     ports: Ports,
     seed: FlowSeed,
@@ -207,7 +208,7 @@ impl Conntrack {
             entries: Arena::new(capacity as usize),
             free: FreeList::new(),
             displaced: AtomicU32::new(0),
-            hand: AtomicU32::new(0),
+            hand: Hand(AtomicU32::new(0)),
             loads: Loads::new(capacity),
             ports: Ports::new(capacity),
             seed,
@@ -225,6 +226,20 @@ impl<B: Below> Conntrack<B> {
     /// Flows it holds.
     pub fn in_use(&self) -> u32 {
         self.free.in_use() + self.below.base().map_or(0, Base::in_use)
+    }
+
+    /// Takes up to `wanted` free entries, appended to `out`: fewer only if there are no more, but for a few that
+    /// another worker has in hand at this moment. They are the caller's until
+    /// flows are [put](Conntrack::put) there or they are given back, and count as used.
+    pub fn take_entries(&self, wanted: usize, out: &mut Vec<u32>) {
+        let left = self.below.base().map_or(usize::MAX, |_| (self.capacity() - self.in_use()) as usize);
+        self.free.take(&self.entries, wanted.min(left), out);
+    }
+
+    /// Gives back entries that were not used.
+    pub fn give_entries(&self, entries: &mut Vec<u32>) {
+        self.free.give(&self.entries, entries);
+        entries.clear();
     }
 
     /// Entries at or above this index were never used.
@@ -246,8 +261,8 @@ impl<B: Below> Conntrack<B> {
 
     /// Brings an entry into the cache.
     #[inline(always)]
-    pub fn prefetch_entry(&self, slot: Slot) {
-        self.entries.prefetch(slot.entry() as usize);
+    pub fn prefetch_entry(&self, entry: u32) {
+        self.entries.prefetch(entry as usize);
     }
 
     /// The first slot of the hash's own bucket whose tag matches, unverified: the caller prefetches its entry and then
@@ -322,22 +337,43 @@ impl<B: Below> Conntrack<B> {
         self.find_own(key, hash).or_else(|| self.below.base()?.copy_to(self, key, hash))
     }
 
+    /// As [`Conntrack::find`], for a hash of which [`Conntrack::probe`] has just found nothing.
+    #[inline]
+    pub fn find_elsewhere(&self, key: Key, hash: u64) -> Option<Hit> {
+        let found = self.find_in(hash as usize & self.bucket_mask ^ 1, key, hash).or_else(|| self.find_far(key, hash));
+        found.or_else(|| self.below.base()?.copy_to(self, key, hash))
+    }
+
     #[inline]
     fn find_own(&self, key: Key, hash: u64) -> Option<Hit> {
-        let buckets = if self.displaced.load(Ordering::Relaxed) == 0 { 2 } else { 4 };
-        self.homes(hash)[..buckets].iter().find_map(|bucket| {
-            // A tag may match by chance, once in two billion, so more than one slot may have to be read.
-            let mut alike = self.committed(*bucket, hash);
-            while alike != 0 {
-                let word = self.buckets[*bucket].0[alike.trailing_zeros() as usize % SLOTS].load(Ordering::Acquire);
-                let hit = Slot::from_word(word).and_then(|slot| self.read(slot, key));
-                if hit.is_some() {
-                    return hit;
-                }
-                alike &= alike - 1;
+        let home = hash as usize & self.bucket_mask;
+        let found = self.find_in(home, key, hash).or_else(|| self.find_in(home ^ 1, key, hash));
+        found.or_else(|| self.find_far(key, hash))
+    }
+
+    /// Looks into the second pair of buckets, if any key is in such.
+    #[inline]
+    fn find_far(&self, key: Key, hash: u64) -> Option<Hit> {
+        if self.displaced.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let second = self.second_home(hash);
+        self.find_in(second, key, hash).or_else(|| self.find_in(second ^ 1, key, hash))
+    }
+
+    #[inline]
+    fn find_in(&self, bucket: usize, key: Key, hash: u64) -> Option<Hit> {
+        // A tag may match by chance, once in two billion, so more than one slot may have to be read.
+        let mut alike = self.committed(bucket, hash);
+        while alike != 0 {
+            let word = self.buckets[bucket].0[alike.trailing_zeros() as usize % SLOTS].load(Ordering::Acquire);
+            let hit = Slot::from_word(word).and_then(|slot| self.read(slot, key));
+            if hit.is_some() {
+                return hit;
             }
-            None
-        })
+            alike &= alike - 1;
+        }
+        None
     }
 
     /// Notes a packet of a flow: writes only if its state changes or it was not seen for a tick, so that two workers
@@ -365,68 +401,11 @@ impl<B: Below> Conntrack<B> {
         let _ = word.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Forgets the flow that `hit` described, if it is still there. True if this call did it.
-    pub fn remove(&self, hit: &Hit) -> bool {
-        let words = &self.entries[hit.slot.entry() as usize].0;
-        let version = words[VERSION].load(Ordering::Acquire);
-        incarnation(version) == hit.activity >> 8 & ((1 << INCARNATION_BITS) - 1)
-            && self.remove_version(hit.slot.entry(), version)
-    }
-
     /// Forgets a flow that was read before. True if it was still there and this call removed it.
     pub fn forget(&self, flow: &Flow) -> bool {
         let key = flow.forward.to_words();
         let hit = self.find(key, self.hash(key)).filter(|hit| hit.other == flow.reply.to_words());
         hit.is_some_and(|hit| self.remove(&hit))
-    }
-
-    /// Forgets an entry if its version is still `version`. True if this call did it.
-    fn remove_version(&self, entry: u32, version: u64) -> bool {
-        let words = &self.entries[entry as usize].0;
-        let freed = (version & !PHASE) + NEXT_INCARNATION;
-        if version & PHASE != LIVE
-            || words[VERSION].compare_exchange(version, freed, Ordering::AcqRel, Ordering::Relaxed).is_err()
-        {
-            return false;
-        }
-        // No reader believes the entry any more, and this call alone owns it.
-        if words[ACTIVITY].load(Ordering::Relaxed) & COUNTED != 0 {
-            let reply = [words[2].load(Ordering::Relaxed), words[3].load(Ordering::Relaxed)];
-            self.loads.of(self.backend_hash(reply)).fetch_sub(1, Ordering::Relaxed);
-        }
-        let keys = [Direction::Forward, Direction::Reply].map(|direction| {
-            let at = 2 * direction as usize;
-            let key = [words[at].load(Ordering::Relaxed), words[at + 1].load(Ordering::Relaxed)];
-            self.unlink(self.hash(key), Slot::new(entry, direction));
-            key
-        });
-        self.give_back(keys);
-        self.free.push(&self.entries, entry);
-        true
-    }
-
-    /// Expires idle flows among up to `budget` entries from `cursor` on, within `share` of `shares`. Moves the cursor
-    /// round the share and returns how many were removed.
-    pub fn sweep(&self, cursor: &mut u32, share: (u32, u32), budget: u32, tick: u32) -> u32 {
-        let (share, shares) = share;
-        let used = self.high_water();
-        let (start, end) = (
-            (u64::from(used) * u64::from(share) / u64::from(shares)) as u32,
-            (u64::from(used) * u64::from(share + 1) / u64::from(shares)) as u32,
-        );
-        let mut removed = 0;
-        for _ in 0..budget.min(end - start) {
-            if *cursor < start || *cursor >= end {
-                *cursor = start;
-            }
-            let words = &self.entries[*cursor as usize].0;
-            let version = words[VERSION].load(Ordering::Acquire);
-            if version & PHASE == LIVE && is_idle(words[ACTIVITY].load(Ordering::Relaxed), tick) {
-                removed += u32::from(self.remove_version(*cursor, version));
-            }
-            *cursor += 1;
-        }
-        removed
     }
 
     /// Reads every live flow, in table order. Each is consistent in itself; the whole is not a moment's picture.
@@ -444,13 +423,6 @@ impl<B: Below> Conntrack<B> {
             })
         })
     }
-}
-
-/// True if a flow with this activity word has been silent for longer than its state allows.
-fn is_idle(activity: u64, tick: u32) -> bool {
-    // Two workers' clocks may differ by a tick, so the difference may be slightly negative.
-    let idle = tick.wrapping_sub((activity >> 32) as u32) as i32;
-    idle > FlowState::from_number(activity as u8).idle_limit() as i32
 }
 
 #[cfg(all(test, not(loom)))]

@@ -152,7 +152,10 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::{flow::FlowSeed, tables::conntrack::FlowState};
+    use crate::{
+        flow::FlowSeed,
+        tables::conntrack::{FlowState, NewFlow},
+    };
 
     const RANGE: RangeInclusive<u16> = 61_003..=61_202;
 
@@ -171,7 +174,15 @@ mod tests {
             let random = u64::from(n + attempt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let port = table.take_port(answer(remote, 0), &RANGE, random)?;
             let keys = flow(n, remote, port).map(|key| (key, table.hash(key)));
-            if table.insert(keys, [0, 0], 1, FlowState::Unreplied, 0, false).is_ok() {
+            let flow = NewFlow {
+                keys,
+                next_hops: [0, 0],
+                generation: 1,
+                state: FlowState::Unreplied,
+                tick: 0,
+                counted: false,
+            };
+            if table.insert(&flow).is_ok() {
                 return Some(port);
             }
         }

@@ -1,41 +1,64 @@
 //! Making room in a full table: what anybody can fill it with gives way, what two sides have agreed on never does.
 
-use super::{ACTIVITY, Below, Conntrack, FlowState, LIVE, PHASE, STATE, VERSION};
-use crate::tables::arena::Ordering;
+use super::{ACTIVITY, Below, Conntrack, FlowState, Key, LIVE, PHASE, STATE, VERSION, expire::is_idle};
+use crate::tables::arena::{AtomicU32, Ordering};
 
 /// Entries looked at for one that may go: about a microsecond's worth where none is found.
 pub(super) const LOOKED_AT: u32 = 64;
 
+/// So many entries ahead of the hand the buckets of a flow that may go are asked for: its removal touches them, and by
+/// then they are in the cache.
+const AHEAD: u32 = 8;
+
+/// Where the search for an entry that may give way goes on. On a line of its own, as [`FreeList`](super::free::FreeList).
+#[derive(Debug)]
+#[repr(align(128))]
+pub(super) struct Hand(pub(super) AtomicU32);
+
 impl<B: Below> Conntrack<B> {
-    /// Forgets a flow that is half open or over, if one is found quickly; see [`FlowState::gives_way`]. A hand goes round
-    /// the table, and the entry that it frees is the next to be used: so flows go in about the order in which they came.
+    /// Forgets a flow that is half open or over, or has been silent for too long, if one is found quickly; see
+    /// [`FlowState::gives_way`]. A hand goes round the table, and the entry that it frees is the next to be used: so flows
+    /// go in about the order in which they came.
     ///
-    /// True if there is room now.
-    pub fn make_room(&self) -> bool {
-        if self.in_use() < self.capacity() {
-            return true;
-        }
+    /// The entry is the caller's.
+    pub fn make_room(&self, tick: u32) -> Option<u32> {
         if let Some(base) = self.below.base() {
-            let found = base.next_to_give_way().and_then(|key| self.find(key, self.hash(key)));
-            return found.is_some_and(|hit| self.remove(&hit));
+            return self.take_out(&base.next_to_give_way(self, tick)?);
         }
-        (0..LOOKED_AT).any(|_| {
-            let entry = self.hand.fetch_add(1, Ordering::Relaxed) % self.capacity();
-            let Some((version, activity)) = self.may_give_way(entry) else { return false };
-            let words = &self.entries[entry as usize].0;
+        (0..LOOKED_AT).find_map(|_| {
+            let entry = self.hand.0.fetch_add(1, Ordering::Relaxed) % self.capacity();
+            self.look_ahead(entry, tick);
+            let (version, activity) = self.may_give_way(entry, tick)?;
             // Marked first: an answer that arrives at this very moment either makes this fail or comes too late.
             let over = activity & !STATE | FlowState::Reset as u64;
-            let marked = words[ACTIVITY].compare_exchange(activity, over, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-            marked && self.remove_version(entry, version)
+            let word = &self.entries[entry as usize].0[ACTIVITY];
+            let marked = word.compare_exchange(activity, over, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+            (marked && self.take_out_version(entry, version)).then_some(entry)
         })
     }
 
     /// The version and activity of an entry whose flow gives way; `None` if it has none such.
-    pub(super) fn may_give_way(&self, entry: u32) -> Option<(u64, u64)> {
+    pub(super) fn may_give_way(&self, entry: u32, tick: u32) -> Option<(u64, u64)> {
         let words = &self.entries[entry as usize].0;
         let version = words[VERSION].load(Ordering::Acquire);
         let activity = words[ACTIVITY].load(Ordering::Relaxed);
-        let gives_way = version & PHASE == LIVE && FlowState::from_number(activity as u8).gives_way();
-        gives_way.then_some((version, activity))
+        let gives_way = FlowState::from_number(activity as u8).gives_way() || is_idle(activity, tick);
+        (version & PHASE == LIVE && gives_way).then_some((version, activity))
+    }
+
+    /// Brings into the cache what will be needed when the hand gets further.
+    fn look_ahead(&self, entry: u32, tick: u32) {
+        self.entries.prefetch((entry + 2 * AHEAD) as usize);
+        let next = entry + AHEAD;
+        if next < self.capacity() && self.may_give_way(next, tick).is_some() {
+            self.keys_of(next).into_iter().for_each(|key| self.prefetch_bucket(self.hash(key)));
+        }
+    }
+
+    /// The keys in an entry, as they are.
+    pub(super) fn keys_of(&self, entry: u32) -> [Key; 2] {
+        let words = &self.entries[entry as usize].0;
+        let word = |at: usize| words[at].load(Ordering::Relaxed);
+        [[word(0), word(1)], [word(2), word(3)]]
     }
 }

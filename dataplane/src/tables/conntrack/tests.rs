@@ -23,8 +23,12 @@ fn hashed(table: &Conntrack, keys: [Key; 2]) -> [(Key, u64); 2] {
     keys.map(|key| (key, table.hash(key)))
 }
 
+fn new(keys: [(Key, u64); 2], next_hops: [u32; 2], generation: u32, tick: u32) -> NewFlow {
+    NewFlow { keys, next_hops, generation, state: FlowState::Opening, tick, counted: false }
+}
+
 fn insert(table: &Conntrack, n: u32, tick: u32) -> Result<(), InsertError> {
-    table.insert(hashed(table, keys(n)), [n % 100, n % 7], 3, FlowState::Opening, tick, false)
+    table.insert(&new(hashed(table, keys(n)), [n % 100, n % 7], 3, tick))
 }
 
 fn find(table: &Conntrack, key: Key) -> Option<Hit> {
@@ -55,8 +59,7 @@ fn a_second_insert_and_a_clashing_reply_are_told_apart() {
     assert_eq!(insert(&table, 1, 0), Err(InsertError::Exists));
     let [mut forward, reply] = keys(1);
     forward[0] += 1; // another VIP, the same backend and client port
-    let clash =
-        |table: &Conntrack| table.insert(hashed(table, [forward, reply]), [0, 0], 0, FlowState::Opening, 0, false);
+    let clash = |table: &Conntrack| table.insert(&new(hashed(table, [forward, reply]), [0, 0], 0, 0));
     assert_eq!(clash(&table), Err(InsertError::ReplyInUse));
     assert_eq!(table.in_use(), 1);
 
@@ -87,7 +90,7 @@ fn idle_flows_expire_by_their_state_and_active_ones_stay() {
     }
     table.touch(&find(&table, keys(1)[0]).unwrap(), FlowState::Established, 0);
     table.touch(&find(&table, keys(2)[0]).unwrap(), FlowState::Opening, 50);
-    let sweep = |tick| (0..4).map(|share| table.sweep(&mut 0, (share, 4), 100, tick)).sum::<u32>();
+    let sweep = |tick| (0..4).map(|share| table.sweep(&mut Sweep::new(), (share, 4), 100, tick).removed).sum::<u32>();
     assert_eq!(sweep(60), 0);
     assert_eq!(sweep(61), 1);
     assert!(find(&table, keys(0)[0]).is_none());
@@ -197,7 +200,7 @@ proptest! {
                 Step::Sweep => {
                     let before = model.len();
                     model.retain(|_, (state, seen)| tick - *seen <= state.idle_limit());
-                    prop_assert_eq!(table.sweep(&mut 0, (0, 1), 1000, tick) as usize, before - model.len());
+                    prop_assert_eq!(table.sweep(&mut Sweep::new(), (0, 1), 1000, tick).removed as usize, before - model.len());
                 }
             }
             prop_assert_eq!(table.in_use() as usize, model.len());
