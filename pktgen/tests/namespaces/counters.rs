@@ -55,11 +55,16 @@ fn rates_are_held_to_one_percent() {
         for (rate, pps) in [("1kpps", 1e3), ("10kpps", 1e4), ("100kpps", 1e5)] {
             let run = format!("--tx src --to-mac 02:00:00:00:00:01 --rate {rate} --duration 3s --warm-up 0s {engine}");
             let off = |trial: &Trial| (trial.total.sent as f64 / trial.seconds / pps - 1.0).abs();
-            // The end of a trial may fall into a moment when the machine does something else: the best of three.
-            let best =
-                (0..3).map(|_| report("run", "flood", &run).trials.remove(0)).min_by(|a, b| off(a).total_cmp(&off(b)));
-            let trial = best.expect("three trials");
-            assert!(off(&trial) < 0.01, "{rate} {engine}: {} packets in {} s", trial.total.sent, trial.seconds);
+            // The end of a trial may fall into a moment when the machine does something else: one of three will do.
+            let mut offs = Vec::new();
+            let trial = loop {
+                let trial = report("run", "flood", &run).trials.remove(0);
+                offs.push(off(&trial));
+                if off(&trial) < 0.01 {
+                    break trial;
+                }
+                assert!(offs.len() < 3, "{rate} {engine}: off by {offs:?}");
+            };
             let gaps = trial.departures.expect("departures are seen");
             assert_eq!(gaps.count, trial.total.sent - 1);
             assert!((gaps.mean_ns * pps / 1e9 - 1.0).abs() < 0.02, "{rate} {engine}: every {} ns", gaps.mean_ns);
