@@ -13,13 +13,17 @@ use crate::{
     probe::{self, ask::Answers, stream::StreamReport, transfer::TransferReport},
     report::Finding,
     shunt_node::ShuntNode,
-    tools, wait,
+    tools,
+    topology::Lab,
+    wait,
 };
 
 /// Bytes sent over TCP, and echoed, to show that a destination is reached.
 const TRANSFER: u64 = 1_000_000;
 /// How long after traffic has ended packets may still be on their way.
 const QUIET_LIMIT: Duration = Duration::from_secs(3);
+/// How long a way that was changed may take until it is one again.
+const WAY_LIMIT: Duration = Duration::from_secs(10);
 
 /// `ping`, UDP datagrams and a TCP transfer from a namespace to an address where the lab's server runs.
 pub fn reach(from: &Namespace, to: Ipv4Addr) -> Result<Finding> {
@@ -31,6 +35,29 @@ pub fn reach(from: &Namespace, to: Ipv4Addr) -> Result<Finding> {
     };
     let seen = format!("ping {}/{}, UDP {}/{}, {tcp}", ping.received, ping.sent, stream.received, stream.sent);
     Ok(Finding::of(ping.is_complete() && stream.is_complete() && echoed, seen))
+}
+
+/// That [`reach`] holds for each pair of stations.
+///
+/// # Panics
+/// If it does not.
+pub fn all_reach(lab: &Lab, pairs: &[(&str, &str)]) -> Result<()> {
+    for (from, to) in pairs {
+        reach(lab.station(from)?.0, lab.station(to)?.1)?.must_hold(&format!("{from} -> {to}"));
+    }
+    Ok(())
+}
+
+/// Waits until a ping from one station is answered by another one.
+///
+/// # Errors
+/// [`LabError::Timeout`] if none is for a long time.
+pub fn comes_back(lab: &Lab, from: &str, to: &str) -> Result<()> {
+    let (namespace, address) = (lab.station(from)?.0, lab.station(to)?.1);
+    wait::until(&format!("{from} to reach {to}"), WAY_LIMIT, || {
+        let ping = tools::ping(namespace, "-c 1 -W 0.5", address).map_err(|error| error.to_string())?;
+        if ping.is_complete() { Ok(()) } else { Err("no answer".to_owned()) }
+    })
 }
 
 /// `count` new flows to a service reach each of `backends`, nobody else, and none less than half as often as is fair. Chance

@@ -46,11 +46,17 @@ struct Config<'a> {
     vxlan: Option<Vxlan>,
     masquerade: Masquerade,
     host: Interface<'a>,
+    #[serde(flatten)]
+    machine: Machine,
+    xdp: Xdp<'a>,
+}
+/// What is this machine's and the lab's, whatever else a configuration says.
+#[derive(Serialize)]
+struct Machine {
     workers: Workers,
     conntrack: Conntrack,
     api: Api,
     state: State,
-    xdp: Xdp<'a>,
 }
 #[derive(Serialize)]
 struct Node {
@@ -115,19 +121,11 @@ impl ShuntNode {
             masquerade: Masquerade { egress: plan.egress },
             host: Interface { interface: "shunt0" },
             // Nodes begin at different cores, so that two of them with one worker each do not share one.
-            workers: Workers {
-                cores: (0..plan.workers).map(|at| (at + usize::from(node.number()) - 1) % cores).collect(),
-            },
-            conntrack: Conntrack { flows: FLOWS },
-            api: Api { socket: this.socket() },
-            state: State { dir: folder.join("state") },
+            machine: this.machine((0..plan.workers).map(|at| (at + usize::from(node.number()) - 1) % cores).collect()),
             xdp: Xdp { mode: plan.xdp_mode },
         };
-        let ours =
-            toml::Table::try_from(&config).expect("the configuration has only strings, numbers and lists of them");
-        let table = plan.config.map_or(ours.clone(), |config| written_over(&config(node), &ours));
-        let text = table.to_string();
-        this.write("shuntd.toml", &text)?;
+        let table = plan.config.map_or_else(|| tables(&config), |theirs| written_over(&theirs(node), &config));
+        this.write("shuntd.toml", &table.to_string())?;
         this.launch(namespace)?;
         Ok(this)
     }
@@ -137,19 +135,19 @@ impl ShuntNode {
         let this = ShuntNode { folder: folder.to_owned(), daemon: None };
         let path = folder.join("shuntd.toml");
         let text = fs::read_to_string(&path).map_err(|source| LabError::File { path, source })?;
-        let [cores, flows] = [toml::Value::Array(vec![0.into()]), i64::from(FLOWS).into()];
-        let section = |key: &str, value| toml::Value::Table([(key.to_owned(), value)].into_iter().collect());
-        let path = |name: &str| toml::Value::from(folder.join(name).display().to_string());
-        let ours = [
-            ("workers", section("cores", cores)),
-            ("conntrack", section("flows", flows)),
-            ("api", section("socket", path("shuntd.sock"))),
-            ("state", section("dir", path("state"))),
-        ];
         let mut table: toml::Table = text.parse().expect("a configuration is TOML");
-        table.extend(ours.map(|(name, section)| (name.to_owned(), section)));
+        table.extend(tables(&this.machine(vec![0])));
         this.write("shuntd.toml", &table.to_string())?;
         Ok(this)
+    }
+
+    fn machine(&self, cores: Vec<usize>) -> Machine {
+        Machine {
+            workers: Workers { cores },
+            conntrack: Conntrack { flows: FLOWS },
+            api: Api { socket: self.socket() },
+            state: State { dir: self.folder.join("state") },
+        }
     }
 
     /// Starts the daemon with the configuration that lies in its folder and no more capabilities than its unit gives it, and
@@ -273,12 +271,15 @@ fn bounding_set(unit: &str) -> String {
         .join(",")
 }
 
+fn tables(config: &impl Serialize) -> toml::Table {
+    toml::Table::try_from(config).expect("a configuration has only strings, numbers and lists of them")
+}
+
 /// The configuration `text` on this machine and for this node.
-fn written_over(text: &str, ours: &toml::Table) -> toml::Table {
+fn written_over(text: &str, ours: &Config<'_>) -> toml::Table {
     let mut table: toml::Table = text.parse().expect("a configuration is TOML");
-    for section in ["workers", "conntrack", "api", "state"] {
-        table.insert(section.to_owned(), ours[section].clone());
-    }
+    table.extend(tables(&ours.machine));
+    let ours = tables(ours);
     for (section, keys) in [("node", &["name", "pod_cidr"][..]), ("vxlan", &["mac"])] {
         if let (Some(toml::Value::Table(theirs)), Some(ours)) = (table.get_mut(section), ours.get(section)) {
             theirs.extend(keys.iter().map(|key| ((*key).to_owned(), ours[*key].clone())));

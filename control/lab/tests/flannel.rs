@@ -12,10 +12,8 @@ use shunt_control_lab::{
     tools,
     topology::{Lab, Node},
     trial::trial,
-    wait,
 };
 
-const PATIENCE: Duration = Duration::from_secs(10);
 const PAIRS: [(&str, &str); 7] =
     [("a1", "b1"), ("b1", "a1"), ("a1", "a2"), ("c1", "a2"), ("node-a", "c1"), ("a2", "node-a"), ("node-b", "a1")];
 
@@ -47,19 +45,12 @@ fn flannel(lab: &Lab, what: &[&str]) -> Result<String> {
     run(command.args(["flannel"]).args(what).arg("--directory").arg(lab.folder().join("shunt")))
 }
 
-fn all_reach(lab: &Lab) -> Result<()> {
-    for (from, to) in PAIRS {
-        checks::reach(lab.station(from)?.0, lab.station(to)?.1)?.must_hold(&format!("{from} -> {to}"));
-    }
-    Ok(())
-}
-
 #[test]
 fn a_node_moves_to_shunt_and_back() {
     trial(Plan::three_nodes(Forwarder::Kernel), |lab| {
         let folder = lab.folder().to_owned();
         bridge_pods(lab.node("node-a")?, &folder)?;
-        all_reach(lab)?;
+        checks::all_reach(lab, &PAIRS)?;
         let before = lab.node("node-a")?.namespace.ip("-br link show")?;
         let peers = |lab: &Lab| -> Result<String> {
             let c = &lab.node("node-c")?.namespace;
@@ -83,7 +74,7 @@ fn a_node_moves_to_shunt_and_back() {
         assert!(said.contains("2 pods, 2 nodes by VXLAN, 0 natively"), "{said}");
         assert!(flannel(lab, &import).is_err(), "what was written is not written over");
         assert!(flannel(lab, &["detach", "--dry-run"])?.contains("ip link del flannel.1"));
-        all_reach(lab)?;
+        checks::all_reach(lab, &PAIRS)?;
 
         // Connections of its pods, to this node and to another one, live through all of it.
         let hold = |from: &str, to: &str| -> Result<probe::Running> {
@@ -97,11 +88,8 @@ fn a_node_moves_to_shunt_and_back() {
         let mut shunt = ShuntNode::configured(&folder.join("shunt"))?;
         shunt.launch(&node.namespace)?;
         shunt.ctl(&["apply", "-f", &folder.join("shunt/cluster.toml").display().to_string()])?;
-        wait::until("a1 to reach b1", PATIENCE, || {
-            let ping = tools::ping(&lab.pod("a1").unwrap().namespace, "-c 1 -W 0.5", lab.pod("b1").unwrap().address());
-            if ping.map_err(|error| error.to_string())?.is_complete() { Ok(()) } else { Err("no answer".to_owned()) }
-        })?;
-        all_reach(lab)?;
+        checks::comes_back(lab, "a1", "b1")?;
+        checks::all_reach(lab, &PAIRS)?;
         let gateway = lab.node("node-a")?.plan.pod_cidr().hosts().next().expect("a host");
         assert!(tools::ping(&lab.pod("a1")?.namespace, "-c 2 -i 0.05", gateway)?.is_complete(), "the gateway answers");
         assert_eq!(peers(lab)?, known, "peers notice nothing");
@@ -114,7 +102,7 @@ fn a_node_moves_to_shunt_and_back() {
             let report: HoldReport = held.finish(Duration::from_secs(60))?;
             assert!(report.messages > 0, "{report:?}");
         }
-        all_reach(lab)?;
+        checks::all_reach(lab, &PAIRS)?;
         // Numbers of interfaces are new; names and MAC addresses are the same.
         let after = lab.node("node-a")?.namespace.ip("-br link show")?;
         let macs = |text: &str| {

@@ -3,7 +3,6 @@
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
     path::Path,
-    time::Duration,
 };
 
 use shunt_control_lab::{
@@ -16,12 +15,10 @@ use shunt_control_lab::{
     tools,
     topology::Lab,
     trial::trial,
-    wait,
 };
 use shunt_dataplane::net::Protocol;
 
 const ROUTER: &str = "192.168.50.254";
-const PATIENCE: Duration = Duration::from_secs(10);
 const CLIENT: u8 = 200;
 const BALANCED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 70);
 
@@ -34,13 +31,6 @@ fn two_nodes(config: fn(&NodePlan) -> String) -> Plan {
         config: Some(config),
         ..Plan::three_nodes(Forwarder::Shunt)
     }
-}
-
-fn reach(lab: &Lab, pairs: &[(&str, &str)]) -> Result<()> {
-    for (from, to) in pairs {
-        checks::reach(lab.station(from)?.0, lab.station(to)?.1)?.must_hold(&format!("{from} -> {to}"));
-    }
-    Ok(())
 }
 
 fn pings(from: &Namespace, to: Ipv4Addr) -> Result<bool> {
@@ -78,15 +68,10 @@ fn flat() {
         let client = client(lab, ROUTER)?;
         // The kernels find the router first.
         for (from, to) in [("a1", "b1"), ("b1", "a1")] {
-            let (from, to) = (lab.station(from)?.0, lab.station(to)?.1);
-            wait::until("the router to be known", PATIENCE, || match pings(from, to) {
-                Ok(true) => Ok(()),
-                Ok(false) => Err("no answer".to_owned()),
-                Err(error) => Err(error.to_string()),
-            })?;
+            checks::comes_back(lab, from, to)?;
         }
         let capture = Capture::start(&lab.underlay, "br0", "udp port 8472", lab.folder())?;
-        reach(lab, &[("a1", "b1"), ("b2", "a1"), ("a1", "a2"), ("node-a", "b1")])?;
+        checks::all_reach(lab, &[("a1", "b1"), ("b2", "a1"), ("a1", "a2"), ("node-a", "b1")])?;
         let answers = checks::ask(&client, "tcp", SocketAddrV4::new(lab.pod("b1")?.address(), TCP_PORT), 10)?;
         assert_eq!(answers.by_server.get("b1"), Some(&10), "a client outside reaches pods: {answers:?}");
         let outside = Ipv4Addr::new(192, 168, 50, CLIENT);
@@ -112,7 +97,10 @@ fn isolated() {
             assert_eq!(answers.failed(), 1, "somebody outside reaches {to}: {answers:?}");
         }
         assert!(lab.node("node-a")?.shunt()?.dropped("no_local_backend")? >= 2, "and it is said why not");
-        reach(lab, &[("a1", "b1"), ("b1", "a2"), ("a1", "a2"), ("node-a", "a1"), ("node-a", "b1"), ("a1", "node-a")])?;
+        checks::all_reach(
+            lab,
+            &[("a1", "b1"), ("b1", "a2"), ("a1", "a2"), ("node-a", "a1"), ("node-a", "b1"), ("a1", "node-a")],
+        )?;
         checks::spread(&lab.pod("a1")?.namespace, "tcp", SocketAddrV4::new(WEB, 80), 30, &["a2", "b1"])?
             .must_hold("a service");
         let a1 = lab.pod("a1")?;
@@ -157,7 +145,7 @@ fn island() {
             node.namespace.ip(&format!("route add default via {ROUTER}"))?;
         }
         let client = client(lab, "192.168.50.1")?;
-        reach(lab, &[("a1", "b1"), ("b1", "a2"), ("node-a", "b1")])?;
+        checks::all_reach(lab, &[("a1", "b1"), ("b1", "a2"), ("node-a", "b1")])?;
         let node_a = lab.node("node-a")?.plan.underlay();
         for to in [SocketAddrV4::new(node_a, 30_080), SocketAddrV4::new(BALANCED, 8000)] {
             checks::spread(&client, "tcp", to, 30, &["a1", "b1"])?.must_hold(&format!("{to} from outside"));
@@ -194,7 +182,7 @@ fn archipelago() {
             let service = Service::simple("web", WEB, Protocol::Tcp, 80, TCP_PORT, [lab.pod(end)?.address()]);
             lab.node(node)?.shunt()?.apply(&Cluster { services: vec![service], ..Cluster::default() }, &[])?;
         }
-        reach(lab, &[("a1", "b1"), ("b1", "a1"), ("a1", "a2")])?;
+        checks::all_reach(lab, &[("a1", "b1"), ("b1", "a1"), ("a1", "a2")])?;
         let (a1, b1) = (lab.pod("a1")?, lab.pod("b1")?);
         let answers = checks::ask(&a1.namespace, "tcp", SocketAddrV4::new(b1.address(), TCP_PORT), 10)?;
         assert_eq!(
@@ -231,7 +219,7 @@ fn host_private() {
     trial(plan, |lab| {
         forward(lab)?;
         let client = lab.outsider("client", CLIENT)?;
-        reach(lab, &[("a1", "a2"), ("node-a", "a1"), ("a2", "node-a")])?;
+        checks::all_reach(lab, &[("a1", "a2"), ("node-a", "a1"), ("a2", "node-a")])?;
         for (from, to) in [(&client, 8000), (&client, 30_080), (&lab.pod("a2")?.namespace, 8000)] {
             checks::spread(from, "tcp", SocketAddrV4::new(own, to), 10, &["a1"])?.must_hold("a published port");
         }
@@ -259,10 +247,10 @@ fn direct_routing_beside_the_overlay() {
         lab.node("node-a")?.namespace.ip(&format!("route add {underlay}/32 via {ROUTER}"))?;
         c.namespace.ip(&format!("route replace {} via {b_is} dev eth0", lab.node("node-b")?.plan.pod_cidr()))?;
         let on_the_wire = Capture::start(&lab.underlay, "node-a", "udp port 8472", lab.folder())?;
-        reach(lab, &[("a1", "b1"), ("b2", "a2"), ("b1", "c1"), ("c1", "b1")])?;
+        checks::all_reach(lab, &[("a1", "b1"), ("b2", "a2"), ("b1", "c1"), ("c1", "b1")])?;
         assert_eq!(on_the_wire.finish()?.count("udp")?, 0, "neighbours need no VXLAN");
         let on_the_wire = Capture::start(&lab.underlay, "node-a", "udp port 8472", lab.folder())?;
-        reach(lab, &[("a1", "c1"), ("c1", "a2")])?;
+        checks::all_reach(lab, &[("a1", "c1"), ("c1", "a2")])?;
         assert!(on_the_wire.finish()?.count("udp")? > 0, "beyond the router there is VXLAN");
         Ok(())
     });

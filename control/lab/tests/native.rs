@@ -3,12 +3,10 @@
 use std::net::SocketAddrV4;
 
 use shunt_control_lab::{
-    Result,
     capture::Capture,
     checks, for_both_forwarders,
     plan::{Forwarder, Plan, TCP_PORT},
     tools,
-    topology::Lab,
     trial::trial,
 };
 
@@ -30,17 +28,10 @@ for_both_forwarders!(
     a_route_that_goes_takes_the_traffic_with_it,
 );
 
-fn reach(lab: &Lab, from: &str, to: &str) -> Result<()> {
-    checks::reach(lab.station(from)?.0, lab.station(to)?.1)?.must_hold(&format!("{from} -> {to}"));
-    Ok(())
-}
-
 fn pods_and_nodes_reach_one_another_without_an_overlay(forwarder: Forwarder) {
     trial(Plan::flat(forwarder), |lab| {
         let capture = Capture::start(&lab.underlay, "node-b", "udp port 8472 or udp port 4789", lab.folder())?;
-        for (from, to) in PAIRS {
-            reach(lab, from, to)?;
-        }
+        checks::all_reach(lab, &PAIRS)?;
         assert_eq!(capture.finish()?.count("udp")?, 0, "nothing is encapsulated");
         if forwarder == Forwarder::Shunt {
             let counters = lab.node("node-a")?.shunt()?.counters()?;
@@ -76,7 +67,7 @@ fn packets_of_the_whole_mtu_pass_and_are_well_formed(forwarder: Forwarder) {
 /// Withdrawing the route ends the traffic and restoring it brings it back, on both kinds of node.
 fn a_route_that_goes_takes_the_traffic_with_it(forwarder: Forwarder) {
     trial(Plan::flat(forwarder), |lab| {
-        reach(lab, "a1", "b1")?;
+        checks::all_reach(lab, &[("a1", "b1")])?;
         let (a, b) = (lab.node("node-a")?, lab.node("node-b")?);
         let prefix = b.plan.pod_cidr();
         let target = lab.pod("b1")?.address();
@@ -92,6 +83,6 @@ fn a_route_that_goes_takes_the_traffic_with_it(forwarder: Forwarder) {
                 a.namespace.ip(&format!("route add {prefix} via {} dev eth0", b.plan.underlay())).map(drop)?;
             }
         }
-        reach(lab, "a1", "b1")
+        checks::all_reach(lab, &[("a1", "b1")])
     });
 }

@@ -27,14 +27,6 @@ fn pinged(lab: &Lab, from: &str, to: &str) -> Result<bool> {
     Ok(tools::ping(lab.station(from)?.0, "-c 1 -W 0.5", lab.station(to)?.1)?.is_complete())
 }
 
-fn comes_back(lab: &Lab, from: &str, to: &str) -> Result<()> {
-    wait::until(&format!("{from} to reach {to}"), PATIENCE, || match pinged(lab, from, to) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err("no answer".to_owned()),
-        Err(error) => Err(error.to_string()),
-    })
-}
-
 /// The daemon stops, starts, is killed and starts again: pods are away meanwhile, and nothing else is.
 #[test]
 fn the_node_outlives_its_daemon() {
@@ -65,7 +57,7 @@ fn the_node_outlives_its_daemon() {
             let (shunt, namespace) = lab.node_mut("node-a")?.shunt_mut()?;
             shunt.launch(namespace)?;
             for (from, to) in [("a1", "b1"), ("a1", "a2"), ("c1", "a1"), ("node-a", "b1"), ("b1", "node-a")] {
-                comes_back(lab, from, to)?;
+                checks::comes_back(lab, from, to)?;
             }
         }
         let ssh: HoldReport = ssh.finish(PATIENCE)?;
@@ -126,7 +118,7 @@ fn the_host_port_is_kept() {
         ] {
             node.namespace.ip(damage)?;
             for (from, to) in [("node-a", "b1"), ("a1", "node-a")] {
-                comes_back(lab, from, to).unwrap_or_else(|error| panic!("after {damage}: {error}"));
+                checks::comes_back(lab, from, to).unwrap_or_else(|error| panic!("after {damage}: {error}"));
             }
             checks::spread(&node.namespace, "tcp", "10.96.0.10:80".parse().unwrap(), 150, &["a2", "b1", "c1"])?
                 .must_hold(damage);
@@ -141,7 +133,7 @@ fn the_host_port_is_kept() {
             other => Err(format!("{other:?}")),
         })?;
         node.namespace.ip("link del shunt0")?;
-        comes_back(lab, "node-a", "b1")?;
+        checks::comes_back(lab, "node-a", "b1")?;
         assert_eq!(problem()?, None);
         Ok(())
     });

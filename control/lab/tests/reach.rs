@@ -7,7 +7,6 @@ use shunt_control_lab::{
     checks, for_both_forwarders,
     plan::{Forwarder, GATEWAY, Plan, TCP_PORT},
     tools,
-    topology::Lab,
     trial::trial,
 };
 
@@ -36,20 +35,13 @@ for_both_forwarders!(
     transfers_without_checksum_offload,
 );
 
-fn all_pairs(lab: &Lab) -> shunt_control_lab::Result<()> {
-    for (from, to) in PAIRS {
-        checks::reach(lab.station(from)?.0, lab.station(to)?.1)?.must_hold(&format!("{from} -> {to}"));
-    }
-    Ok(())
-}
-
 fn pods_and_nodes_reach_one_another(forwarder: Forwarder) {
-    trial(Plan::three_nodes(forwarder), |lab| all_pairs(lab));
+    trial(Plan::three_nodes(forwarder), |lab| checks::all_reach(lab, &PAIRS));
 }
 
 #[test]
 fn with_two_workers() {
-    trial(Plan { workers: 2, ..Plan::three_nodes(Forwarder::Shunt) }, |lab| all_pairs(lab));
+    trial(Plan { workers: 2, ..Plan::three_nodes(Forwarder::Shunt) }, |lab| checks::all_reach(lab, &PAIRS));
 }
 
 /// Generic XDP gets what a pod's kernel sends as it is, and a segment of 64 KiB fits no frame: pods must cut their own.
@@ -60,17 +52,12 @@ fn with_generic_xdp() {
             pod.offload("tso", false)?;
             pod.offload("gso", false)?;
         }
-        all_pairs(lab)
+        checks::all_reach(lab, &PAIRS)
     });
 }
 
 fn kernel_peer(plan: Plan) {
-    trial(plan, |lab| {
-        for (from, to) in [("c1", "a1"), ("a1", "c1"), ("node-c", "b1")] {
-            checks::reach(lab.station(from)?.0, lab.station(to)?.1)?.must_hold(&format!("{from} -> {to}"));
-        }
-        Ok(())
-    });
+    trial(plan, |lab| checks::all_reach(lab, &[("c1", "a1"), ("a1", "c1"), ("node-c", "b1")]));
 }
 
 #[test]
