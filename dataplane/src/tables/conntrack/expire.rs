@@ -30,8 +30,7 @@ pub struct Swept {
 impl Sweep {
     /// From the beginning.
     pub fn new() -> Sweep {
-        let room = || Vec::with_capacity(REMOVED_AT_ONCE);
-        Sweep { cursor: 0, idle: Vec::with_capacity(REMOVED_AT_ONCE), freed: room() }
+        Sweep { cursor: 0, idle: Vec::with_capacity(REMOVED_AT_ONCE), freed: Vec::with_capacity(REMOVED_AT_ONCE) }
     }
 }
 
