@@ -10,7 +10,11 @@ use std::{
 
 use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
-use shunt_control_lab::netns::{End, Namespace, connect};
+use shunt_control_daemon::doctor::CAPABILITIES;
+use shunt_control_lab::{
+    netns::{End, Namespace, connect},
+    shunt_node,
+};
 
 struct Patient {
     node: Namespace,
@@ -84,6 +88,11 @@ impl Patient {
             act.join().unwrap()
         })
     }
+}
+
+#[test]
+fn the_unit_grants_what_the_doctor_wants() {
+    assert_eq!(CAPABILITIES.map(|(name, ..)| name).to_vec(), shunt_node::capabilities());
 }
 
 #[test]
@@ -173,6 +182,7 @@ fn a_healthy_node_and_each_ailment() {
     // What the process may do, and what it is told.
     patient.must_find("setpriv --bounding-set=-net_raw", "capabilities", "error", "CAP_NET_RAW");
     patient.must_find("setpriv --bounding-set=-net_raw", "af_xdp", "error", "no AF_XDP socket");
+    patient.must_find("setpriv --bounding-set=-perfmon", "capabilities", "error", "CAP_PERFMON");
     let little = "setpriv --bounding-set=-ipc_lock prlimit --memlock=1048576:1048576";
     patient.must_find(little, "memlock", "error", "64 MiB of frames do not fit");
     patient.configure("[xdp]\nmode = \"generic\"\n");

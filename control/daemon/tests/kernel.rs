@@ -233,7 +233,11 @@ fn the_host_port_is_made_and_removed() {
         let gateway = node.ip("neigh show dev shunt0").unwrap();
         let peer = node.mac("shunt0p").unwrap();
         assert!(gateway.contains(&format!("169.254.1.1 lladdr {peer} PERMANENT")), "{gateway}");
-        assert_eq!(node.run("sysctl -n net.ipv4.conf.shunt0.rp_filter").unwrap().trim(), "2");
+        let settings = "sysctl -n net.ipv4.conf.shunt0.rp_filter net.ipv4.conf.shunt0.accept_local";
+        assert_eq!(node.run(settings).unwrap(), "2\n1\n");
+        // There is time for one to be made up.
+        thread::sleep(Duration::from_millis(200));
+        assert_eq!(node.ip("-6 addr show").unwrap().matches("shunt0").count(), 0);
 
         host_port().remove().await.unwrap();
         assert!(!node.ip("link show").unwrap().contains("shunt0"));

@@ -154,7 +154,7 @@ impl ShuntNode {
     /// waits until it answers.
     pub fn launch(&mut self, namespace: &Namespace) -> Result<()> {
         let mut command = namespace.command("setpriv");
-        command.args(["--no-new-privs", "--bounding-set", &bounding_set(UNIT)]).arg(binaries::find("shuntd")?);
+        command.args(["--no-new-privs", "--bounding-set", &bounding_set()]).arg(binaries::find("shuntd")?);
         command.arg("--config").arg(self.folder.join("shuntd.toml"));
         self.daemon = Some(Background::start(&mut command, &self.folder.join("shuntd.log"))?);
         wait::until("shuntd to answer `shuntctl status`", START_LIMIT, || {
@@ -261,10 +261,19 @@ impl ShuntNode {
     }
 }
 
-/// The capabilities of a systemd unit, as `setpriv` takes them.
-fn bounding_set(unit: &str) -> String {
-    let line = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).expect("the unit has a set");
-    let names = line.split_whitespace().filter_map(|name| name.strip_prefix("CAP_"));
+/// The capabilities that the daemon's systemd unit grants it.
+///
+/// # Panics
+/// If the unit has no set of them.
+pub fn capabilities() -> Vec<&'static str> {
+    let mut lines = UNIT.lines();
+    let list = lines.find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).expect("the unit has a set");
+    list.split_whitespace().collect()
+}
+
+/// The unit's capabilities as `setpriv` takes them.
+fn bounding_set() -> String {
+    let names = capabilities().into_iter().filter_map(|name| name.strip_prefix("CAP_"));
     iter::once("-all".to_owned())
         .chain(names.map(|name| format!("+{}", name.to_lowercase())))
         .collect::<Vec<_>>()

@@ -1,10 +1,17 @@
 //! What the scenarios ask of a container runtime, and the image that all containers are of.
 
-use std::{fs, os::unix::fs::symlink, path::PathBuf, process::Command};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use shunt_control_lab::{
     command::run,
     error::{LabError, Result},
+    plan::TCP_PORT,
 };
 
 use crate::machine::Machine;
@@ -43,15 +50,33 @@ pub fn ask(to: impl std::fmt::Display, port: u16) -> String {
     format!("printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 5 {to} {port} | tail -n 1")
 }
 
+/// The line of a container's script that shows what the lab's server of a pod or node says to everybody.
+pub fn greeting(to: Ipv4Addr) -> String {
+    format!("echo | timeout 2 nc -w 1 {to} {TCP_PORT} || true")
+}
+
 /// The image's files, as an archive.
 pub fn files(machine: &Machine) -> Result<PathBuf> {
-    let (folder, archive) = (machine.path("image"), machine.path("image.tar"));
-    let failed = |source| LabError::File { path: folder.clone(), source };
+    let folder = machine.path("image");
+    put_programs(machine, &folder)?;
+    archive(machine, &folder)
+}
+
+/// Puts busybox into the folder of an image.
+pub fn put_programs(machine: &Machine, folder: &Path) -> Result<()> {
+    let failed = |source| LabError::File { path: folder.to_owned(), source };
     fs::create_dir_all(folder.join("bin")).map_err(failed)?;
     fs::copy(machine.peer("busybox")?, folder.join("bin/busybox")).map_err(failed)?;
     for program in PROGRAMS {
         symlink("busybox", folder.join("bin").join(program)).map_err(failed)?;
     }
-    run(Command::new("tar").arg("--directory").arg(&folder).arg("--create").arg("--file").arg(&archive).arg("."))?;
+    Ok(())
+}
+
+/// The folder of an image as an archive.
+pub fn archive(machine: &Machine, folder: &Path) -> Result<PathBuf> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let archive = machine.path(&format!("{name}.tar"));
+    run(Command::new("tar").arg("--directory").arg(folder).arg("--create").arg("--file").arg(&archive).arg("."))?;
     Ok(archive)
 }

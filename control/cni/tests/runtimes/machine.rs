@@ -16,8 +16,13 @@ use shunt_control_lab::{
     wait,
 };
 
-/// What is put in the place of the real machine's folders, empty.
-const OWN_FOLDERS: &str = "mount -t tmpfs own /run && mount -t tmpfs own /var/lib && mkdir /run/lock";
+/// What is put in the place of the real machine's folders: empty ones, and an /etc that is as the real one to begin with.
+const OWN_FOLDERS: &str = "mount -t tmpfs own /run && mount -t tmpfs own /var/lib && mount -t tmpfs own /opt \
+                           && mkdir -p /run/lock /run/etc/own /run/etc/work /opt/cni/bin \
+                           && mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/own,workdir=/run/etc/work own /etc";
+/// Where runtimes look for plugins and networks unless told.
+const PLUGINS: &str = "/opt/cni/bin";
+const NETWORKS: &str = "/etc/cni/net.d";
 /// Longest that a program may take, in seconds.
 const LIMIT: &str = "60";
 
@@ -29,11 +34,27 @@ pub struct Machine {
     first: u32,
     folder: PathBuf,
     name: String,
+    plugins: PathBuf,
+    networks: PathBuf,
 }
 
 impl Machine {
-    /// Starts it, with the plugin installed.
+    /// Starts it, with the plugin installed where nobody else looks.
     pub fn start(lab: &Lab) -> Result<Machine> {
+        let mut machine = Machine::bare(lab)?;
+        (machine.plugins, machine.networks) = (machine.path("plugins"), machine.path("networks"));
+        let socket = lab.node("node-a")?.shunt()?.socket();
+        let mut install = Command::new(env!("CARGO_BIN_EXE_shunt-cni"));
+        install.args(["install", "--network", machine.network(), "--socket"]).arg(socket);
+        run(install.arg("--bin-dir").arg(machine.plugins()).arg("--conf-dir").arg(machine.networks()))?;
+        // containerd brings loopback devices up by a plugin.
+        let loopback = machine.plugins().join("loopback");
+        symlink("/usr/lib/cni/loopback", &loopback).map_err(|source| LabError::File { path: loopback, source })?;
+        Ok(machine)
+    }
+
+    /// Starts it without the plugin, which is yet to be installed in the usual places.
+    pub fn bare(lab: &Lab) -> Result<Machine> {
         let folder = lab.folder().join("machine");
         make_folder(&folder)?;
         let node = &lab.node("node-a")?.namespace;
@@ -48,15 +69,8 @@ impl Machine {
             let program = fs::read_to_string(format!("/proc/{first}/comm")).unwrap_or_default();
             if program.trim() == "sleep" { Ok(first) } else { Err("it is not ready") }
         })?;
-        let machine = Machine { _first: outside, first, folder, name: lab.name().to_owned() };
-        let socket = lab.node("node-a")?.shunt()?.socket();
-        let mut install = Command::new(env!("CARGO_BIN_EXE_shunt-cni"));
-        install.args(["install", "--network", machine.network(), "--socket"]).arg(socket);
-        run(install.arg("--bin-dir").arg(machine.plugins()).arg("--conf-dir").arg(machine.networks()))?;
-        // containerd brings loopback devices up by a plugin.
-        let loopback = machine.plugins().join("loopback");
-        symlink("/usr/lib/cni/loopback", &loopback).map_err(|source| LabError::File { path: loopback, source })?;
-        Ok(machine)
+        let name = lab.name().to_owned();
+        Ok(Machine { _first: outside, first, folder, name, plugins: PLUGINS.into(), networks: NETWORKS.into() })
     }
 
     /// A program on it, ready for arguments.
@@ -85,13 +99,13 @@ impl Machine {
     }
 
     /// Where they find plugins.
-    pub fn plugins(&self) -> PathBuf {
-        self.folder.join("plugins")
+    pub fn plugins(&self) -> &Path {
+        &self.plugins
     }
 
     /// Where they find networks.
-    pub fn networks(&self) -> PathBuf {
-        self.folder.join("networks")
+    pub fn networks(&self) -> &Path {
+        &self.networks
     }
 
     /// A file or folder in its scratch folder.

@@ -2,8 +2,10 @@
 
 mod containerd;
 mod cri;
+mod daemon_set;
 mod engine;
 mod machine;
+mod manifest;
 mod podman;
 mod storm;
 
@@ -12,7 +14,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use shunt_control_lab::{
     cluster::{Cluster, Service},
     error::{LabError, Result},
-    plan::{Forwarder, Plan, TCP_PORT},
+    plan::{Forwarder, Plan},
     tools,
     topology::Lab,
     trial::trial,
@@ -22,7 +24,7 @@ use shunt_dataplane::net::Protocol;
 
 use crate::{
     containerd::Containerd,
-    engine::{Engine, PORT, ask},
+    engine::{Engine, PORT, ask, greeting},
     machine::Machine,
     podman::Podman,
 };
@@ -97,7 +99,7 @@ fn reach(lab: &Lab, engine: &dyn Engine, one: Ipv4Addr, other: Ipv4Addr, vip: Ip
         assert_eq!(tools::curl(from, &format!("http://{one}:{PORT}/"))?.trim(), "one", "from {}", from.name());
     }
     for (to, name) in [(remote.address(), "c1"), (lab.node("node-a")?.plan.overlay(), "node-a")] {
-        let greeting = engine.exec("one", &format!("echo | timeout 2 nc -w 1 {to} {TCP_PORT} || true"))?;
+        let greeting = engine.exec("one", &greeting(to))?;
         assert!(greeting.starts_with(name), "{to}: {greeting}");
     }
     Ok(())

@@ -36,7 +36,8 @@ impl<'a> Podman<'a> {
         Ok(podman)
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// `podman` with its settings and `arguments`.
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = self.machine.bounded(PathBuf::from("podman"));
         command.env("CONTAINERS_CONF", &self.settings);
         command.args(["--storage-driver", "vfs"]).args(arguments);

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+pub use machine::CAPABILITIES;
+
 use crate::config::Config;
 
 /// How bad a finding is.

@@ -4,11 +4,9 @@
 //! switch. A pair that a crashed daemon left behind is taken over as it is, so the node's connections survive.
 
 mod keep;
+mod settings;
 
-use std::{
-    fs,
-    net::{IpAddr, Ipv4Addr},
-};
+use std::net::{IpAddr, Ipv4Addr};
 
 use futures_util::TryStreamExt;
 use ipnet::Ipv4Net;
@@ -117,7 +115,11 @@ impl HostPort {
         }
         let pair = pair.set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
         let what = format!("create the veth pair {} and {}", self.interface, self.peer);
-        handle.link().add(pair.build()).execute().await.map_err(failed(what))
+        handle.link().add(pair.build()).execute().await.map_err(failed(what))?;
+        for interface in [&self.interface, &self.peer] {
+            settings::without_ipv6(handle, interface).await;
+        }
+        Ok(())
     }
 
     /// True if a pair is like the one that [`HostPort::add_pair`] makes.
@@ -130,15 +132,6 @@ impl HostPort {
     }
 
     async fn configure(&self, handle: &Handle) -> Result<(), HostPortError> {
-        // No IPv6 neighbour and router discovery into the switch; and answers may come from where the kernel has
-        // another route to: remote pods that are routed natively.
-        for interface in [&self.interface, &self.peer] {
-            set_sysctl(&format!("ipv6/conf/{interface}/disable_ipv6"), "1");
-        }
-        set_sysctl(&format!("ipv4/conf/{}/rp_filter", self.interface), "2");
-        // Masqueraded flows that the kernel is to forward have one of its own addresses as their source.
-        set_sysctl(&format!("ipv4/conf/{}/accept_local", self.interface), "1");
-
         for interface in [&self.peer, &self.interface] {
             // Segments of the size of the wire: the switch takes no larger ones.
             let link = LinkMessageBuilder::<LinkUnspec>::new()
@@ -149,6 +142,7 @@ impl HostPort {
             let what = format!("set up {interface} with an MTU of {}", self.mtu);
             handle.link().change(link.build()).execute().await.map_err(failed(what))?;
         }
+        settings::for_switched_packets(handle, &self.interface).await?;
         let kernel = self.end(handle, &self.interface).await?;
         let switch = self.end(handle, &self.peer).await?;
         let index = kernel.header.index;
@@ -214,11 +208,4 @@ fn are_pair(one: &LinkMessage, other: &LinkMessage) -> bool {
         })
     };
     is_veth(one) && is_veth(other) && one.attributes.contains(&LinkAttribute::Link(other.header.index))
-}
-
-/// Sets `/proc/sys/net/KEY`. Where the kernel lacks it there is nothing to set.
-fn set_sysctl(key: &str, value: &str) {
-    if let Err(e) = fs::write(format!("/proc/sys/net/{key}"), value) {
-        tracing::debug!(key, "not set: {e}");
-    }
 }
