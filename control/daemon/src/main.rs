@@ -13,7 +13,7 @@ use shunt_control_daemon::{
     config::Config,
     cores, daemon,
     doctor::{self, Places, State},
-    flannel::{self, Files, More},
+    flannel::{self, Files, More, SUBNET_ENV},
 };
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{Layer, filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
@@ -68,7 +68,7 @@ enum Flannel {
         #[arg(long, value_name = "PREFIX")]
         service_cidr: Ipv4Net,
         /// What flannel says about this node.
-        #[arg(long, value_name = "FILE", default_value = "/run/flannel/subnet.env")]
+        #[arg(long, value_name = "FILE", default_value = SUBNET_ENV)]
         subnet_env: PathBuf,
         /// Flannel's configuration.
         #[arg(long, value_name = "FILE", default_value = "/etc/kube-flannel/net-conf.json")]

@@ -82,8 +82,12 @@ fn a_node_moves_to_shunt_and_back() {
             probe::start(&lab.pod(from)?.namespace, &["hold", &to, "9000"], &lab.log(&format!("hold-{from}")))
         };
         let held = [hold("a1", "b1")?, hold("c1", "a2")?];
-        flannel(lab, &["detach"])?;
+        // As if it had been cut off in the middle: it goes on, and again there is nothing left to do.
         let node = lab.node("node-a")?;
+        node.namespace.ip(&format!("link set {} nomaster", node.pods[0].plan.interface))?;
+        node.namespace.ip("link del cni0")?;
+        flannel(lab, &["detach"])?;
+        assert!(!flannel(lab, &["detach"])?.contains("ip link del"));
         assert!(!node.namespace.ip("link show")?.contains("flannel.1"));
         let mut shunt = ShuntNode::configured(&folder.join("shunt"))?;
         shunt.launch(&node.namespace)?;
@@ -96,6 +100,11 @@ fn a_node_moves_to_shunt_and_back() {
         checks::conservation(&shunt)?.must_hold("conservation");
 
         shunt.stop()?;
+        flannel(lab, &["restore"])?;
+        // The same of a restoration.
+        let node = lab.node("node-a")?;
+        node.namespace.ip(&format!("link set {} nomaster", node.pods[0].plan.interface))?;
+        node.namespace.ip("link del flannel.1")?;
         flannel(lab, &["restore"])?;
         assert_eq!(peers(lab)?, known, "nor on the way back");
         for held in held {

@@ -31,6 +31,7 @@ mod device;
 mod error;
 mod held;
 mod interface;
+pub mod kernel;
 mod memory;
 mod node_traffic;
 mod port_memory;

@@ -6,7 +6,7 @@ use std::io;
 
 use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
 
-use super::{Interface, XdpMode, XskError};
+use super::{Interface, XdpMode, XskError, kernel};
 
 /// `enum netdev_xdp_act` of linux/netdev.h.
 const REDIRECT: u64 = 1 << 1;
@@ -82,9 +82,7 @@ impl Survey {
 
 /// Whether the kernel tells what drivers can do with XDP: its generic netlink family `netdev` came with 6.3.
 fn says_features() -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(['.', '-']).map_while(|number| number.trim().parse::<u32>().ok());
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 3)
+    kernel::version(&kernel::release()).is_some_and(|version| version >= (6, 3))
 }
 
 /// A loaded program's name.

@@ -2,14 +2,11 @@
 
 use std::fs;
 
-use futures_util::TryStreamExt;
-use rtnetlink::{
-    new_connection,
-    packet_route::link::{InfoData, InfoVxlan, LinkAttribute, LinkInfo, LinkMessage},
-};
-
 use super::Diagnosis;
-use crate::config::Config;
+use crate::{
+    config::Config,
+    kernel::{VxlanDevice, vxlan_devices},
+};
 
 pub(super) async fn examine(diagnosis: &mut Diagnosis, config: &Config) {
     if let Some(vxlan) = &config.vxlan {
@@ -19,7 +16,7 @@ pub(super) async fn examine(diagnosis: &mut Diagnosis, config: &Config) {
         };
         let (port, vni) = (vxlan.udp_port, vxlan.vni);
         match devices.iter().find(|device| device.port == port) {
-            Some(Device { name, vni: theirs, .. }) => diagnosis.err(
+            Some(VxlanDevice { name, vni: theirs, .. }) => diagnosis.err(
                 "vxlan",
                 format!("the kernel's device {name} (VNI {theirs}) has UDP port {port}, as has the switch (VNI {vni})"),
                 format!("stop who made it and remove it: ip link del {name}. A flannel node: shuntd flannel import"),
@@ -47,47 +44,6 @@ pub(super) async fn examine(diagnosis: &mut Diagnosis, config: &Config) {
         let advice = "answers to these ports of the node are the switch's: move the programs, or choose other [masquerade] ports";
         diagnosis.err("masquerade", format!("programs of this node use ports {}", taken.join(", ")), advice);
     }
-}
-
-struct Device {
-    name: String,
-    vni: u32,
-    port: u16,
-}
-
-async fn vxlan_devices() -> Result<Vec<Device>, Box<dyn std::error::Error>> {
-    let (connection, handle, _) = new_connection()?;
-    tokio::spawn(connection);
-    let mut devices = Vec::new();
-    let mut links = handle.link().get().execute();
-    while let Some(link) = links.try_next().await? {
-        devices.extend(vxlan_device(&link));
-    }
-    Ok(devices)
-}
-
-fn vxlan_device(link: &LinkMessage) -> Option<Device> {
-    let name = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name.clone()),
-        _ => None,
-    })?;
-    let infos = link.attributes.iter().find_map(|attribute| match attribute {
-        LinkAttribute::LinkInfo(infos) => Some(infos),
-        _ => None,
-    })?;
-    let settings = infos.iter().find_map(|info| match info {
-        LinkInfo::Data(InfoData::Vxlan(settings)) => Some(settings),
-        _ => None,
-    })?;
-    let port = settings.iter().find_map(|setting| match setting {
-        InfoVxlan::Port(port) => Some(*port),
-        _ => None,
-    })?;
-    let vni = settings.iter().find_map(|setting| match setting {
-        InfoVxlan::Id(vni) => Some(*vni),
-        _ => None,
-    });
-    Some(Device { name, vni: vni.unwrap_or_default(), port })
 }
 
 /// Ports of this network namespace's sockets, IPv4 and IPv6.

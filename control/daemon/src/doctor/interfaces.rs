@@ -7,7 +7,11 @@ use rtnetlink::{new_connection, packet_route::tc::TcAttribute};
 use shunt_dataplane::xsk::{Interface, MemoryChoice, Survey, XdpMode};
 
 use super::Diagnosis;
-use crate::{config::Config, daemon::VXLAN_OVERHEAD};
+use crate::{
+    config::Config,
+    daemon::VXLAN_OVERHEAD,
+    flannel::{SUBNET_ENV, variables},
+};
 
 /// The least MTU of an IPv4 pod: what IPv6 asks of a link, so that nothing pods speak is too long for it.
 const LEAST_POD_MTU: u32 = 1280;
@@ -38,12 +42,11 @@ fn mtu(diagnosis: &mut Diagnosis, config: &Config, uplink: &Interface) {
         return diagnosis.warn("mtu", found, "raise the MTU of the underlay");
     }
     // Flannel says what it gave to pods.
-    let text = fs::read_to_string("/run/flannel/subnet.env").unwrap_or_default();
-    let flannel = text.lines().find_map(|line| line.strip_prefix("FLANNEL_MTU=")?.trim().parse::<u32>().ok());
-    match flannel {
+    let text = fs::read_to_string(SUBNET_ENV).unwrap_or_default();
+    match variables(&text).get("FLANNEL_MTU").and_then(|mtu| mtu.parse::<u32>().ok()) {
         Some(mtu) if mtu > most => diagnosis.warn(
             "mtu",
-            format!("pods have an MTU of {mtu} by /run/flannel/subnet.env, and {} leaves {most}", uplink.name),
+            format!("pods have an MTU of {mtu} by {SUBNET_ENV}, and {} leaves {most}", uplink.name),
             format!("make the pods anew with an MTU of {most}: their long packets are refused (ICMP) until then"),
         ),
         _ => diagnosis.ok("mtu", format!("{most} for pods, {} on {}", uplink.mtu, uplink.name)),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs};
 
-use shunt_dataplane::io::FRAME_SIZE;
+use shunt_dataplane::{io::FRAME_SIZE, xsk::kernel};
 use socket2::{Domain, Socket, Type};
 
 use super::Diagnosis;
@@ -23,7 +23,7 @@ pub const CAPABILITIES: [(&str, u32, &str); 5] = [
 const CAP_IPC_LOCK: u32 = 14;
 
 pub(super) fn examine(diagnosis: &mut Diagnosis, config: Option<&Config>) {
-    kernel(diagnosis);
+    kernel_release(diagnosis);
     let capabilities = effective_capabilities();
     capability(diagnosis, capabilities);
     af_xdp(diagnosis);
@@ -35,10 +35,9 @@ pub(super) fn examine(diagnosis: &mut Diagnosis, config: Option<&Config>) {
     forwarding(diagnosis, config);
 }
 
-fn kernel(diagnosis: &mut Diagnosis) {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let release = release.trim();
-    match version(release) {
+fn kernel_release(diagnosis: &mut Diagnosis) {
+    let release = kernel::release();
+    match kernel::version(&release) {
         None => diagnosis.unknown("kernel", format!("{release:?} has no version"), "shuntd needs Linux 5.10 or newer"),
         Some(version) if version < (5, 10) => {
             let advice = "install 5.10 or newer: XDP links and shared AF_XDP memory are missing";
@@ -51,12 +50,6 @@ fn kernel(diagnosis: &mut Diagnosis) {
         }
         Some(_) => diagnosis.ok("kernel", release),
     }
-}
-
-/// Major and minor number of a kernel release.
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(['.', '-']).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// Bits of `CapEff`; `None` if it cannot be read.
@@ -194,10 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn releases_and_core_lists_are_read() {
-        assert_eq!(version("6.18.44-fc-v782"), Some((6, 18)));
-        assert_eq!(version("5.10"), Some((5, 10)));
-        assert_eq!(version("next"), None);
+    fn core_lists_are_read() {
         assert_eq!(core_list("0-2,5\n"), BTreeSet::from([0, 1, 2, 5]));
         assert_eq!(core_list("\n"), BTreeSet::new());
     }

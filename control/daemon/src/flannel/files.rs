@@ -7,6 +7,9 @@ use serde::Deserialize;
 
 use super::{FlannelError, file};
 
+/// Where flannel says what it gave to this node.
+pub const SUBNET_ENV: &str = "/run/flannel/subnet.env";
+
 /// Where flannel keeps what it knows.
 #[derive(Debug, Clone)]
 pub struct Files {
@@ -69,10 +72,15 @@ impl Files {
     }
 }
 
+/// The variables of `subnet.env`.
+pub(crate) fn variables(text: &str) -> HashMap<&str, &str> {
+    let pairs = text.lines().filter_map(|line| line.trim().split_once('='));
+    pairs.map(|(key, value)| (key, value.trim_matches('"'))).collect()
+}
+
 /// Network, subnet and masquerading out of `subnet.env`.
 fn environment(text: &str) -> Result<(Ipv4Net, Ipv4Net, bool), String> {
-    let pairs = text.lines().filter_map(|line| line.trim().split_once('='));
-    let values: HashMap<_, _> = pairs.map(|(key, value)| (key, value.trim_matches('"'))).collect();
+    let values = variables(text);
     Ok((
         value(&values, "FLANNEL_NETWORK")?,
         value(&values, "FLANNEL_SUBNET")?,

@@ -19,7 +19,10 @@ use std::{
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-pub use files::Files;
+use read::Present;
+
+pub(crate) use files::variables;
+pub use files::{Files, SUBNET_ENV};
 
 /// What flannel made of a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,7 +91,7 @@ pub struct Peer {
 }
 
 /// A node that is reached natively.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Route {
     /// Its pods.
     pub prefix: Ipv4Net,
@@ -193,16 +196,15 @@ pub fn import(files: &Files, more: &More, directory: &Path) -> Result<String, Fl
     Ok(said)
 }
 
-/// Takes off what flannel and the bridge plugin made. `dry_run`: only says which commands would do it.
+/// Takes off what flannel and the bridge plugin made; what is gone already, by a run that was cut off, is passed over.
+/// `dry_run`: only says which commands would do it.
 pub fn detach(directory: &Path, dry_run: bool) -> Result<String, FlannelError> {
-    commands::run(&commands::detach(&load(directory)?), dry_run)
+    commands::run(&commands::detach(&load(directory)?, &Present::read()?), dry_run)
 }
 
-/// Puts it back. Pods that are gone meanwhile are left out.
+/// Puts it back, or what is missing of it. Pods that are gone meanwhile are left out.
 pub fn restore(directory: &Path, dry_run: bool) -> Result<String, FlannelError> {
-    let mut node = load(directory)?;
-    node.pods.retain(|pod| read::has_link(&pod.interface));
-    commands::run(&commands::restore(&node), dry_run)
+    commands::run(&commands::restore(&load(directory)?, &Present::read()?), dry_run)
 }
 
 fn load(directory: &Path) -> Result<FlannelNode, FlannelError> {

@@ -11,6 +11,8 @@ use std::{
 use ipnet::Ipv4Net;
 use serde::{Deserialize, de::DeserializeOwned};
 
+use crate::kernel::{VxlanDevice, vxlan_devices};
+
 use super::{
     Bridge, Device, Files, FlannelError, FlannelNode, Peer, Pod, Route,
     files::{Backend, Said},
@@ -24,20 +26,12 @@ struct Link {
     ifname: String,
     address: String,
     mtu: u32,
-    linkinfo: Option<LinkInfo>,
 }
 
+/// Any link: not all have an address.
 #[derive(Deserialize)]
-struct LinkInfo {
-    info_data: Option<InfoData>,
-}
-
-#[derive(Deserialize)]
-struct InfoData {
-    id: Option<u32>,
-    link: Option<String>,
-    local: Option<Ipv4Addr>,
-    port: Option<u16>,
+struct Named {
+    ifname: String,
 }
 
 #[derive(Deserialize)]
@@ -78,9 +72,20 @@ fn ask<T: DeserializeOwned>(line: &str) -> Result<Vec<T>, FlannelError> {
     full.map(serde_json::from_value).collect::<Result<_, _>>().map_err(|e| failed(e.to_string()))
 }
 
-/// Whether there is a link of this name.
-pub(super) fn has_link(name: &str) -> bool {
-    ask::<serde_json::Value>(&format!("ip -j link show dev {name}")).is_ok()
+/// What there is of links and of routes by a gateway.
+#[derive(Debug)]
+pub(super) struct Present {
+    pub links: HashSet<String>,
+    pub routes: HashSet<Route>,
+}
+
+impl Present {
+    pub(super) fn read() -> Result<Present, FlannelError> {
+        let links = ask::<Named>("ip -j link show")?.into_iter().map(|link| link.ifname).collect();
+        let routes = ask::<KernelRoute>("ip -j route show")?.into_iter();
+        let routes = routes.filter_map(|route| Some(Route { prefix: route.dst.parse().ok()?, via: route.gateway? }));
+        Ok(Present { links, routes: routes.collect() })
+    }
 }
 
 /// The node as it is, and the bridge's ports on which nobody answers.
@@ -115,7 +120,7 @@ pub(super) fn node(files: &Files) -> Result<(FlannelNode, Vec<String>), FlannelE
 
 fn bridge(name: &str) -> Result<Bridge, FlannelError> {
     let links = ask::<Link>(&format!("ip -j link show dev {name} type bridge"))?;
-    let Some(Link { ifname, address, mtu, .. }) = links.into_iter().next() else {
+    let Some(Link { ifname, address, mtu }) = links.into_iter().next() else {
         return Err(FlannelError::Missing(format!("there is no bridge {name}; name the pods' with --bridge")));
     };
     Ok(Bridge { name: ifname, mac: address, mtu })
@@ -125,17 +130,15 @@ fn bridge(name: &str) -> Result<Bridge, FlannelError> {
 fn device(backend: &Backend) -> Result<(Device, String), FlannelError> {
     let name = format!("flannel.{}", backend.vni);
     let missing = |what: &str| FlannelError::Missing(format!("{name}{what}; flannel's vxlan backend makes it"));
-    for Link { ifname, address, mtu, linkinfo } in ask::<Link>("ip -j -d link show type vxlan")? {
-        if ifname != name {
-            continue;
-        }
-        let data = linkinfo.and_then(|info| info.info_data).ok_or_else(|| missing(" has no settings"))?;
-        let (Some(vni), Some(link), Some(local), Some(port)) = (data.id, data.link, data.local, data.port) else {
-            return Err(missing(" has no VNI, interface, address or port"));
-        };
-        return Ok((Device { name, mac: address, vni, port, local, mtu }, link));
-    }
-    Err(missing(" is not there"))
+    let unreadable = |problem: String| FlannelError::Missing(format!("the kernel's devices cannot be read: {problem}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| unreadable(e.to_string()))?;
+    let devices = runtime.block_on(vxlan_devices()).map_err(|e| unreadable(e.to_string()))?;
+    let device = devices.into_iter().find(|device| device.name == name).ok_or_else(|| missing(" is not there"))?;
+    let VxlanDevice { name: _, mac: Some(mac), mtu, vni, port, local: Some(local), link: Some(link) } = device else {
+        return Err(missing(" has no MAC address, interface or address"));
+    };
+    Ok((Device { name, mac: mac.to_string(), vni, port, local, mtu }, link))
 }
 
 /// Routes, neighbours and forwarding entries of the device, put together: each node has one of each.

@@ -4,6 +4,7 @@ pub mod host_port;
 mod mirror;
 mod requests;
 mod table;
+mod vxlan;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,6 +15,7 @@ use std::{
 use shunt_dataplane::net::MacAddr;
 
 pub use mirror::{Mirror, MirrorError};
+pub use vxlan::{VxlanDevice, vxlan_devices};
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]

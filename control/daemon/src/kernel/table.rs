@@ -141,7 +141,7 @@ impl Table {
     }
 }
 
-fn ethernet(bytes: &[u8]) -> Option<MacAddr> {
+pub(super) fn ethernet(bytes: &[u8]) -> Option<MacAddr> {
     bytes.try_into().ok().map(MacAddr)
 }
 
