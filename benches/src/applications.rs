@@ -9,7 +9,7 @@ use shunt_control_lab::{
     checks,
     cluster::{Endpoint, EndpointPort, Policy, Service, ServicePort},
     command::Background,
-    plan::{Forwarder, Plan as LabPlan},
+    plan::{FRAMES, Forwarder, Plan as LabPlan},
     tools::{Nginx, await_listener, iperf3_through},
     topology::Lab,
     wait,
@@ -88,7 +88,7 @@ const TOOLS: [(&str, Tool); 5] = [
 
 /// Two nodes with a pod each; the service's only endpoint is the pod of node-b.
 fn two_nodes(forwarder: Forwarder) -> LabPlan {
-    let mut plan = LabPlan::three_nodes(forwarder);
+    let mut plan = LabPlan { frames: FRAMES, ..LabPlan::three_nodes(forwarder) };
     plan.nodes.truncate(2);
     plan.nodes.iter_mut().for_each(|node| node.pods = 1);
     let ports = [

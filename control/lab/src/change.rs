@@ -21,6 +21,9 @@ use crate::{
 
 /// Datagrams per second of each stream: a lost one shows a gap of a millisecond.
 const RATE: u32 = 1000;
+/// For how long a connection is held while a daemon ends and starts, in milliseconds: some times as long as that takes, and
+/// until TCP tries again.
+const HOLD: &str = "5000";
 /// Services that have nothing to do with the streams, changed at once.
 const UNRELATED: u8 = 20;
 
@@ -130,7 +133,7 @@ pub enum End {
 pub fn restart_under_a_connection(lab: &mut Lab, node: &str, end: End) -> Result<Finding> {
     let to = SocketAddrV4::new(lab.pod("b1")?.address(), TCP_PORT);
     let log = lab.log(&format!("hold-{}", STREAMS.fetch_add(1, Ordering::Relaxed)));
-    let held = probe::start(&lab.pod("a1")?.namespace, &["hold", &to.to_string(), "8000"], &log)?;
+    let held = probe::start(&lab.pod("a1")?.namespace, &["hold", &to.to_string(), HOLD], &log)?;
     let before = desired_state(lab, node)?;
     let start = Instant::now();
     let (shunt, namespace) = lab.node_mut(node)?.shunt_mut()?;

@@ -10,6 +10,11 @@ use shunt_dataplane::net::{MacAddr, Protocol};
 
 use crate::cluster::{Cluster, Port, Route, Service, Vtep};
 
+/// Frames for a handful of pods.
+const FEW_FRAMES: u32 = 8192;
+/// What shuntd has unless told: frames for as many pods as a node may have.
+pub const FRAMES: u32 = 32_768;
+
 /// The gateway that all pods use; the switch answers for it.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// All pods' addresses.
@@ -143,6 +148,8 @@ pub struct Plan {
     pub nodes: Vec<NodePlan>,
     /// Workers of each Shunt node, and queues of each veth.
     pub workers: usize,
+    /// Frames of each worker: a daemon that has few starts sooner.
+    pub frames: u32,
     /// How packets get from node to node.
     pub routing: Routing,
     /// Services known to every node.
@@ -177,6 +184,7 @@ impl Plan {
             ],
             nodes,
             workers: 1,
+            frames: FEW_FRAMES,
             routing: Routing::Overlay,
             pod_mtu: POD_MTU,
             xdp_mode: "auto",

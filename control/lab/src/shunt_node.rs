@@ -18,7 +18,7 @@ use crate::{
     counters::{Counters, Drop},
     error::{LabError, Result, command_line},
     netns::Namespace,
-    plan::{CLUSTER_CIDR, NodePlan, Plan, Routing, SERVICE_CIDR, VNI, VXLAN_PORT},
+    plan::{CLUSTER_CIDR, FRAMES, NodePlan, Plan, Routing, SERVICE_CIDR, VNI, VXLAN_PORT},
     wait,
 };
 
@@ -82,6 +82,7 @@ struct Masquerade {
 #[derive(Serialize)]
 struct Workers {
     cores: Vec<usize>,
+    frames: u32,
 }
 #[derive(Serialize)]
 struct Conntrack {
@@ -121,7 +122,10 @@ impl ShuntNode {
             masquerade: Masquerade { egress: plan.egress },
             host: Interface { interface: "shunt0" },
             // Nodes begin at different cores, so that two of them with one worker each do not share one.
-            machine: this.machine((0..plan.workers).map(|at| (at + usize::from(node.number()) - 1) % cores).collect()),
+            machine: this.machine(
+                (0..plan.workers).map(|at| (at + usize::from(node.number()) - 1) % cores).collect(),
+                plan.frames,
+            ),
             xdp: Xdp { mode: plan.xdp_mode },
         };
         let table = plan.config.map_or_else(|| tables(&config), |theirs| written_over(&theirs(node), &config));
@@ -136,14 +140,14 @@ impl ShuntNode {
         let path = folder.join("shuntd.toml");
         let text = fs::read_to_string(&path).map_err(|source| LabError::File { path, source })?;
         let mut table: toml::Table = text.parse().expect("a configuration is TOML");
-        table.extend(tables(&this.machine(vec![0])));
+        table.extend(tables(&this.machine(vec![0], FRAMES)));
         this.write("shuntd.toml", &table.to_string())?;
         Ok(this)
     }
 
-    fn machine(&self, cores: Vec<usize>) -> Machine {
+    fn machine(&self, cores: Vec<usize>, frames: u32) -> Machine {
         Machine {
-            workers: Workers { cores },
+            workers: Workers { cores, frames },
             conntrack: Conntrack { flows: FLOWS },
             api: Api { socket: self.socket() },
             state: State { dir: self.folder.join("state") },

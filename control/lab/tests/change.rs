@@ -5,15 +5,20 @@ use std::{net::SocketAddrV4, time::Duration};
 use shunt_control_lab::{
     change::{self, End, Streams},
     checks,
-    plan::{Forwarder, Plan, UDP_PORT, WEB},
+    plan::{FRAMES, Forwarder, Plan, UDP_PORT, WEB},
     tools,
     trial::trial,
     wait,
 };
 
+/// Streams outlast a worker's being away for as long as with the frames of a real node.
+fn plan() -> Plan {
+    Plan { frames: FRAMES, ..Plan::three_nodes(Forwarder::Shunt) }
+}
+
 #[test]
 fn updates_lose_nothing() {
-    trial(Plan::three_nodes(Forwarder::Shunt), |lab| {
+    trial(plan(), |lab| {
         let mut streams = Streams::start(lab, 5)?;
         let mut updates = 0;
         while !streams.have_ended() {
@@ -27,7 +32,7 @@ fn updates_lose_nothing() {
 
 #[test]
 fn ports_come_and_go_without_loss() {
-    trial(Plan::three_nodes(Forwarder::Shunt), |lab| {
+    trial(plan(), |lab| {
         let mut streams = Streams::start(lab, 5)?;
         let mut rounds = 0;
         while !streams.have_ended() {
@@ -42,7 +47,7 @@ fn ports_come_and_go_without_loss() {
 
 #[test]
 fn a_restart_keeps_the_state() {
-    trial(Plan::three_nodes(Forwarder::Shunt), |lab| {
+    trial(plan(), |lab| {
         change::restart_under_a_connection(lab, "node-b", End::Stop)?.must_hold("restart");
         checks::reach(lab.station("a1")?.0, lab.station("b1")?.1)?.must_hold("after the restart");
         checks::spread(lab.station("b2")?.0, "tcp", SocketAddrV4::new(WEB, 80), 150, &["a2", "b1", "c1"])?
@@ -53,7 +58,7 @@ fn a_restart_keeps_the_state() {
 
 #[test]
 fn a_crash_keeps_the_state() {
-    trial(Plan::three_nodes(Forwarder::Shunt), |lab| {
+    trial(plan(), |lab| {
         for _ in 0..3 {
             change::restart_under_a_connection(lab, "node-b", End::Kill)?.must_hold("restart after a crash");
         }
@@ -66,7 +71,7 @@ fn a_crash_keeps_the_state() {
 /// The underlay's neighbours are the kernel's: when one changes its MAC address, the switch follows.
 #[test]
 fn a_next_hop_that_changes_its_mac_is_followed() {
-    trial(Plan::three_nodes(Forwarder::Shunt), |lab| {
+    trial(plan(), |lab| {
         let (a1, c1) = (&lab.pod("a1")?.namespace, lab.pod("c1")?.address());
         assert!(tools::ping(a1, "-c 2 -i 0.05", c1)?.is_complete());
         let node = &lab.node("node-c")?.namespace;
@@ -94,7 +99,7 @@ fn a_next_hop_that_changes_its_mac_is_followed() {
 /// Peers come and go: a VTEP that is deleted is no longer believed, and is again when it is back.
 #[test]
 fn a_peer_that_is_deleted_is_no_longer_reached() {
-    trial(Plan::three_nodes(Forwarder::Shunt), |lab| {
+    trial(plan(), |lab| {
         let (a1, c1) = (&lab.pod("a1")?.namespace, lab.pod("c1")?.address());
         let node = lab.node("node-a")?;
         node.shunt()?.ctl(&["delete", "vtep", "node-c"])?;

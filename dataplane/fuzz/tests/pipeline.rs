@@ -1,6 +1,12 @@
 //! The kept corpus, and three million mutated packets, through the pipeline.
 
-use std::{collections::BTreeSet, fs, panic, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs, panic,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    thread,
+};
 
 use shunt_dataplane::verdict::{Answer, DropReason, Verdict};
 use shunt_dataplane_fuzz::{
@@ -76,14 +82,17 @@ fn translation_minds_every_checksum() {
 #[test]
 fn three_million_mutated_packets() {
     let scripts: Vec<_> = scripts().into_iter().map(|(_, steps)| steps).collect();
-    let mut packets = 0;
-    for seed in 0.. {
-        let script = Mutator::new(seed).script(&scripts);
-        let input = input::encode(&script);
-        let ends = panic::catch_unwind(|| run(script));
-        packets += ends.map_or_else(|_| panic!("seed {seed}: {input:02x?}"), |ends| ends.len());
-        if packets >= 3_000_000 {
-            break;
+    let packets = AtomicUsize::new(0);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let mutate = &|first: usize| {
+        for seed in (first..).step_by(threads) {
+            let script = Mutator::new(seed as u64).script(&scripts);
+            let input = input::encode(&script);
+            let ends = panic::catch_unwind(|| run(script)).unwrap_or_else(|_| panic!("seed {seed}: {input:02x?}"));
+            if packets.fetch_add(ends.len(), Relaxed) + ends.len() >= 3_000_000 {
+                break;
+            }
         }
-    }
+    };
+    thread::scope(|scope| (0..threads).for_each(|first| drop(scope.spawn(move || mutate(first)))));
 }

@@ -12,7 +12,7 @@ fn the_kernel_counts_the_same() {
     for engine in ["", "--live"] {
         new_namespace();
         veth("src", "in");
-        let run = format!("--tx src --rx in --rate 10kpps --duration 1s --warm-up 0s {engine}");
+        let run = format!("--tx src --rx in --rate 10kpps --duration 400ms --warm-up 0s {engine}");
         for profile in ["flood", "imix", "zipf", "services", "vxlan"] {
             // Frames of 1518 bytes inside VXLAN do not fit an MTU of 1500; none of these has them.
             let (before, arrived) = (counters("src").1, counters("in").0);
@@ -20,7 +20,7 @@ fn the_kernel_counts_the_same() {
             let total = report.trials[0].total;
             assert_eq!(total.sent, counters("src").1 - before, "{profile} {engine}");
             assert_eq!(total.received + total.foreign, counters("in").0 - arrived, "{profile} {engine}");
-            assert!(total.sent >= 9_000, "{profile} {engine}: {total:?}");
+            assert!(total.sent >= 3_600, "{profile} {engine}: {total:?}");
             assert_eq!((total.corrupt, total.duplicates, total.reordered, total.foreign), (0, 0, 0, 0));
         }
     }
@@ -33,7 +33,7 @@ fn nothing_is_lost_on_a_cable() {
         veth("src", "in");
         for profile in ["flood", "imix", "voip", "new-flows"] {
             let rate = if profile == "new-flows" { "20kpps" } else { "5kpps" };
-            let run = format!("--tx src --rx in --rate {rate} --duration 1s --warm-up 100ms {engine}");
+            let run = format!("--tx src --rx in --rate {rate} --duration 500ms --warm-up 100ms {engine}");
             let trial = sound_run(profile, &run);
             assert_eq!((trial.total.sent, trial.total.lost), (trial.total.offered, 0), "{profile} {engine}");
             for (name, stream) in &trial.streams {

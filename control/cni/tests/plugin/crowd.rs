@@ -6,7 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shunt_control_lab::{netns::Namespace, tools, trial::trial};
+use shunt_control_lab::{
+    netns::Namespace,
+    plan::{FRAMES, Plan},
+    tools,
+    trial::trial,
+};
 
 use crate::runtime::{Container, Runtime, Traces, address, plan};
 
@@ -18,7 +23,7 @@ const LIMIT: Duration = Duration::from_millis(100);
 
 #[test]
 fn two_hundred_and_fifty_pods_are_added_in_parallel_and_all_are_reached() {
-    let mut plan = plan();
+    let mut plan = Plan { frames: FRAMES, ..plan() };
     // The whole /24 but for the pod of the lab's.
     plan.nodes[0].pods = 1;
     trial(plan, |lab| {

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 
 use crate::{
     error::Result,
-    plan::{CLUSTER_CIDR, Forwarder, Plan, SERVICE_CIDR, VNI, VXLAN_PORT},
+    plan::{CLUSTER_CIDR, FRAMES, Forwarder, Plan, SERVICE_CIDR, VNI, VXLAN_PORT},
     report::{Finding, Report},
     tidy,
     topology::{Lab, PREFIX},
@@ -50,7 +50,7 @@ struct Tour {
 
 impl Tour {
     fn begin(forwarder: Forwarder) -> Result<Tour> {
-        let plan = Plan::three_nodes(forwarder);
+        let plan = Plan { frames: FRAMES, ..Plan::three_nodes(forwarder) };
         say("Building three nodes in network namespaces ...");
         let lab = Lab::build(plan)?;
         say(&format!("Pods {CLUSTER_CIDR}, services {SERVICE_CIDR}, VXLAN {VNI} on UDP port {VXLAN_PORT}:"));
