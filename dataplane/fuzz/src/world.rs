@@ -92,6 +92,7 @@ fn spec(which: usize) -> ForwardingSpec {
         mac: OTHER_VTEP,
         uplink: PortId(UPLINK),
         next_hop,
+        direct: true,
     };
     let route = |prefix: &str, via| RouteSpec { prefix: prefix.parse().expect("a prefix"), via };
     let to = |port| Via::Port { port: PortId(port), mac: station(port) };
