@@ -11,6 +11,7 @@ use shunt_dataplane::net::Protocol;
 use crate::{
     cluster::{Cluster, Service},
     error::Result,
+    netns::Namespace,
     plan::{DNS, TCP_PORT, UDP_PORT},
     probe::{self, hold::HoldReport, stream::StreamReport},
     report::Finding,
@@ -129,8 +130,18 @@ pub enum End {
 /// and the connection lives on.
 pub fn restart_under_a_connection(lab: &mut Lab, node: &str, end: End) -> Result<Finding> {
     let to = SocketAddrV4::new(lab.pod("b1")?.address(), TCP_PORT);
+    let held = hold(lab, &lab.pod("a1")?.namespace, to, Duration::from_secs(8))?;
+    restart_under(lab, node, end, held)
+}
+
+/// Opens a TCP connection over which messages go to and fro for a while.
+pub fn hold(lab: &Lab, from: &Namespace, to: SocketAddrV4, time: Duration) -> Result<probe::Running> {
     let log = lab.log(&format!("hold-{}", STREAMS.fetch_add(1, Ordering::Relaxed)));
-    let held = probe::start(&lab.pod("a1")?.namespace, &["hold", &to.to_string(), "8000"], &log)?;
+    probe::start(from, &["hold", &to.to_string(), &time.as_millis().to_string()], &log)
+}
+
+/// As [`restart_under_a_connection`], for one that is [held](hold) already.
+pub fn restart_under(lab: &mut Lab, node: &str, end: End, held: probe::Running) -> Result<Finding> {
     let before = desired_state(lab, node)?;
     let start = Instant::now();
     let (shunt, namespace) = lab.node_mut(node)?.shunt_mut()?;
