@@ -134,6 +134,8 @@ pub struct Snapshot {
     pub masquerade: Option<Masquerade>,
     /// Whether new flows may have to be tracked.
     pub tracks: bool,
+    /// Some VTEP is direct.
+    relays: bool,
     /// Where pods are.
     pods: Prefixes,
     sources: Arc<Sources>,
@@ -170,6 +172,7 @@ impl Snapshot {
             _ => Arc::new(Fib::build(routes.iter().copied(), NO_ROUTE)),
         };
         let (services, endpoints) = services(&spec.services, previous, seed)?;
+        let relays = spec.vteps.iter().any(|vtep| vtep.direct);
         Ok(Snapshot {
             generation,
             ports: ports.entries.into(),
@@ -182,7 +185,9 @@ impl Snapshot {
             gateway: spec.gateway.map_or(0, u32::from),
             on_link: spec.on_link,
             router: spec.router.map_or(0, u32::from),
-            tracks: !spec.services.is_empty() || masquerade.as_ref().is_some_and(Masquerade::has_egress),
+            // What other nodes relay has to be known, be it as what is for no service.
+            tracks: !spec.services.is_empty() || relays || masquerade.as_ref().is_some_and(Masquerade::has_egress),
+            relays,
             masquerade,
             pods: Prefixes::new(&spec.pod_cidrs),
             sources: Arc::new(Sources { fib: routes, seed }),
@@ -204,7 +209,8 @@ impl Snapshot {
             gateway: self.gateway,
             on_link: self.on_link,
             router: self.router,
-            tracks: !set.is_empty() || self.masquerade.as_ref().is_some_and(Masquerade::has_egress),
+            tracks: !set.is_empty() || self.relays || self.masquerade.as_ref().is_some_and(Masquerade::has_egress),
+            relays: self.relays,
             masquerade: self.masquerade.clone(),
             pods: self.pods.clone(),
             sources: self.sources.clone(),

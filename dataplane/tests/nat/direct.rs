@@ -185,12 +185,14 @@ fn dsr_sends_what_is_relayed_in_vain_nowhere_else() {
     // The one that is named is not to be chosen here: another one is.
     let mut world = World::new(&spec(direct(Protocol::Tcp, &[(B, 8080)], &[(B, 8080)])));
     assert_eq!(come_relayed(&mut world, A, asked).unwrap().1.2, (B, 8080));
-    // There is no such service.
-    let mut world = World::new(&spec(vec![service(Protocol::Tcp, &[(A, 8080)])]));
-    for vip in [(BALANCED, 80), (OTHER_NODE, 30_080)] {
-        assert_eq!(come_relayed(&mut world, A, (Kind::Tcp("S"), (OUTSIDE, 1000), vip)), None);
+    // There is no such service, or none at all.
+    for services in [vec![service(Protocol::Tcp, &[(A, 8080)])], vec![]] {
+        let mut world = World::new(&spec(services));
+        for vip in [(BALANCED, 80), (OTHER_NODE, 30_080)] {
+            assert_eq!(come_relayed(&mut world, A, (Kind::Tcp("S"), (OUTSIDE, 1000), vip)), None);
+        }
+        assert_eq!(world.drops(DropReason::RelayedInVain), 2);
     }
-    assert_eq!(world.drops(DropReason::RelayedInVain), 2);
 }
 
 #[test]
