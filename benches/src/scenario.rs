@@ -252,6 +252,7 @@ fn spec(path: Path, scale: Scale) -> ForwardingSpec {
         mac: MacAddr([2, 1, 0, 0, 0, n as u8]),
         uplink: UPLINK,
         next_hop: Some(PEER_MAC),
+        direct: false,
     });
     let services = if path.has_services() { scale.services } else { 0 };
     let services = (0..services).map(|n| {

@@ -22,6 +22,8 @@ pub enum Kind {
     Plain,
     /// Outer headers and a new inner Ethernet header.
     Overlay,
+    /// As `Overlay`, untranslated and with the endpoint's name: for what its node answers directly.
+    Relay,
     /// For the switch itself.
     Local,
     /// Nobody: ICMP network unreachable.
@@ -46,12 +48,14 @@ pub struct NextHop {
     pub port: PortId,
     /// What to do.
     pub kind: Kind,
+    /// The same with [`Kind::Relay`], if there is one, as an index.
+    pub relay: Option<u32>,
 }
 
 impl NextHop {
     /// A next hop that sends nothing.
     pub fn inert(kind: Kind) -> NextHop {
-        NextHop { header: [0; HEADER_LEN], outer_sum: 0, mtu: u16::MAX, port: PortId(u16::MAX), kind }
+        NextHop { header: [0; HEADER_LEN], outer_sum: 0, mtu: u16::MAX, port: PortId(u16::MAX), kind, relay: None }
     }
 
     /// The station `mac` behind `port`.
@@ -90,13 +94,17 @@ impl NextHop {
 
     /// The station on the port's link that gets what goes there; zero if nothing is sent.
     pub fn station(&self) -> MacAddr {
-        let header = if self.kind == Kind::Overlay { &self.header[..] } else { &self.header[vxlan::OVERHEAD..] };
+        let header = if self.is_vtep() { &self.header[..] } else { &self.header[vxlan::OVERHEAD..] };
         MacAddr(bytes_at(header, 0))
     }
 
     /// The VTEP that it is, if it is one, in host order.
     pub fn vtep(&self) -> Option<u32> {
-        (self.kind == Kind::Overlay).then(|| ipv4::dst(&self.header[OUTER_IP..]))
+        self.is_vtep().then(|| ipv4::dst(&self.header[OUTER_IP..]))
+    }
+
+    fn is_vtep(&self) -> bool {
+        matches!(self.kind, Kind::Overlay | Kind::Relay)
     }
 
     /// The outer IPv4 header's checksum, for what differs from packet to packet.

@@ -117,6 +117,10 @@ pub enum Step {
         /// The port is not the one that the client's other flows have: some flow to the same destination had that.
         other_port: bool,
     },
+    /// Service: the endpoint's node answers the client directly, so the flow is relayed to it.
+    Relayed,
+    /// Service: the endpoint is here and the service has direct server return, so the client's address is kept.
+    SourceKept,
     /// Service: answers to the flow could not be told from another flow's, so its source has to be replaced.
     AnswersAlike {
         /// The answers.
@@ -209,6 +213,8 @@ pub enum Why {
     FewestFlows,
     /// The client's last flow went there, so many seconds ago.
     Affinity(u32),
+    /// The node that relayed the packet named it.
+    Named,
 }
 
 /// A next hop.
@@ -246,6 +252,8 @@ impl Step {
             Step::Service(_)
             | Step::Leaves
             | Step::MayBeMistaken
+            | Step::Relayed
+            | Step::SourceKept
             | Step::AnswersAlike { .. }
             | Step::GaveWay
             | Step::Opened { .. } => "service",

@@ -17,7 +17,7 @@ use crate::{
     next_hop::{Kind, NextHop},
     service_set::ServiceSet,
     spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, ServiceSpec, Station, Via},
-    tables::{Endpoints, Fib, Origin, Prefixes, ServiceTable, VtepTable, conntrack, maglev},
+    tables::{Endpoints, Fib, Origin, Prefixes, ServiceIndex, ServiceTable, VtepTable, conntrack, maglev},
     wire::ipv4,
 };
 
@@ -134,6 +134,8 @@ pub struct Snapshot {
     pub masquerade: Option<Masquerade>,
     /// Whether new flows may have to be tracked.
     pub tracks: bool,
+    /// Some VTEP is direct.
+    relays: bool,
     /// Where pods are.
     pods: Prefixes,
     sources: Arc<Sources>,
@@ -170,6 +172,7 @@ impl Snapshot {
             _ => Arc::new(Fib::build(routes.iter().copied(), NO_ROUTE)),
         };
         let (services, endpoints) = services(&spec.services, previous, seed)?;
+        let relays = spec.vteps.iter().any(|vtep| vtep.direct);
         Ok(Snapshot {
             generation,
             ports: ports.entries.into(),
@@ -182,7 +185,9 @@ impl Snapshot {
             gateway: spec.gateway.map_or(0, u32::from),
             on_link: spec.on_link,
             router: spec.router.map_or(0, u32::from),
-            tracks: !spec.services.is_empty() || masquerade.as_ref().is_some_and(Masquerade::has_egress),
+            // What other nodes relay has to be known, be it as what is for no service.
+            tracks: !spec.services.is_empty() || relays || masquerade.as_ref().is_some_and(Masquerade::has_egress),
+            relays,
             masquerade,
             pods: Prefixes::new(&spec.pod_cidrs),
             sources: Arc::new(Sources { fib: routes, seed }),
@@ -204,7 +209,8 @@ impl Snapshot {
             gateway: self.gateway,
             on_link: self.on_link,
             router: self.router,
-            tracks: !set.is_empty() || self.masquerade.as_ref().is_some_and(Masquerade::has_egress),
+            tracks: !set.is_empty() || self.relays || self.masquerade.as_ref().is_some_and(Masquerade::has_egress),
+            relays: self.relays,
             masquerade: self.masquerade.clone(),
             pods: self.pods.clone(),
             sources: self.sources.clone(),
@@ -222,17 +228,33 @@ impl Snapshot {
         self.ports.get(usize::from(id.0)).unwrap_or(&NOBODY)
     }
 
-    /// Where a new flow comes from that came in on port `id` with the source `src`. The node with its address on the overlay
-    /// is like any pod: whoever answers finds it.
+    /// Whether an address is where pods are.
     #[inline]
-    pub fn origin(&self, id: PortId, src: u32) -> Origin {
+    pub fn is_pod(&self, address: u32) -> bool {
+        self.pods.contains(address)
+    }
+
+    /// Where a new flow comes from that came in on port `id`, over the overlay or not, with the source `src`. The node with its
+    /// address on the overlay is like any pod: whoever answers finds it.
+    #[inline]
+    pub fn origin(&self, id: PortId, decapsulated: bool, src: u32) -> Origin {
         if self.pods.contains(src) {
             Origin::Pod
         } else if self.port(id).role == Some(PortRole::Host) {
             Origin::Node
+        } else if decapsulated {
+            Origin::Relayed
         } else {
             Origin::Outside
         }
+    }
+
+    /// The service that a flow to `vip` (host order) and `port` has here. To another node's address it is the one at ours:
+    /// the other node has relayed it.
+    #[cold]
+    pub fn service_of(&self, vip: u32, port: u16, protocol: u8) -> Option<ServiceIndex> {
+        let here = self.services.lookup(vip, port, protocol);
+        here.or_else(|| self.services.lookup(self.overlay.filter(|_| self.vteps.contains(vip))?.local, port, protocol))
     }
 
     /// Whether a VTEP, ours or another, listens for VXLAN there.
@@ -357,14 +379,21 @@ impl NextHops {
         index
     }
 
-    /// One next hop per VTEP, by its address.
+    fn vtep(&mut self, mut overlay: NextHop, direct: bool) -> u32 {
+        if direct {
+            overlay.relay = Some(self.push(NextHop { kind: Kind::Relay, ..overlay.clone() }));
+        }
+        self.push(overlay)
+    }
+
+    /// One next hop per VTEP, by its address; each that is direct has a second one.
     fn of_vteps(&mut self, spec: &ForwardingSpec, ports: &Ports) -> Result<HashMap<Ipv4Addr, u32>, CompileError> {
         let mut of = HashMap::with_capacity(spec.vteps.len());
         let Some(vxlan) = &spec.vxlan else { return Ok(of) };
         for vtep in &spec.vteps {
             let uplink = ports.get(vtep.uplink, || format!("VTEP {}", vtep.address))?;
             let index = match vtep.next_hop {
-                Some(mac) => self.push(NextHop::overlay(uplink, vxlan, vtep, mac)),
+                Some(mac) => self.vtep(NextHop::overlay(uplink, vxlan, vtep, mac), vtep.direct),
                 None => UNRESOLVED,
             };
             if of.insert(vtep.address, index).is_some() {

@@ -87,6 +87,8 @@ pub struct VtepSpec {
     pub uplink: PortId,
     /// The underlay next hop's address; `None` while the kernel has not resolved it.
     pub next_hop: Option<MacAddr>,
+    /// Its node has the same services as we, and answers clients outside directly where a service asks for that.
+    pub direct: bool,
 }
 
 /// Where a prefix leads.
@@ -206,6 +208,9 @@ pub struct ServiceSpec {
     pub from_node: Rule,
     /// New flows from anywhere else.
     pub from_outside: Rule,
+    /// Direct server return: where `from_outside` asks for the source to be replaced, it is kept if the endpoint is a pod here
+    /// or behind a [direct](VtepSpec::direct) VTEP, to which the flow is relayed. The rule is that of flows relayed to us.
+    pub relayed: Option<Rule>,
     /// Sources that may use the service (Kubernetes `loadBalancerSourceRanges`). Empty: all.
     pub sources: Arc<[Ipv4Net]>,
     /// Whether new flows of one client go to the endpoint of its last one (Kubernetes `sessionAffinity: ClientIP`).
@@ -229,6 +234,7 @@ impl ServiceSpec {
             from_pods: rule.clone(),
             from_node: rule.clone(),
             from_outside: rule,
+            relayed: None,
             sources: Arc::default(),
             affinity: None,
             scheduler: Scheduler::default(),
@@ -240,9 +246,10 @@ impl ServiceSpec {
         (self.vip, self.port, self.protocol)
     }
 
-    /// Its rules.
-    pub fn rules(&self) -> [&Rule; 3] {
-        [&self.from_pods, &self.from_node, &self.from_outside]
+    /// Its rules, in the order of [`Origin`](crate::tables::Origin).
+    pub fn rules(&self) -> [&Rule; 4] {
+        let relayed = self.relayed.as_ref().unwrap_or(&self.from_outside);
+        [&self.from_pods, &self.from_node, &self.from_outside, relayed]
     }
 }
 

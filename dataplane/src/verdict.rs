@@ -124,6 +124,7 @@ named! {
         FragmentsWaiting = "fragments_waiting", "As many fragments as may wait were waiting for the first one of their datagram.";
         OutOfState = "out_of_state", "A packet to a service or out of the cluster that belongs to no known connection and neither begins nor continues one.";
         StaleReply = "stale_reply", "An answer of an endpoint that no longer serves: its flow is forgotten.";
+        RelayedInVain = "relayed_in_vain", "Another node relayed it, but this one has no such service, or no such flow.";
         SourceNotAllowed = "source_not_allowed", "The sender is in none of the service's source ranges.";
         NoMasquerade = "no_masquerade", "The source had to be replaced by the node's address, and masquerade is not configured.";
         NoMasqueradePort = "no_masquerade_port", "Every masquerade port is taken by a flow to the same destination.";

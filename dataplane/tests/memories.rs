@@ -47,7 +47,13 @@ fn spec() -> ForwardingSpec {
     ForwardingSpec {
         ports: vec![port(UPLINK, PortRole::Uplink, false), port(POD, PortRole::Pod, true)],
         vxlan: Some(VxlanSpec { vni: 1, udp_port: 8472, local: UNDERLAY[0], mac: VTEPS[0] }),
-        vteps: vec![VtepSpec { address: UNDERLAY[1], mac: VTEPS[1], uplink: UPLINK, next_hop: Some(NEIGHBOUR) }],
+        vteps: vec![VtepSpec {
+            address: UNDERLAY[1],
+            mac: VTEPS[1],
+            uplink: UPLINK,
+            next_hop: Some(NEIGHBOUR),
+            direct: false,
+        }],
         routes: vec![
             RouteSpec { prefix: POD_IP.into(), via: Via::Port { port: POD, mac: STATION } },
             RouteSpec { prefix: "10.244.2.0/24".parse().unwrap(), via: Via::Vtep(UNDERLAY[1]) },

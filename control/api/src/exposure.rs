@@ -23,6 +23,8 @@ pub struct Exposure {
     pub traffic_policy: TrafficPolicy,
     /// `Service.spec.healthCheckNodePort`.
     pub health_check_node_port: Option<u16>,
+    /// Clients outside are answered by the endpoint's node.
+    pub direct_server_return: bool,
 }
 
 /// `Service.spec.type`.
@@ -49,6 +51,7 @@ pub(crate) fn read(service: &v1::Service, ports: &[ServicePort]) -> Result<Optio
             0 => None,
             port => Some(field::transport_port("health_check_node_port", port)?),
         },
+        direct_server_return: service.direct_server_return,
     };
     exposure.check(ports)?;
     let is_plain = exposure.service_type == ServiceType::ClusterIp && exposure.external_ips.is_empty();
@@ -72,6 +75,17 @@ impl Exposure {
         if is_local && self.service_type == ServiceType::ClusterIp && self.external_ips.is_empty() {
             let problem = "is Local, but the service has only a ClusterIP; leave it out or give the type";
             return refuse("external_traffic_policy".into(), problem);
+        }
+        if self.direct_server_return {
+            if is_local {
+                let problem = "is for external_traffic_policy Cluster: with Local, the client's address is kept and no other \
+                               node has a part in it; leave one of them out";
+                return refuse("direct_server_return".into(), problem);
+            }
+            if self.service_type == ServiceType::ClusterIp && self.external_ips.is_empty() {
+                let problem = "is given, but the service has only a ClusterIP; leave it out or give the type";
+                return refuse("direct_server_return".into(), problem);
+            }
         }
         let Some(health_check) = self.health_check_node_port else { return Ok(()) };
         if self.service_type != ServiceType::LoadBalancer || !is_local {
@@ -118,6 +132,7 @@ pub(crate) fn write(exposure: Option<&Exposure>, service: &mut v1::Service) {
     service.load_balancer_source_ranges = exposure.source_ranges.iter().map(Ipv4Net::to_string).collect();
     service.external_traffic_policy = v1::TrafficPolicy::from(exposure.traffic_policy).into();
     service.health_check_node_port = exposure.health_check_node_port.unwrap_or_default().into();
+    service.direct_server_return = exposure.direct_server_return;
 }
 
 impl From<ServiceType> for v1::ServiceType {
@@ -238,6 +253,26 @@ mod tests {
         };
         let only_inside = Service::try_from(only_inside).unwrap_err().to_string();
         assert!(only_inside.starts_with("external_traffic_policy: is Local, but"), "{only_inside}");
+    }
+
+    #[test]
+    fn direct_server_return_is_for_the_external_policy_cluster() {
+        let direct = v1::Service {
+            external_traffic_policy: 0,
+            health_check_node_port: 0,
+            direct_server_return: true,
+            ..balanced()
+        };
+        let read = Service::try_from(direct.clone()).unwrap();
+        assert!(read.exposure.as_ref().unwrap().direct_server_return);
+        assert!(v1::Service::from(&read).direct_server_return);
+        let local = refused(|s| s.direct_server_return = true);
+        assert!(local.starts_with("direct_server_return: is for external_traffic_policy Cluster"), "{local}");
+        let mut inside = v1::Service { r#type: 0, load_balancer_ips: vec![], external_ips: vec![], ..direct };
+        inside.load_balancer_source_ranges.clear();
+        inside.ports.iter_mut().for_each(|port| port.node_port = 0);
+        let inside = Service::try_from(inside).unwrap_err().to_string();
+        assert!(inside.starts_with("direct_server_return: is given, but the service has only a ClusterIP"), "{inside}");
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct Vtep {
     pub mac: MacAddr,
     /// The pods behind it.
     pub pod_cidr: Ipv4Net,
+    /// It answers clients outside directly, where a service asks for that.
+    pub direct_server_return: bool,
 }
 
 impl TryFrom<v1::Vtep> for Vtep {
@@ -29,6 +31,7 @@ impl TryFrom<v1::Vtep> for Vtep {
             address: field::address("address", &vtep.address)?,
             mac: field::mac("mac", &vtep.mac)?,
             pod_cidr: field::prefix("pod_cidr", &vtep.pod_cidr)?,
+            direct_server_return: vtep.direct_server_return,
         })
     }
 }
@@ -40,6 +43,7 @@ impl From<&Vtep> for v1::Vtep {
             address: vtep.address.to_string(),
             mac: vtep.mac.to_string(),
             pod_cidr: vtep.pod_cidr.to_string(),
+            direct_server_return: vtep.direct_server_return,
         }
     }
 }
@@ -54,6 +58,7 @@ mod tests {
             address: "192.168.50.2".into(),
             mac: "0a:58:00:00:00:02".into(),
             pod_cidr: "10.244.2.0/24".into(),
+            direct_server_return: true,
         }
     }
 

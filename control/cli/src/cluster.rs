@@ -43,6 +43,12 @@ pub struct Vtep {
     pub address: String,
     pub mac: String,
     pub pod_cidr: String,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub direct_server_return: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,14 +194,14 @@ impl FromIterator<v1::Resource> for Cluster {
 }
 
 impl From<Vtep> for v1::Vtep {
-    fn from(Vtep { node, address, mac, pod_cidr }: Vtep) -> Self {
-        v1::Vtep { node, address, mac, pod_cidr }
+    fn from(Vtep { node, address, mac, pod_cidr, direct_server_return }: Vtep) -> Self {
+        v1::Vtep { node, address, mac, pod_cidr, direct_server_return }
     }
 }
 
 impl From<v1::Vtep> for Vtep {
-    fn from(v1::Vtep { node, address, mac, pod_cidr }: v1::Vtep) -> Self {
-        Vtep { node, address, mac, pod_cidr }
+    fn from(v1::Vtep { node, address, mac, pod_cidr, direct_server_return }: v1::Vtep) -> Self {
+        Vtep { node, address, mac, pod_cidr, direct_server_return }
     }
 }
 

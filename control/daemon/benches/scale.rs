@@ -15,7 +15,7 @@ use std::{
 
 use shunt_control_api::v1;
 use shunt_control_daemon::{
-    compile::{Identity, services},
+    compile::{Identity, NodeAddresses, services},
     config::{Config, Node},
     controller::{Controller, ControllerHandle},
     desired::{Store, Transaction},
@@ -141,6 +141,7 @@ fn identity(dir: &Path) -> Identity {
 fn vtep(n: u32) -> v1::Vtep {
     let [_, a, b, c] = n.to_be_bytes();
     v1::Vtep {
+        direct_server_return: false,
         node: format!("node-{n}"),
         address: Ipv4Addr::from(0xac10_0001 + n).to_string(),
         mac: format!("0a:58:00:{a:02x}:{b:02x}:{c:02x}"),
@@ -236,7 +237,7 @@ fn main() {
     row("  until answered (written to disk)", millis(answered));
     let state = controller.feed().state();
     let begin = Instant::now();
-    let set = services::compile_all(&state, controller.identity().place(&[]));
+    let set = services::compile_all(&state, controller.identity().place(&NodeAddresses::default()));
     row("all services compiled anew", millis(begin.elapsed()));
     let begin = Instant::now();
     workers.switch.publish_services(&ServiceSet::default()).unwrap();

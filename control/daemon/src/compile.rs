@@ -36,6 +36,15 @@ pub struct AttachedPorts<'a> {
     pub host: Option<PortId>,
 }
 
+/// The node's addresses that services depend on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NodeAddresses {
+    /// Those at which node ports are had.
+    pub node_ports: Vec<Ipv4Addr>,
+    /// That of its VTEP.
+    pub underlay: Option<Ipv4Addr>,
+}
+
 /// What does not change while the daemon runs.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -46,14 +55,18 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Where this node is, with [these](Self::node_port_addresses) addresses.
-    pub fn place<'a>(&'a self, addresses: &'a [Ipv4Addr]) -> Place<'a> {
+    /// Where this node is, with [these](Self::addresses) addresses.
+    pub fn place<'a>(&'a self, NodeAddresses { node_ports, underlay }: &'a NodeAddresses) -> Place<'a> {
         let Node { name, zone, isolated, .. } = &self.config.node;
-        Place { node: name, zone, addresses, isolated: *isolated }
+        Place { node: name, zone, addresses: node_ports, underlay: *underlay, isolated: *isolated }
     }
 
-    /// The node's addresses at which node ports are had.
-    pub fn node_port_addresses(&self, view: &KernelView) -> Vec<Ipv4Addr> {
+    /// The node's addresses, as the kernel has them.
+    pub fn addresses(&self, view: &KernelView) -> NodeAddresses {
+        NodeAddresses { node_ports: self.node_port_addresses(view), underlay: view.underlay }
+    }
+
+    fn node_port_addresses(&self, view: &KernelView) -> Vec<Ipv4Addr> {
         match &self.config.node_port_addresses {
             None => view.underlay.into_iter().collect(),
             Some(prefixes) => {
@@ -94,6 +107,7 @@ pub fn compile(
                 mac: vtep.mac,
                 uplink,
                 next_hop: mac_of(vtep.address),
+                direct: vtep.direct_server_return,
             };
             state.vteps().map(spec).collect()
         }),

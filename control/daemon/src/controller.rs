@@ -6,7 +6,6 @@
 mod handle;
 
 use std::{
-    net::Ipv4Addr,
     sync::{Arc, PoisonError, RwLock, mpsc},
     time::{Duration, Instant},
 };
@@ -22,7 +21,7 @@ pub use handle::{ControllerHandle, Observed};
 
 use crate::{
     attachments::{Attachments, wanted},
-    compile::{self, Identity, services, stations},
+    compile::{self, Identity, NodeAddresses, services, stations},
     desired::{Change, Claims, Counts, Feed, Rules, State, Store, StoreError, Transaction},
     engine::{Engine, EngineError},
     health::HealthServer,
@@ -120,7 +119,7 @@ pub struct Controller {
     claims: Claims,
     view: Arc<KernelView>,
     /// At which node ports are had: for these the services are compiled.
-    addresses: Vec<Ipv4Addr>,
+    addresses: NodeAddresses,
     attachments: Attachments,
     health: HealthServer,
     /// What the workers forward by now.
@@ -142,7 +141,7 @@ struct Staged {
     /// What the workers forwarded by before.
     before: ForwardingSpec,
     /// At which node ports are had with it.
-    addresses: Vec<Ipv4Addr>,
+    addresses: NodeAddresses,
 }
 
 impl Controller {
@@ -165,7 +164,7 @@ impl Controller {
             store,
             state: state.clone(),
             claims: Claims::default(),
-            addresses: Vec::new(),
+            addresses: NodeAddresses::default(),
             view,
             attachments: Attachments::default(),
             health,
@@ -177,7 +176,7 @@ impl Controller {
             let dir = controller.identity.config.state_dir.display().to_string();
             StartError::Misfit { dir, source }
         };
-        controller.addresses = controller.identity.node_port_addresses(&controller.view);
+        controller.addresses = controller.identity.addresses(&controller.view);
         controller.claims = state.claims(&controller.rules()).map_err(misfit)?;
         let services = services::compile_all(&state, controller.identity.place(&controller.addresses));
         let staged = controller.stage(&state, services)?;
@@ -312,7 +311,7 @@ impl Controller {
         let mode = self.identity.config.xdp_mode;
         let fresh = attachments.attach(&*self.engine, mode, &wanted, &self.view, &gone);
         let before = self.published.clone();
-        let addresses = self.identity.node_port_addresses(&self.view);
+        let addresses = self.identity.addresses(&self.view);
         let services = match addresses == self.addresses {
             true => services,
             false => services::compile_all(state, self.identity.place(&addresses)),
@@ -410,7 +409,7 @@ impl Controller {
             node: config.node.clone(),
             vtep_mac: config.vxlan.as_ref().map(|_| self.identity.vtep_mac),
             underlay: self.view.underlay,
-            node_port_addresses: self.addresses.clone(),
+            node_port_addresses: self.addresses.node_ports.clone(),
             masquerade_ports: config.masquerade.ports.clone(),
             own_interfaces: [config.uplink.clone(), config.host.clone(), config.host_peer()],
         }

@@ -11,6 +11,7 @@ use shunt_dataplane::net::Protocol;
 use crate::{
     cluster::{Cluster, Service},
     error::Result,
+    netns::Namespace,
     plan::{DNS, TCP_PORT, UDP_PORT},
     probe::{self, hold::HoldReport, stream::StreamReport},
     report::Finding,
@@ -21,9 +22,9 @@ use crate::{
 
 /// Datagrams per second of each stream: a lost one shows a gap of a millisecond.
 const RATE: u32 = 1000;
-/// For how long a connection is held while a daemon ends and starts, in milliseconds: some times as long as that takes, and
+/// For how long a connection is held while a daemon ends and starts, some times as long as that takes, and
 /// until TCP tries again.
-const HOLD: &str = "5000";
+const HOLD: Duration = Duration::from_secs(5);
 /// Services that have nothing to do with the streams, changed at once.
 const UNRELATED: u8 = 20;
 
@@ -132,8 +133,18 @@ pub enum End {
 /// and the connection lives on.
 pub fn restart_under_a_connection(lab: &mut Lab, node: &str, end: End) -> Result<Finding> {
     let to = SocketAddrV4::new(lab.pod("b1")?.address(), TCP_PORT);
+    let held = hold(lab, &lab.pod("a1")?.namespace, to, HOLD)?;
+    restart_under(lab, node, end, held)
+}
+
+/// Opens a TCP connection over which messages go to and fro for a while.
+pub fn hold(lab: &Lab, from: &Namespace, to: SocketAddrV4, time: Duration) -> Result<probe::Running> {
     let log = lab.log(&format!("hold-{}", STREAMS.fetch_add(1, Ordering::Relaxed)));
-    let held = probe::start(&lab.pod("a1")?.namespace, &["hold", &to.to_string(), HOLD], &log)?;
+    probe::start(from, &["hold", &to.to_string(), &time.as_millis().to_string()], &log)
+}
+
+/// As [`restart_under_a_connection`], for one that is [held](hold) already.
+pub fn restart_under(lab: &mut Lab, node: &str, end: End, held: probe::Running) -> Result<Finding> {
     let before = desired_state(lab, node)?;
     let start = Instant::now();
     let (shunt, namespace) = lab.node_mut(node)?.shunt_mut()?;

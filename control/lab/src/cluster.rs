@@ -32,6 +32,8 @@ pub struct Vtep {
     /// Its pods' addresses.
     #[serde(serialize_with = "as_text")]
     pub pod_cidr: Ipv4Net,
+    /// It answers clients outside directly.
+    pub direct_server_return: bool,
 }
 
 /// A local pod.
@@ -115,6 +117,8 @@ pub struct Exposure {
     /// `spec.healthCheckNodePort`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health_check_node_port: Option<u16>,
+    /// The endpoint's node answers clients outside.
+    pub direct_server_return: bool,
 }
 
 impl Exposure {
@@ -127,6 +131,7 @@ impl Exposure {
             load_balancer_ips: Vec::new(),
             load_balancer_source_ranges: Vec::new(),
             health_check_node_port: None,
+            direct_server_return: false,
         }
     }
 }
@@ -290,6 +295,7 @@ mod tests {
                 address: Ipv4Addr::new(192, 168, 50, 2),
                 mac: MacAddr([0x0a, 0x58, 0, 0, 0, 2]),
                 pod_cidr: "10.244.2.0/24".parse().unwrap(),
+                direct_server_return: true,
             }],
             services: vec![Service::simple(
                 "web",

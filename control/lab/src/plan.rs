@@ -215,6 +215,7 @@ impl Plan {
             address: other.underlay(),
             mac: other.vtep_mac(),
             pod_cidr: other.pod_cidr(),
+            direct_server_return: other.forwarder == Forwarder::Shunt,
         };
         let route = |other: &NodePlan| Route { prefix: other.pod_cidr(), via: other.underlay() };
         let others = || self.nodes.iter().filter(|other| other.letter != node.letter);

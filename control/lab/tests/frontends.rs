@@ -1,11 +1,17 @@
 //! Node ports, load balancer addresses and external IPs, with a client outside of the cluster, real sockets, and
 //! kube-proxy's nftables rules as the oracle. Every test carries the names of the lines that it shows.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
 
 use shunt_control_lab::{
+    capture::Capture,
+    change::{self, End},
     checks,
     cluster::{Cluster, Endpoint, EndpointPort, Exposure, Policy, Service, ServicePort},
+    command,
     error::Result,
     for_both_forwarders,
     netns::Namespace,
@@ -65,7 +71,7 @@ fn plan(forwarder: Forwarder, policy: Policy) -> Plan {
 }
 
 /// Runs `body` with a client outside who sends what is for the service's addresses to node-a.
-fn exposed(plan: Plan, body: impl FnOnce(&Lab, &Namespace) -> Result<()>) {
+fn exposed(plan: Plan, body: impl FnOnce(&mut Lab, &Namespace) -> Result<()>) {
     trial(plan, |lab| {
         let client = lab.outsider("client", CLIENT.octets()[3])?;
         for address in [BALANCED, EXTERNAL] {
@@ -325,6 +331,71 @@ fn health_check_node_port_with_only_terminating_endpoints_and_fallback_for_both_
 
         tell(service)?;
         assert_eq!(asked()?, told(1, 200));
+        Ok(())
+    });
+}
+
+/// The line "DSR for NodePort and LoadBalancer traffic, over VXLAN too": the endpoint's node answers with the VIP as its
+/// source, and the server sees the client's address. Where that cannot be, the source is replaced.
+#[test]
+fn dsr_for_node_port_and_load_balancer_traffic_over_vxlan() {
+    let mut plan = plan(Forwarder::Shunt, Policy::Cluster);
+    plan.services[0].exposure.as_mut().expect("it has one").direct_server_return = true;
+    let service = plan.services[0].clone();
+    exposed(plan, |lab, client| {
+        let tell = |lab: &Lab, pod: &str| {
+            let endpoints = vec![Endpoint::ready(lab.pod(pod)?.address())];
+            let cluster = Cluster { services: vec![Service { endpoints, ..service.clone() }], ..Cluster::default() };
+            lab.daemons().try_for_each(|(_, shunt)| shunt.apply(&cluster, &[]).map(drop))
+        };
+        // Node-c is the kernel's.
+        let masqueraded = stand_ins(lab)?;
+        for (pod, seen_as, answers_from) in
+            [("b1", &[CLIENT][..], "node-b"), ("a2", &[CLIENT][..], "node-a"), ("c1", &masqueraded[..], "node-a")]
+        {
+            tell(lab, pod)?;
+            let capture = Capture::start(client, "eth0", "tcp or udp", lab.folder())?;
+            for (address, port) in FRONTENDS {
+                goes_to(client, "tcp", at(address, port), &[pod], seen_as)?;
+                goes_to(client, "udp", at(address, port), &[pod], seen_as)?;
+            }
+            checks::echo(client, at(BALANCED, 80), 1_000_000)?.must_hold("a transfer");
+            let answers = format!("ip.dst == {CLIENT}");
+            let mut rows = capture.finish()?.rows(&answers, &["eth.src", "ip.src"])?;
+            rows.sort();
+            rows.dedup();
+            let node = lab.node(answers_from)?.namespace.mac("eth0")?.to_string();
+            let mut expected = FRONTENDS.map(|(address, _)| vec![node.clone(), address.to_string()]);
+            expected.sort();
+            assert_eq!(rows, expected, "who answers for {pod}, and as whom");
+        }
+
+        tell(lab, "b1")?;
+        let a = lab.node("node-a")?.shunt()?;
+        let explained = a.ctl(&["explain", &CLIENT.to_string(), &format!("{BALANCED}:80")])?;
+        assert!(explained.contains("is relayed there as it is") && explained.contains("node-b"), "{explained}");
+        let told = a.ctl(&["service", "get", "default/everywhere"])?;
+        assert!(told.contains("1 of 1, direct or masqueraded"), "{told}");
+        assert!(a.ctl(&["list", "vteps"])?.contains("DIRECT RETURN"));
+
+        // A client that has gone when the answer comes: the server hears that its datagram was refused.
+        let b1 = lab.pod("b1")?;
+        let capture = Capture::start(&b1.namespace, "eth0", "icmp", lab.folder())?;
+        let send = format!("echo late > /dev/udp/{BALANCED}/80");
+        command::run(client.bounded("bash").args(["-c", &send]))?;
+        let rows = capture.finish()?.rows("icmp.type == 3 && icmp.code == 3", &["ip.src", "ip.dst"])?;
+        let (client_to_b1, quoted) = (format!("{CLIENT},{}", b1.address()), format!("{},{CLIENT}", b1.address()));
+        assert_eq!(rows, [[client_to_b1, quoted]], "outer, quoted");
+
+        // Node-b's daemon, and then node-a's, restart in the middle of a connection, and forget its flows. (At the node's own
+        // address its kernel would answer meanwhile.)
+        for (node, address, port) in [("node-b", NODE_A, NODE_PORT), ("node-a", BALANCED, 80)] {
+            let held = change::hold(lab, client, at(address, port), Duration::from_secs(3))?;
+            change::restart_under(lab, node, End::Kill, held)?.must_hold(node);
+        }
+        goes_to(client, "tcp", at(BALANCED, 80), &["b1"], &[CLIENT])?;
+        let flows = lab.node("node-a")?.shunt()?.ctl(&["flow", "list"])?;
+        assert!(flows.contains("relayed-"), "{flows}");
         Ok(())
     });
 }

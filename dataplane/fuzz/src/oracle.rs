@@ -19,12 +19,16 @@ use crate::{
 const ROUTER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 1);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// The services' addresses.
-const VIPS: [Ipv4Addr; 4] = [
+const VIPS: [Ipv4Addr; 5] = [
     Ipv4Addr::new(10, 96, 0, 10),
     Ipv4Addr::new(10, 96, 0, 11),
     Ipv4Addr::new(10, 96, 0, 12),
     Ipv4Addr::new(10, 96, 0, 13),
+    DIRECT,
 ];
+/// That of the services with direct server return, and what names their endpoint on the other node.
+const DIRECT: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 14);
+const NAME: MacAddr = MacAddr([0x5e, 0x44, 10, 244, 2, 10]);
 /// What may stand in for the source of a masqueraded flow.
 const STAND_INS: [Ipv4Addr; 3] = [OVERLAY, UNDERLAY, GATEWAY];
 
@@ -139,7 +143,10 @@ fn leaving(port: u16, out: &[u8]) -> Ipv4Packet<&[u8]> {
     let overlay = port == UPLINK && out[..6] == NEIGHBOUR.0;
     let (packet, mtu) = if overlay {
         let outer = whole(out, our_mac(UPLINK), NEIGHBOUR);
-        let inner = whole(encapsulated(&outer), OUR_VTEP, OTHER_VTEP);
+        let frame = encapsulated(&outer);
+        let relayed = frame[6..12] == NAME.0;
+        let inner = whole(frame, if relayed { NAME } else { OUR_VTEP }, OTHER_VTEP);
+        assert_eq!(inner.dst_addr() == DIRECT, relayed, "only what is relayed is for a service still");
         assert_eq!((outer.dscp(), outer.ecn()), (0, inner.ecn()), "RFC 6040, normal mode");
         (Ipv4Packet::new_unchecked(&out[64..]), OVERLAY_MTU)
     } else {
@@ -178,6 +185,7 @@ fn forwarded(received: &Received, out: &Ipv4Packet<&[u8]>) {
     let (before, after) = (&before[header_len..], &after[header_len..]);
     let addresses = |packet: &Ipv4Packet<&[u8]>| (packet.src_addr(), packet.dst_addr());
     let translated = addresses(packet) != addresses(out);
+    assert!(out.dst_addr() != DIRECT || !translated, "it is relayed as it came");
     let checksum = match translated::checksum_at(packet.next_header()) {
         Some(at) if !is_fragment(packet) => at,
         Some(_) if translated => return translated::fragment(packet, out),

@@ -19,6 +19,8 @@ const SERVICE: Address = [10, 96, 0, 10];
 const EMPTY_SERVICE: Address = [10, 96, 0, 11];
 /// Masquerades the pods, and is for them only.
 const MASQUERADING: Address = [10, 96, 0, 13];
+/// Has direct server return.
+const DIRECT: Address = [10, 96, 0, 14];
 const OUTSIDE: Address = [9, 9, 9, 9];
 /// Has endpoints for pods only.
 const PODS_SERVICE: Address = [10, 96, 0, 12];
@@ -86,7 +88,14 @@ fn overlay(packet: Vec<u8>) -> Step {
     Step::Packet { port: UPLINK, mend: true, wrap: true, bytes }
 }
 
-/// The same, with the outer IP, UDP and VXLAN headers' bytes changed at the given places.
+/// A packet that the other node relays to the second pod.
+fn relayed(packet: Vec<u8>) -> Step {
+    let [a, b, c, d] = POD[1];
+    let bytes = ethernet(MacAddr([0x5e, 0x44, a, b, c, d]), OUR_VTEP, 0x0800, &packet);
+    Step::Packet { port: UPLINK, mend: true, wrap: true, bytes }
+}
+
+/// A packet from the other node's pods with the outer IP, UDP and VXLAN headers' bytes changed at the given places.
 fn damaged(packet: Vec<u8>, changes: &[(usize, u8)]) -> Step {
     let mut bytes = wrap(&ethernet(OTHER_VTEP, OUR_VTEP, 0x0800, &packet));
     changes.iter().for_each(|&(at, byte)| bytes[14 + at] = byte);
@@ -510,6 +519,32 @@ pub fn all() -> Vec<(&'static str, Vec<Step>)> {
                 at(first, tcp(POD[0], 80, OUTSIDE, 1000, SYN | ACK)),
             ],
         ),
+        ("direct_server_return", {
+            let says = |port, flags| at(UPLINK, tcp(OUTSIDE, port, DIRECT, 80, flags));
+            let mut steps = Vec::new();
+            for flags in [SYN, SYN, ACK, ACK, FIN | ACK, ACK, SYN, RST, ACK] {
+                steps.extend((1..6).map(|port| says(port, flags)));
+                steps.extend((1..6).map(|port| at(UPLINK, udp(OUTSIDE, port, DIRECT, 80, b"query"))));
+                steps.push(Step::EndBurst);
+            }
+            for port in 1..6 {
+                let quote = tcp(DIRECT, 80, OUTSIDE, port, ACK);
+                steps.push(at(UPLINK, ip(ICMP, OUTSIDE, DIRECT, &[&[3, 4, 0, 0, 0, 0, 5, 20], &quote[..]].concat())));
+            }
+            steps.extend([Step::Publish(1), says(1, ACK), says(2, ACK), says(3, ACK), Step::EndBurst]);
+            steps
+        }),
+        ("relayed", {
+            let asked = |dst| relayed(tcp(OUTSIDE, 1000, dst, 80, SYN));
+            let quote = tcp(DIRECT, 80, OUTSIDE, 1000, ACK);
+            let error = || relayed(ip(ICMP, OUTSIDE, DIRECT, &[&[3, 4, 0, 0, 0, 0, 5, 20], &quote[..]].concat()));
+            let answer = || at(second, tcp(POD[1], 8080, OUTSIDE, 1000, SYN | ACK));
+            let elsewhere = [[10, 96, 0, 99], OTHER_UNDERLAY.octets(), OUTSIDE].map(asked);
+            let mut steps = vec![error(), asked(DIRECT), Step::EndBurst, answer(), error(), Step::EndBurst];
+            steps.extend(elsewhere);
+            steps.extend([asked(SERVICE), Step::Publish(1), asked(DIRECT), answer(), Step::EndBurst]);
+            steps
+        }),
         ("from_the_node_itself", vec![at(HOST, tcp(UNDERLAY.octets(), 1000, [10, 96, 0, 12], 80, SYN))]),
         ("to_the_node", vec![native(UNDERLAY.octets()), Step::Publish(1), native(UNDERLAY.octets())]),
     ]

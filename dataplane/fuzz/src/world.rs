@@ -92,6 +92,7 @@ fn spec(which: usize) -> ForwardingSpec {
         mac: OTHER_VTEP,
         uplink: PortId(UPLINK),
         next_hop,
+        direct: true,
     };
     let route = |prefix: &str, via| RouteSpec { prefix: prefix.parse().expect("a prefix"), via };
     let to = |port| Via::Port { port: PortId(port), mac: station(port) };
@@ -102,6 +103,13 @@ fn spec(which: usize) -> ForwardingSpec {
     };
     let web = [([10, 244, 1, 10], 8080), ([10, 244, 1, 11], 8080), ([10, 244, 2, 10], 8080)];
     let remote = service([10, 96, 0, 13], 80, Protocol::Tcp, &web[2..]);
+    // Who is outside is answered by the endpoint's node.
+    let direct = |protocol| {
+        let all = service([10, 96, 0, 14], 80, protocol, &web[1..]);
+        let here = service([10, 96, 0, 14], 80, protocol, &web[1..2]);
+        let from_outside = Rule { masquerade: true, ..all.from_outside.clone() };
+        ServiceSpec { from_outside, relayed: Some(here.from_outside), ..all }
+    };
     // Where flows leave the cluster, and how they do.
     let kept = vec!["10.245.0.0/24".parse().expect("a prefix")];
     let masquerade = MasqueradeSpec { overlay: OVERLAY, underlay: UNDERLAY, ports: MASQUERADE, egress: Some(kept) };
@@ -142,6 +150,8 @@ fn spec(which: usize) -> ForwardingSpec {
                 sources: [[10, 244, 1, 10], [10, 244, 1, 11]].map(|address| Ipv4Addr::from(address).into()).into(),
                 ..remote
             },
+            direct(Protocol::Tcp),
+            direct(Protocol::Udp),
         ]
         .into(),
         gateway: Some([169, 254, 1, 1].into()),

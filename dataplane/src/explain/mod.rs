@@ -17,6 +17,7 @@ use std::marker::PhantomData;
 use crate::{
     flow::FiveTuple,
     io::{FramePool, MAX_FRAME_LEN},
+    next_hop::Kind,
     packet::Batch,
     pipeline::{Env, Pipeline},
     record::{Notes, Recorder, Step, Way},
@@ -166,7 +167,9 @@ impl<'a> DryRun<'a> {
         mut is_taken: impl FnMut(PortId, &[u8]) -> Result<bool, E>,
     ) -> Result<Explanation, E> {
         let packet = self.walk(question, &mut is_taken)?;
-        let way = packet.way().filter(|_| matches!(packet.fate, Fate::Decided(Verdict::Tx(_))));
+        // What is relayed is not answered by way of this node.
+        let sent = matches!(packet.fate, Fate::Decided(Verdict::Tx(_)));
+        let way = packet.way().filter(|way| sent && way.kind != Kind::Relay);
         let answer = way.map(|way| {
             let arrival = Arrival { port: way.port, vtep: way.vtep };
             self.walk(packet.question.answer(packet.tuple(), arrival), &mut is_taken)

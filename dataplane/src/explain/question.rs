@@ -178,7 +178,7 @@ fn expected(src: u32, snapshot: &Snapshot) -> Result<Arrival, QuestionError> {
     };
     let next_hop = snapshot.next_hop(snapshot.fib.lookup(src));
     match (next_hop.kind, snapshot.port(next_hop.port).role) {
-        (Kind::Overlay, _) => Ok(Arrival { port: next_hop.port, vtep: next_hop.vtep() }),
+        (Kind::Overlay | Kind::Relay, _) => Ok(Arrival { port: next_hop.port, vtep: next_hop.vtep() }),
         (Kind::Plain, Some(PortRole::Pod | PortRole::Uplink)) => Ok(Arrival { port: next_hop.port, vtep: None }),
         (Kind::Unresolved, _) => Err(QuestionError::NoWay(src.into())),
         _ if snapshot.is_own(src) => at(PortRole::Host, QuestionError::NoHostPort(src.into())),

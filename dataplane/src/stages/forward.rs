@@ -9,7 +9,7 @@ use crate::{
     packet::{Batch, Meta},
     pipeline::Env,
     record::{Recorder, Step},
-    stages::{fragments, local, nat, route},
+    stages::{fragments, local, nat, relay, route},
     verdict::{Answer, DropReason, PackedVerdict, Verdict},
     wire::{ethernet, ipv4, put16, udp, vxlan},
 };
@@ -39,14 +39,44 @@ pub fn run(batch: &mut Batch, ip_id: &mut u16, env: &Env<impl Recorder>) {
 #[inline(always)]
 fn forward(
     frame: &mut Frame,
+    meta: &mut Meta,
+    next_hop: &NextHop,
+    ip_id: &mut u16,
+    env: &Env<impl Recorder>,
+) -> PackedVerdict {
+    match next_hop.kind {
+        Kind::Plain | Kind::Overlay => send(frame, meta, next_hop, ip_id, env),
+        Kind::Relay => relay(frame, meta, next_hop, ip_id, env),
+        kind => not_forwarded(frame, meta, kind, env).into(),
+    }
+}
+
+/// Sends a packet on as it is, with the name of the endpoint that its flow has.
+#[inline(never)]
+fn relay(
+    frame: &mut Frame,
+    meta: &mut Meta,
+    next_hop: &NextHop,
+    ip_id: &mut u16,
+    env: &Env<impl Recorder>,
+) -> PackedVerdict {
+    let endpoint = (meta.other[0] >> 32) as u32;
+    meta.flags &= !Meta::TRANSLATE;
+    let verdict = send(frame, meta, next_hop, ip_id, env);
+    if matches!(verdict.into(), Verdict::Tx(_)) {
+        relay::name(frame, vxlan::OVERHEAD, endpoint);
+    }
+    verdict
+}
+
+#[inline(always)]
+fn send(
+    frame: &mut Frame,
     meta: &Meta,
     next_hop: &NextHop,
     ip_id: &mut u16,
     env: &Env<impl Recorder>,
 ) -> PackedVerdict {
-    if !matches!(next_hop.kind, Kind::Plain | Kind::Overlay) {
-        return not_forwarded(frame, meta, next_hop.kind, env).into();
-    }
     let Some((head, rest)) = frame.bytes_mut().split_first_chunk_mut::<{ IP + ipv4::HEADER_LEN }>() else {
         return Verdict::Drop(DropReason::Truncated).into();
     };
@@ -68,7 +98,7 @@ fn forward(
         env.recorder.note(|| Step::Rewritten { to: FiveTuple::from_words(meta.other).reversed() });
     }
     match next_hop.kind {
-        Kind::Overlay => {
+        Kind::Overlay | Kind::Relay => {
             let hash = if meta.has(Meta::HASHED) { meta.hash } else { env.conntrack.hash(meta.key) };
             *ip_id = ip_id.wrapping_add(1);
             if !encapsulate(frame, next_hop, hash, *ip_id) {
@@ -122,6 +152,6 @@ fn not_forwarded(frame: &mut Frame, meta: &Meta, kind: Kind, env: &Env<impl Reco
         Kind::ServiceRange if env.snapshot.services.has_vip(meta.dst()) => Verdict::Owed(Answer::PortUnreachable),
         Kind::ServiceRange => Verdict::Drop(DropReason::NoService),
         Kind::Unresolved => Verdict::Drop(DropReason::Unresolved),
-        Kind::Plain | Kind::Overlay => unreachable!("forwarded"),
+        Kind::Plain | Kind::Overlay | Kind::Relay => unreachable!("forwarded"),
     }
 }

@@ -8,6 +8,7 @@ pub mod masquerade;
 pub mod nat;
 pub mod parse;
 pub mod related;
+pub mod relay;
 pub mod route;
 pub mod select;
 pub mod service;

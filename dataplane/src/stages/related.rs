@@ -10,10 +10,14 @@
 use crate::{
     flow::FiveTuple,
     net::Protocol,
+    next_hop::Kind,
     packet::{Batch, Meta},
     pipeline::Env,
     record::{Recorder, Step},
-    stages::track::{self, Stale},
+    stages::{
+        relay,
+        track::{self, Stale},
+    },
     tables::conntrack::{Direction, Key},
     verdict::{DropReason, Verdict},
     wire::{be16, be32, checksum, ethernet, icmpv4, ipv4, put16, put32, sctp},
@@ -27,9 +31,6 @@ const QUOTED_L4: usize = 8;
 /// Translates the errors that belong to a flow and sends them its way.
 #[cold]
 pub fn run(batch: &mut Batch, env: &Env<impl Recorder>) {
-    if env.conntrack.in_use() == 0 {
-        return;
-    }
     for (frame, meta) in batch.frames.iter_mut().zip(&mut batch.metas) {
         if !meta.is_pending() || !meta.has(Meta::ICMP_ERROR) {
             continue;
@@ -40,7 +41,12 @@ pub fn run(batch: &mut Batch, env: &Env<impl Recorder>) {
         if quote.key[0] as u32 != meta.dst() {
             continue;
         }
-        let Some(hit) = env.conntrack.find(quote.key, env.conntrack.hash(quote.key)) else { continue };
+        let Some(hit) = env.conntrack.find(quote.key, env.conntrack.hash(quote.key)) else {
+            if relay::is_relayed(frame, meta) {
+                meta.decide(Verdict::Drop(DropReason::RelayedInVain));
+            }
+            continue;
+        };
         env.recorder.note(|| Step::Quoted { about: FiveTuple::from_words(hit.other) });
         let next_hop = match hit.generation() == env.snapshot.generation {
             true => hit.next_hop(),
@@ -56,7 +62,12 @@ pub fn run(batch: &mut Batch, env: &Env<impl Recorder>) {
         if refuses && let Some(state) = hit.state().unreachable() {
             env.conntrack.touch(&hit, state, env.now.seconds());
         }
-        quote.translate(packet, hit.other);
+        // Where it is about a flow that another node serves, that node translates it, too.
+        if env.snapshot.next_hop(next_hop).kind == Kind::Relay {
+            meta.other = hit.other;
+        } else {
+            quote.translate(packet, hit.other);
+        }
         meta.next_hop = next_hop;
         meta.flags |= Meta::ROUTED;
     }

@@ -2,11 +2,16 @@
 
 use crate::{
     flow::FiveTuple,
+    io::Frame,
     packet::{BATCH, Batch, Meta},
     pipeline::Env,
     record::{Frontend, Recorder, Step},
     spec::Otherwise,
-    stages::{masquerade, select, track},
+    stages::{
+        masquerade,
+        relay::{self, Way},
+        select, track,
+    },
     tables::{
         Origin, ServiceIndex,
         conntrack::{FlowState, InsertError, NewFlow},
@@ -37,6 +42,8 @@ struct New {
     origin: Origin,
     /// The service that it is for, if it is for one.
     service: Option<ServiceIndex>,
+    /// The next hop by which it is relayed, if it is.
+    relay: Option<u32>,
     /// First that of its destination as a frontend, then that of the reply key.
     hash: u64,
 }
@@ -70,7 +77,7 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env<impl Recorder>) {
     for (at, meta) in batch.metas.iter().enumerate() {
         if meta.is_pending() && meta.flags & (Meta::ROUTED | Meta::HASHED) == Meta::HASHED {
             let hash = services.ask(meta.dst(), meta.dst_port(), meta.protocol());
-            new.push(New { at: at as u16, origin: Origin::Outside, service: None, hash });
+            new.push(New { at: at as u16, origin: Origin::Outside, service: None, relay: None, hash });
         }
     }
     if new.is_empty() {
@@ -79,13 +86,16 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env<impl Recorder>) {
     new.retain_mut(|new| {
         let meta = &mut batch.metas[usize::from(new.at)];
         new.service = services.find(meta.dst(), meta.dst_port(), meta.protocol(), new.hash);
+        if new.service.is_none() && relay::is_relayed(&batch.frames[usize::from(new.at)], meta) {
+            new.service = relayed_to_us(meta, env);
+        }
         match new.service {
             Some(service) => {
-                new.origin = env.snapshot.origin(meta.in_port, meta.src());
+                new.origin = env.snapshot.origin(meta.in_port, meta.has(Meta::DECAPSULATED), meta.src());
                 services.prefetch(service, new.origin);
                 true
             }
-            None => past_services(meta, env),
+            None => meta.is_pending() && past_services(meta, env),
         }
     });
     env.conntrack.take_entries(new.len(), entries);
@@ -96,9 +106,10 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env<impl Recorder>) {
         }
     }
     new.retain_mut(|new| {
-        let meta = &mut batch.metas[usize::from(new.at)];
-        match new.service.map_or(Ok(()), |service| choose(meta, services.get(service), new.origin, env)) {
-            Ok(()) => {
+        let (frame, meta) = (&batch.frames[usize::from(new.at)], &mut batch.metas[usize::from(new.at)]);
+        match new.service.map_or(Ok(None), |service| choose(frame, meta, services.get(service), new.origin, env)) {
+            Ok(relay) => {
+                new.relay = relay;
                 new.hash = env.conntrack.hash(meta.other);
                 env.conntrack.prefetch_bucket(new.hash);
                 return true;
@@ -111,13 +122,27 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env<impl Recorder>) {
         }
         false
     });
-    for New { at, hash, .. } in new.drain(..) {
+    for New { at, hash, relay, .. } in new.drain(..) {
         let meta = &mut batch.metas[usize::from(at)];
-        if let Err(reason) = open(meta, hash, entries, env) {
+        if let Err(reason) = open(meta, hash, relay, entries, env) {
             meta.decide(Verdict::Drop(reason));
         }
     }
     env.conntrack.give_entries(entries);
+}
+
+/// The service that another node relayed a packet for. Without one it must not go on: routers would bring it to the other
+/// node again.
+#[cold]
+fn relayed_to_us(meta: &mut Meta, env: &Env<impl Recorder>) -> Option<ServiceIndex> {
+    if env.snapshot.is_pod(meta.src()) {
+        return None;
+    }
+    let service = env.snapshot.service_of(meta.dst(), meta.dst_port(), meta.protocol());
+    if service.is_none() {
+        meta.decide(Verdict::Drop(DropReason::RelayedInVain));
+    }
+    service
 }
 
 /// Decides about the first packet of a flow to no service. True if the flow is to be tracked.
@@ -136,9 +161,15 @@ fn past_services(meta: &mut Meta, env: &Env<impl Recorder>) -> bool {
     is_tracked
 }
 
-/// Chooses a backend and notes the reply key.
+/// Chooses a backend and notes the reply key. Returns the next hop by which the flow is relayed, if it is.
 #[inline]
-fn choose(meta: &mut Meta, service: &Service, origin: Origin, env: &Env<impl Recorder>) -> Result<(), DropReason> {
+fn choose(
+    frame: &Frame,
+    meta: &mut Meta,
+    service: &Service,
+    origin: Origin,
+    env: &Env<impl Recorder>,
+) -> Result<Option<u32>, DropReason> {
     env.recorder.note(|| frontend(meta, service, origin));
     if !may_open(meta) {
         return Err(DropReason::OutOfState);
@@ -147,7 +178,8 @@ fn choose(meta: &mut Meta, service: &Service, origin: Origin, env: &Env<impl Rec
         return Err(DropReason::SourceNotAllowed);
     }
     let choice = service.choice(origin);
-    let backend = select::backend(meta, service, choice, env).ok_or(match choice.otherwise {
+    let named = if origin == Origin::Relayed { relay::named(frame, meta, service, choice, env) } else { None };
+    let backend = named.or_else(|| select::backend(meta, service, choice, env)).ok_or(match choice.otherwise {
         Otherwise::Refuse => DropReason::NoBackend,
         Otherwise::Drop => DropReason::NoLocalBackend,
     })?;
@@ -156,11 +188,24 @@ fn choose(meta: &mut Meta, service: &Service, origin: Origin, env: &Env<impl Rec
     if env.snapshot.is_vtep(backend.address.into(), backend.port, meta.protocol()) {
         return Err(DropReason::VtepOnly);
     }
-    if choice.masquerade || env.snapshot.answers_go_astray(forward.src, translated.dst) {
-        return masquerade::assign(meta, translated, 0, env);
+    let go_astray = env.snapshot.answers_go_astray(forward.src, translated.dst);
+    let direct = service.direct && origin == Origin::Outside && !go_astray;
+    let way = if direct { relay::way(translated.dst, env.snapshot) } else { None };
+    if way.is_none() && (choice.masquerade || go_astray) {
+        return masquerade::assign(meta, translated, 0, env).map(|()| None);
     }
     meta.other = translated.reversed().to_words();
-    Ok(())
+    Ok(match way {
+        Some(Way::Relayed(next_hop)) => {
+            env.recorder.note(|| Step::Relayed);
+            Some(next_hop)
+        }
+        Some(Way::Here) => {
+            env.recorder.note(|| Step::SourceKept);
+            None
+        }
+        None => None,
+    })
 }
 
 /// What there is for the packet at a service's frontend.
@@ -218,15 +263,18 @@ const FIN_ACK: u8 = tcp::FIN | tcp::ACK;
 fn open(
     meta: &mut Meta,
     mut reply_hash: u64,
+    relay: Option<u32>,
     entries: &mut Vec<u32>,
     env: &Env<impl Recorder>,
 ) -> Result<(), DropReason> {
-    let next_hops = [(meta.other[0] >> 32) as u32, meta.src()].map(|address| env.snapshot.fib.lookup(address));
+    let mut next_hops = [(meta.other[0] >> 32) as u32, meta.src()].map(|address| env.snapshot.fib.lookup(address));
+    let to_backend = next_hops[0];
+    next_hops[0] = relay.unwrap_or(to_backend);
     let mut flow = NewFlow {
         keys: [(meta.key, meta.hash); 2],
         next_hops,
         generation: env.snapshot.generation,
-        state: FlowState::first(meta.protocol()),
+        state: if relay.is_some() { FlowState::relayed(meta.protocol()) } else { FlowState::first(meta.protocol()) },
         tick: env.now.seconds(),
         counted: meta.has(Meta::COUNTED),
     };
@@ -243,7 +291,7 @@ fn open(
                     reply: FiveTuple::from_words(reply),
                 });
                 env.counters.flows_opened.add(1);
-                meta.next_hop = next_hops[0];
+                meta.next_hop = flow.next_hops[0];
                 meta.flags |= Meta::TRANSLATE | Meta::ROUTED;
                 return Ok(());
             }
@@ -261,6 +309,9 @@ fn open(
             // The port is left as taken, for it is: by the other flow.
             Err(InsertError::ReplyInUse) => {
                 masquerade::reassign(meta, reply, attempt, env)?;
+                // If it was to be relayed: its answers have to come back here.
+                flow.next_hops[0] = to_backend;
+                flow.state = FlowState::first(meta.protocol());
                 reply_hash = env.conntrack.hash(meta.other);
             }
             Err(InsertError::Full) => {

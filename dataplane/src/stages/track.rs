@@ -5,6 +5,7 @@ use crate::{
     packet::{BATCH, Batch, Meta},
     pipeline::Env,
     record::{Known, Recorder, Step},
+    snapshot::UNRESOLVED,
     spec::Backend,
     tables::{
         Conntrack,
@@ -139,7 +140,7 @@ pub fn backend(reply: Key) -> Backend {
     Backend { address: Ipv4Addr::from((reply[0] >> 32) as u32), port: (reply[1] >> 48) as u16 }
 }
 
-/// A flow's endpoint serves no longer.
+/// A flow's endpoint serves no longer, or not in the way it did.
 pub struct Stale;
 
 /// Brings a decision made under another snapshot up to date.
@@ -156,13 +157,17 @@ pub fn revalidate(key: Key, hit: &Hit, env: &Env<impl Recorder>) -> Result<u32, 
     let backend = backend(reply);
     let has_backend = Ipv4Addr::from(forward[0] as u32) != backend.address || (forward[1] >> 32) as u16 != backend.port;
     if key[1] as u8 == ipv4::UDP && has_backend {
-        let service = env.snapshot.services.lookup(forward[0] as u32, (forward[1] >> 32) as u16, ipv4::UDP);
+        let service = env.snapshot.service_of(forward[0] as u32, (forward[1] >> 32) as u16, ipv4::UDP);
         if !service.is_some_and(|service| env.snapshot.services.has_backend(service, backend)) {
             return Err(Stale);
         }
     }
     let destination = (hit.other[0] >> 32) as u32;
-    let next_hop = env.snapshot.fib.lookup(destination);
+    let mut next_hop = env.snapshot.fib.lookup(destination);
+    // What another node has answered until now only that one can answer.
+    if hit.state().is_relayed() && hit.slot.direction() == Direction::Forward && next_hop != UNRESOLVED {
+        next_hop = env.snapshot.next_hop(next_hop).relay.ok_or(Stale)?;
+    }
     env.conntrack.redecide(hit, next_hop, env.snapshot.generation);
     Ok(next_hop)
 }

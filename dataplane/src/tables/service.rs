@@ -65,10 +65,12 @@ pub struct Service {
     pub affinity: Option<Affinity>,
     /// How an endpoint is chosen.
     pub scheduler: Scheduler,
+    /// What comes from outside keeps its source where it can ([`ServiceSpec::relayed`]).
+    pub direct: bool,
     /// Flows that have had their turn.
     turn: AtomicU32,
     /// By [`Origin`].
-    choices: [Choice; 3],
+    choices: [Choice; 4],
     /// Who may use it; empty: everybody.
     sources: Prefixes,
 }
@@ -111,6 +113,8 @@ pub enum Origin {
     Node,
     /// Anywhere else.
     Outside,
+    /// Anywhere else, by way of another node that relayed it.
+    Relayed,
 }
 
 /// A [`Rule`], as new flows need it. Those with the same endpoints share the Maglev table.
@@ -252,7 +256,15 @@ impl Shard {
             // Else every update would make the first endpoints' turn come first.
             let turn = AtomicU32::new(known.map_or(0, |service| service.turn.load(Ordering::Relaxed)));
             let (affinity, scheduler) = (spec.affinity, spec.scheduler);
-            Service { key, affinity, scheduler, turn, choices, sources: Prefixes::new(&spec.sources) }
+            Service {
+                key,
+                affinity,
+                scheduler,
+                direct: spec.relayed.is_some(),
+                turn,
+                choices,
+                sources: Prefixes::new(&spec.sources),
+            }
         };
         let services = specs.iter().enumerate().map(service).collect();
         vips.into_iter().for_each(|vip| insert(&mut lines, hasher, vip_key(vip), 0));
@@ -310,8 +322,8 @@ fn vip_key(vip: u32) -> u64 {
 }
 
 /// The choices of a service's rules. A Maglev table is taken over from `previous` or shared with an earlier rule.
-fn choices(rules: [&Rule; 3], previous: &[Choice], seed: u64) -> [Choice; 3] {
-    let mut made = [const { None::<Choice> }; 3];
+fn choices(rules: [&Rule; 4], previous: &[Choice], seed: u64) -> [Choice; 4] {
+    let mut made = [const { None::<Choice> }; 4];
     for (at, rule) in rules.into_iter().enumerate() {
         let mut known = previous.iter().chain(made[..at].iter().flatten());
         let maglev = match known.find(|choice| choice.maglev.is_of(&rule.endpoints)) {

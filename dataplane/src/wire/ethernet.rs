@@ -12,6 +12,8 @@ use crate::net::MacAddr;
 
 /// Bytes of the header, without a VLAN tag.
 pub const HEADER_LEN: usize = 14;
+/// Where the source starts.
+pub const SOURCE: usize = 6;
 /// Where the type field starts.
 pub const TYPE: usize = 12;
 
@@ -35,7 +37,7 @@ pub fn destination(frame: &[u8]) -> u64 {
 /// If the slice is shorter than the header.
 #[inline(always)]
 pub fn source_number(frame: &[u8]) -> u64 {
-    be64(frame, 6) >> 16
+    be64(frame, SOURCE) >> 16
 }
 
 /// A frame's source.

@@ -39,8 +39,8 @@ pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// The masquerade ports: few, so that tests can use them up.
 pub const MASQUERADE: std::ops::RangeInclusive<u16> = 61_000..=61_063;
 
-const STATION: MacAddr = MacAddr([2, 0, 0, 0, 1, 0]);
-const VTEP: MacAddr = MacAddr([2, 0, 0, 0, 3, 1]);
+pub const STATION: MacAddr = MacAddr([2, 0, 0, 0, 1, 0]);
+pub const VTEP: MacAddr = MacAddr([2, 0, 0, 0, 3, 1]);
 const OTHER_VTEP: MacAddr = MacAddr([2, 0, 0, 0, 3, 2]);
 
 pub fn mac(port: PortId) -> MacAddr {
@@ -84,7 +84,13 @@ pub fn spec(services: Vec<ServiceSpec>) -> ForwardingSpec {
             port(UPLINK, PortRole::Uplink),
         ],
         vxlan: Some(VxlanSpec { vni: 1, udp_port: 8472, local: NODE, mac: VTEP }),
-        vteps: vec![VtepSpec { address: OTHER_NODE, mac: OTHER_VTEP, uplink: UPLINK, next_hop: Some(STATION) }],
+        vteps: vec![VtepSpec {
+            address: OTHER_NODE,
+            mac: OTHER_VTEP,
+            uplink: UPLINK,
+            next_hop: Some(STATION),
+            direct: true,
+        }],
         routes: vec![
             to("0.0.0.0/0", HOST),
             to("10.244.1.10/32", POD_A),
@@ -153,7 +159,7 @@ pub fn build((kind, src, dst): Packet, to: MacAddr) -> Vec<u8> {
 }
 
 /// Reads a packet, after checking its checksums.
-fn read(bytes: &[u8]) -> Packet {
+pub fn read(bytes: &[u8]) -> Packet {
     let sliced = SlicedPacket::from_ethernet(bytes).unwrap();
     let Some(NetSlice::Ipv4(ip)) = &sliced.net else { panic!("no IPv4") };
     let header = ip.header().to_header();
@@ -300,7 +306,7 @@ fn is_to_vtep(packet: &[u8]) -> bool {
 }
 
 /// The outer headers of the other node around a frame.
-fn wrap(inner: &[u8]) -> Vec<u8> {
+pub fn wrap(inner: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     PacketBuilder::ethernet2(STATION.0, mac(UPLINK).0)
         .ipv4(OTHER_NODE.octets(), NODE.octets(), 64)

@@ -27,8 +27,13 @@ fn guarded(endpoints: &[Backend]) -> World {
     let uplink = PortSpec { id: UPLINK, role: PortRole::Uplink, mac: mac(UPLINK), ..spec.ports[1].clone() };
     spec.ports.push(uplink);
     spec.vxlan = Some(VxlanSpec { vni: 1, udp_port: 8472, local: OURS, mac: MacAddr([2, 0, 0, 0, 3, 1]) });
-    spec.vteps =
-        vec![VtepSpec { address: VTEP, mac: MacAddr([2, 0, 0, 0, 3, 2]), uplink: UPLINK, next_hop: Some(POD.mac) }];
+    spec.vteps = vec![VtepSpec {
+        address: VTEP,
+        mac: MacAddr([2, 0, 0, 0, 3, 2]),
+        uplink: UPLINK,
+        next_hop: Some(POD.mac),
+        direct: false,
+    }];
     spec.masquerade = Some(MasqueradeSpec {
         overlay: Ipv4Addr::new(10, 244, 1, 0),
         underlay: OURS,

@@ -91,8 +91,13 @@ fn spec(profile: &Profile) -> ForwardingSpec {
     peers.extend(profile.streams.iter().filter_map(|stream| stream.vxlan).map(|outer| outer.from));
     peers.sort();
     peers.dedup();
-    let vteps =
-        peers.iter().map(|&address| VtepSpec { address, mac: OUR_MAC, uplink: UPLINK, next_hop: Some(OUR_MAC) });
+    let vteps = peers.iter().map(|&address| VtepSpec {
+        address,
+        mac: OUR_MAC,
+        uplink: UPLINK,
+        next_hop: Some(OUR_MAC),
+        direct: false,
+    });
     let natively = Via::Gateway { port: UPLINK, mac: Some(OUR_MAC) };
     let to_pod = Via::Port { port: POD, mac: OUR_MAC };
     let mut routes: Vec<_> = memory

@@ -34,6 +34,8 @@ pub struct Service {
     pub external_traffic_policy: TrafficPolicy,
     #[serde(default, skip_serializing_if = "is_zero")]
     pub health_check_node_port: u32,
+    #[serde(default, skip_serializing_if = "super::is_false")]
+    pub direct_server_return: bool,
     pub port: Vec<ServicePort>,
 }
 
@@ -202,6 +204,7 @@ impl From<Service> for v1::Service {
             load_balancer_source_ranges: service.load_balancer_source_ranges,
             external_traffic_policy: v1::TrafficPolicy::from(service.external_traffic_policy).into(),
             health_check_node_port: service.health_check_node_port,
+            direct_server_return: service.direct_server_return,
         }
     }
 }
@@ -240,6 +243,7 @@ impl From<v1::Service> for Service {
             load_balancer_source_ranges: service.load_balancer_source_ranges,
             external_traffic_policy,
             health_check_node_port: service.health_check_node_port,
+            direct_server_return: service.direct_server_return,
             port: port.collect(),
         }
     }

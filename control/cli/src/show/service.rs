@@ -83,7 +83,11 @@ fn cells(frontend: &v1::FrontendStatus, port: &v1::ServicePortStatus) -> [String
         None => "unknown".to_owned(),
         Some(rule) if rule.chosen == 0 => otherwise(rule.otherwise()).to_owned(),
         Some(rule) => {
-            let masquerade = if rule.masquerade { ", masqueraded" } else { "" };
+            let masquerade = match (rule.masquerade, rule.direct) {
+                (true, true) => ", direct or masqueraded",
+                (true, false) => ", masqueraded",
+                (false, _) => "",
+            };
             format!("{} of {}{masquerade}", rule.chosen, port.known)
         }
     };

@@ -60,6 +60,7 @@ struct Rule {
     policy: &'static str,
     chosen: u32,
     masquerade: bool,
+    direct: bool,
     otherwise: &'static str,
 }
 
@@ -132,7 +133,7 @@ impl<'a> From<&'a v1::FrontendStatus> for Frontend<'a> {
         let rule = |rule: &Option<v1::RuleStatus>| {
             let rule = rule.unwrap_or_default();
             let [policy, otherwise] = [policy(rule.policy()), otherwise(rule.otherwise())];
-            Rule { policy, chosen: rule.chosen, masquerade: rule.masquerade, otherwise }
+            Rule { policy, chosen: rule.chosen, masquerade: rule.masquerade, direct: rule.direct, otherwise }
         };
         Frontend {
             kind: kind(frontend.kind()),

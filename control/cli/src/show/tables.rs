@@ -76,10 +76,11 @@ fn next_hop<'a>(status: &'a v1::GetStatusResponse, address: &str) -> [&'a str; 2
 }
 
 fn vteps(cluster: &Cluster, status: &v1::GetStatusResponse) -> String {
-    let mut table = table(["NODE", "ADDRESS", "MAC", "POD CIDR", "NEXT HOP", "NEXT HOP MAC"]);
+    let mut table = table(["NODE", "ADDRESS", "MAC", "POD CIDR", "DIRECT RETURN", "NEXT HOP", "NEXT HOP MAC"]);
     for vtep in &cluster.vtep {
         let [station, mac] = next_hop(status, &vtep.address);
-        table.add_row([&vtep.node, &vtep.address, &vtep.mac, &vtep.pod_cidr, station, mac]);
+        let direct = if vtep.direct_server_return { "yes" } else { "no" };
+        table.add_row([&vtep.node, &vtep.address, &vtep.mac, &vtep.pod_cidr, direct, station, mac]);
     }
     render(&table)
 }

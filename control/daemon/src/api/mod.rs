@@ -131,7 +131,7 @@ impl v1::switch_server::Switch for SwitchApi {
         let v1::ListServiceStatusRequest { name, limit, after } = request.into_inner();
         let (state, identity) = (self.controller.feed().state(), self.controller.identity());
         let observed = self.controller.observed();
-        let addresses = identity.node_port_addresses(&observed.view);
+        let addresses = identity.addresses(&observed.view);
         let node =
             services::Node { state: &state, place: identity.place(&addresses), problems: &observed.health_problems };
         if name.is_empty() {

@@ -52,14 +52,22 @@ impl Node<'_> {
         v1::ServicePortStatus {
             name: port.name.clone(),
             protocol: v1::Protocol::from(port.protocol).into(),
-            frontends: frontends.iter().map(|frontend| frontend_status(service, frontend, &selection)).collect(),
+            frontends: frontends
+                .iter()
+                .map(|frontend| frontend_status(service, frontend, &selection, self.place))
+                .collect(),
             known: selection.candidates.len() as u32,
             endpoints: listed.iter().map(|candidate| endpoint(service, &selection, candidate)).collect(),
         }
     }
 }
 
-fn frontend_status(service: &Service, frontend: &Frontend, selection: &Selection<'_>) -> v1::FrontendStatus {
+fn frontend_status(
+    service: &Service,
+    frontend: &Frontend,
+    selection: &Selection<'_>,
+    place: Place<'_>,
+) -> v1::FrontendStatus {
     let rule = |treatment: Treatment| {
         let Rule { endpoints, otherwise, .. } = selection.rule(treatment.policy);
         v1::RuleStatus {
@@ -70,9 +78,12 @@ fn frontend_status(service: &Service, frontend: &Frontend, selection: &Selection
                 Otherwise::Drop => v1::Otherwise::Drop.into(),
             },
             policy: v1::TrafficPolicy::from(treatment.policy).into(),
+            direct: false,
         }
     };
-    let [from_pods, from_node, from_outside] = frontend.treatments(service).map(|treatment| Some(rule(treatment)));
+    let [from_pods, from_node, from_outside] = frontend.treatments(service).map(rule);
+    let from_outside = v1::RuleStatus { direct: frontend.is_direct(service, place), ..from_outside };
+    let [from_pods, from_node, from_outside] = [from_pods, from_node, from_outside].map(Some);
     let ranges = frontend.source_ranges(service).iter().map(ToString::to_string).collect();
     let kind = match frontend.kind {
         FrontendKind::ClusterIp => v1::FrontendKind::ClusterIp,

@@ -34,7 +34,7 @@ pub(super) fn status(
         next_hop: hop.station.map(|station| station.to_string()).unwrap_or_default(),
         mac: hop.mac.map(|mac| mac.to_string()).unwrap_or_default(),
     });
-    let addresses = controller.identity().node_port_addresses(&observed.view);
+    let addresses = controller.identity().addresses(&observed.view).node_ports;
     let local_vtep = config.vxlan.as_ref().map(|vxlan| v1::LocalVtep {
         address: observed.view.underlay.map(|address| address.to_string()).unwrap_or_default(),
         mac: controller.identity().vtep_mac.to_string(),

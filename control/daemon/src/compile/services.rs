@@ -79,6 +79,7 @@ fn compile<'a>(
             if place.isolated {
                 from_outside = Rule { otherwise: Otherwise::Drop, ..Rule::default() };
             }
+            let relayed = frontend.is_direct(service, place).then(|| rules.of_relayed());
             ServiceSpec {
                 vip: frontend.address,
                 port: frontend.port,
@@ -86,6 +87,7 @@ fn compile<'a>(
                 from_pods,
                 from_node,
                 from_outside,
+                relayed,
                 sources: frontend.source_ranges(service),
                 affinity,
                 scheduler: service.scheduler,
@@ -112,6 +114,16 @@ impl<'a> Rules<'a> {
         }
         let (_, rule) = self.made.iter().find(|(known, _)| *known == policy).expect("just made");
         Rule { masquerade, ..rule.clone() }
+    }
+}
+
+impl Rules<'_> {
+    /// Of what other nodes relay to this one for the sake of its endpoints. If they have gone meanwhile, answers come back
+    /// here.
+    fn of_relayed(&mut self) -> Rule {
+        let here = self.of(Treatment { policy: TrafficPolicy::Local, masquerade: false });
+        let anywhere = Treatment { policy: TrafficPolicy::Cluster, masquerade: true };
+        if here.endpoints.is_empty() { self.of(anywhere) } else { here }
     }
 }
 

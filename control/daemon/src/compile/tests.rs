@@ -55,6 +55,7 @@ fn identity() -> Identity {
 fn state() -> State {
     let request = v1::ApplyRequest {
         vteps: vec![v1::Vtep {
+            direct_server_return: true,
             node: "node-b".into(),
             address: "192.168.50.2".into(),
             mac: "0a:58:00:00:00:02".into(),

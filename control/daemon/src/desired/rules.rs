@@ -172,7 +172,7 @@ pub(super) mod tests {
 
     fn vtep(node: &str, address: &str, mac: &str, pod_cidr: &str) -> Resource {
         let (node, address, mac, pod_cidr) = (node.into(), address.into(), mac.into(), pod_cidr.into());
-        Resource::Vtep(v1::Vtep { node, address, mac, pod_cidr }.try_into().unwrap())
+        Resource::Vtep(v1::Vtep { node, address, mac, pod_cidr, ..Default::default() }.try_into().unwrap())
     }
 
     fn node_b() -> Resource {

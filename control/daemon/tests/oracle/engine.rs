@@ -86,7 +86,7 @@ fn compile(services: &[cluster::Service]) -> ServiceSet {
         [message, Resource::EndpointSlice(slice(service).try_into().expect("it is valid"))]
     });
     let resources = resources.map(|resource| (resource.key(), Arc::new(resource))).collect();
-    let place = selection::Place { node: NAME, zone: "", addresses: &[NODE], isolated: false };
+    let place = selection::Place { node: NAME, zone: "", addresses: &[NODE], underlay: Some(NODE), isolated: false };
     compile_all(&State { version: 1, resources }, place)
 }
 

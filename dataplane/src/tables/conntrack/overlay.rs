@@ -8,7 +8,7 @@
 use std::{cell::RefCell, collections::HashSet, fmt};
 
 use super::{
-    COUNTED, Conntrack, Direction, Hit, Key, NewFlow, Slot,
+    COUNTED, Conntrack, Direction, FlowState, Hit, Key, NewFlow, Slot,
     free::FreeList,
     load::Loads,
     pressure::{Hand, LOOKED_AT},
@@ -122,8 +122,10 @@ impl Base<'_> {
     /// The flow that would be the next one of the table below to give way, as it is `above`.
     pub(super) fn next_to_give_way<B: Below>(&self, above: &Conntrack<B>, tick: u32) -> Option<Hit> {
         let hand = self.table.hand.0.load(Ordering::Relaxed);
-        (0..LOOKED_AT).map(|n| hand.wrapping_add(n) % self.capacity()).find_map(|entry| {
-            self.table.may_give_way(entry, tick)?;
+        let goes: [fn(FlowState) -> bool; 2] = [FlowState::gives_way, FlowState::gives_way_last];
+        (0..2 * LOOKED_AT).find_map(|n| {
+            let entry = hand.wrapping_add(n) % self.capacity();
+            self.table.may_give_way(entry, goes[(n / LOOKED_AT) as usize], tick)?;
             let [forward, _] = self.table.keys_of(entry);
             above.find(forward, above.hash(forward))
         })
@@ -139,7 +141,7 @@ mod tests {
     use super::*;
     use crate::{
         flow::{FiveTuple, FlowSeed},
-        tables::conntrack::{Flow, FlowState, InsertError},
+        tables::conntrack::{Flow, InsertError},
     };
 
     /// So few of everything that flows meet, and the table is full soon.

@@ -17,7 +17,7 @@ pub(super) struct Hand(pub(super) AtomicU32);
 
 impl<B: Below> Conntrack<B> {
     /// Forgets a flow that is half open or over, or has been silent for too long, if one is found quickly; see
-    /// [`FlowState::gives_way`]. A hand goes round the table, and the entry that it frees is the next to be used: so flows
+    /// [`FlowState::gives_way`]; if none is, one that another node [remembers](FlowState::gives_way_last). A hand goes round the table, and the entry that it frees is the next to be used: so flows
     /// go in about the order in which they came.
     ///
     /// The entry is the caller's.
@@ -25,10 +25,14 @@ impl<B: Below> Conntrack<B> {
         if let Some(base) = self.below.base() {
             return self.take_out(&base.next_to_give_way(self, tick)?);
         }
+        [FlowState::gives_way, FlowState::gives_way_last].into_iter().find_map(|goes| self.turn_hand(goes, tick))
+    }
+
+    fn turn_hand(&self, goes: fn(FlowState) -> bool, tick: u32) -> Option<u32> {
         (0..LOOKED_AT).find_map(|_| {
             let entry = self.hand.0.fetch_add(1, Ordering::Relaxed) % self.capacity();
-            self.look_ahead(entry, tick);
-            let (version, activity) = self.may_give_way(entry, tick)?;
+            self.look_ahead(entry, goes, tick);
+            let (version, activity) = self.may_give_way(entry, goes, tick)?;
             // Marked first: an answer that arrives at this very moment either makes this fail or comes too late.
             let over = activity & !STATE | FlowState::Reset as u64;
             let word = &self.entries[entry as usize].0[ACTIVITY];
@@ -38,19 +42,19 @@ impl<B: Below> Conntrack<B> {
     }
 
     /// The version and activity of an entry whose flow gives way; `None` if it has none such.
-    pub(super) fn may_give_way(&self, entry: u32, tick: u32) -> Option<(u64, u64)> {
+    pub(super) fn may_give_way(&self, entry: u32, goes: fn(FlowState) -> bool, tick: u32) -> Option<(u64, u64)> {
         let words = &self.entries[entry as usize].0;
         let version = words[VERSION].load(Ordering::Acquire);
         let activity = words[ACTIVITY].load(Ordering::Relaxed);
-        let gives_way = FlowState::from_number(activity as u8).gives_way() || is_idle(activity, tick);
+        let gives_way = goes(FlowState::from_number(activity as u8)) || is_idle(activity, tick);
         (version & PHASE == LIVE && gives_way).then_some((version, activity))
     }
 
     /// Brings into the cache what will be needed when the hand gets further.
-    fn look_ahead(&self, entry: u32, tick: u32) {
+    fn look_ahead(&self, entry: u32, goes: fn(FlowState) -> bool, tick: u32) {
         self.entries.prefetch((entry + 2 * AHEAD) as usize);
         let next = entry + AHEAD;
-        if next < self.capacity() && self.may_give_way(next, tick).is_some() {
+        if next < self.capacity() && self.may_give_way(next, goes, tick).is_some() {
             self.keys_of(next).into_iter().for_each(|key| self.prefetch_bucket(self.hash(key)));
         }
     }

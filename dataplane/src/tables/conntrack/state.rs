@@ -52,11 +52,21 @@ pub enum FlowState {
     Declined = 16,
     /// TCP: the backend answered the SYN, as it does any that comes, whoever sends it.
     Answered = 17,
+    /// TCP, relayed: no answer comes this way. Nothing but the client's SYN was seen.
+    RelayedSyn = 18,
+    /// TCP, relayed: the client goes on.
+    RelayedStream = 19,
+    /// Neither TCP nor SCTP, relayed.
+    RelayedDatagrams = 20,
+    /// SCTP, relayed.
+    RelayedAssociation = 21,
+    /// TCP or SCTP, relayed: the client has closed it.
+    RelayedClosed = 22,
 }
 
 impl FlowState {
     /// All of them, in the order of their numbers.
-    pub const ALL: [FlowState; 18] = {
+    pub const ALL: [FlowState; 23] = {
         use FlowState::*;
         [
             Opening,
@@ -77,6 +87,11 @@ impl FlowState {
             Closed,
             Declined,
             Answered,
+            RelayedSyn,
+            RelayedStream,
+            RelayedDatagrams,
+            RelayedAssociation,
+            RelayedClosed,
         ]
     };
 
@@ -91,15 +106,31 @@ impl FlowState {
         }
     }
 
+    /// The state of a new flow that another node answers.
+    pub fn relayed(protocol: u8) -> FlowState {
+        match protocol {
+            ipv4::TCP => FlowState::RelayedSyn,
+            ipv4::SCTP => FlowState::RelayedAssociation,
+            _ => FlowState::RelayedDatagrams,
+        }
+    }
+
+    /// True for flows that another node answers.
+    pub fn is_relayed(self) -> bool {
+        use FlowState::*;
+        matches!(self, RelayedSyn | RelayedStream | RelayedDatagrams | RelayedAssociation | RelayedClosed)
+    }
+
     /// The state after a packet. Its `flags` are TCP's, or of SCTP [those that say the same](crate::wire::sctp::flags).
     #[inline(always)]
     pub fn after(self, direction: Direction, flags: u8) -> FlowState {
         use FlowState::*;
         match (self, direction) {
             (Unreplied, Direction::Reply) => Replied,
-            (Unreplied | Replied, _) => self,
+            (Unreplied | Replied | RelayedDatagrams, _) => self,
             _ if flags & (tcp::RST | tcp::FIN) != 0 => self.after_close(direction, flags),
             (Established | ClientClosed | BackendClosed | TimeWait | Reset, _) => self,
+            (RelayedStream | RelayedAssociation | RelayedClosed, _) => self,
             _ => self.while_opening(direction, flags),
         }
     }
@@ -111,6 +142,8 @@ impl FlowState {
             _ if association::has(self) => association::after(self, direction, flags),
             (Answered, _) if flags & tcp::SYN != 0 => self,
             (Answered, _) => Established,
+            (RelayedSyn, _) if flags & tcp::SYN != 0 => self,
+            (RelayedSyn, _) => RelayedStream,
             (_, Direction::Reply) if flags & tcp::SYN != 0 => Answered,
             (_, Direction::Reply) => Established,
             (Opening, Direction::Forward) if flags & tcp::SYN != 0 => Retried,
@@ -124,6 +157,7 @@ impl FlowState {
         match (self, direction) {
             _ if association::has(self) => association::after(self, direction, flags),
             (Reset, _) => Reset,
+            (RelayedSyn | RelayedStream | RelayedAssociation | RelayedClosed, _) => RelayedClosed,
             (Opening | Retried, Direction::Reply) if flags & tcp::RST != 0 => Refused,
             // A client alone cannot make more of a flow than half of one.
             (Opening | Retried | Refused | Answered, Direction::Forward) if flags & tcp::RST == 0 => self,
@@ -139,7 +173,7 @@ impl FlowState {
     #[inline(always)]
     pub fn is_over(self) -> bool {
         use FlowState::*;
-        matches!(self, TimeWait | Reset | Refused | Closed | Declined)
+        matches!(self, TimeWait | Reset | Refused | Closed | Declined | RelayedClosed)
     }
 
     /// True if the backend did not take the connection: refused it, or was silent when the SYN came again. Another one
@@ -157,8 +191,17 @@ impl FlowState {
         match self {
             Opening | Answered | Retried | Refused | Unreplied | TimeWait | Reset => true,
             CookieWait | InitRetried | CookieEchoed | Declined | Closed => true,
+            RelayedSyn | RelayedClosed => true,
+            RelayedStream | RelayedDatagrams | RelayedAssociation => false,
             Established | ClientClosed | BackendClosed | Replied | Associated | ShuttingDown => false,
         }
+    }
+
+    /// True for flows that give way only if nothing that [does](FlowState::gives_way) is found: of those that another node
+    /// answers, nobody here knows whether there is more than a client. That node remembers them.
+    pub fn gives_way_last(self) -> bool {
+        use FlowState::*;
+        matches!(self, RelayedStream | RelayedDatagrams | RelayedAssociation)
     }
 
     /// The state once a router has said that the backend cannot be reached; `None` if it is known that it can.
@@ -177,15 +220,16 @@ impl FlowState {
     pub fn idle_limit(self) -> u32 {
         match self {
             FlowState::Opening | FlowState::Retried | FlowState::Answered => 60,
-            FlowState::Established => 86_400,
+            FlowState::RelayedSyn => 60,
+            FlowState::Established | FlowState::RelayedStream => 86_400,
             FlowState::ClientClosed | FlowState::BackendClosed => 3_600,
-            FlowState::TimeWait => 120,
+            FlowState::TimeWait | FlowState::RelayedClosed => 120,
             FlowState::Reset | FlowState::Refused => 10,
             FlowState::Unreplied => 30,
-            FlowState::Replied => 120,
+            FlowState::Replied | FlowState::RelayedDatagrams => 120,
             // The longest retransmission timeout (RFC 9260, section 16).
             FlowState::CookieWait | FlowState::InitRetried | FlowState::CookieEchoed | FlowState::ShuttingDown => 60,
-            FlowState::Associated => 210,
+            FlowState::Associated | FlowState::RelayedAssociation => 210,
             FlowState::Closed | FlowState::Declined => 10,
         }
     }
@@ -211,6 +255,11 @@ impl FlowState {
             FlowState::Closed => "closed",
             FlowState::Declined => "declined",
             FlowState::Answered => "answered",
+            FlowState::RelayedSyn => "relayed-syn",
+            FlowState::RelayedStream => "relayed-stream",
+            FlowState::RelayedDatagrams => "relayed-datagrams",
+            FlowState::RelayedAssociation => "relayed-association",
+            FlowState::RelayedClosed => "relayed-closed",
         }
     }
 
@@ -264,6 +313,25 @@ mod tests {
     }
 
     #[test]
+    fn a_relayed_connection_lives_by_what_its_client_says() {
+        let mut state = FlowState::relayed(ipv4::TCP);
+        for (flags, expected) in [
+            (tcp::SYN, RelayedSyn),
+            (tcp::ACK, RelayedStream),
+            (tcp::SYN, RelayedStream),
+            (tcp::FIN | tcp::ACK, RelayedClosed),
+            (tcp::ACK, RelayedClosed),
+        ] {
+            state = state.after(Forward, flags);
+            assert_eq!(state, expected);
+        }
+        assert!(RelayedClosed.is_over() && !RelayedStream.is_over());
+        assert_eq!(FlowState::relayed(ipv4::SCTP).after(Forward, tcp::RST), RelayedClosed);
+        assert_eq!(FlowState::relayed(ipv4::UDP).after(Forward, 0xff), RelayedDatagrams);
+        assert!(![RelayedSyn, RelayedStream].iter().any(|state| state.is_unanswered()), "who would know?");
+    }
+
+    #[test]
     fn a_backend_that_refuses_or_is_silent_is_told_apart() {
         let opening = FlowState::first(ipv4::TCP);
         assert!(!opening.is_unanswered());
@@ -289,6 +357,15 @@ mod tests {
                 states.dedup();
                 assert!(states.iter().all(|state| state.gives_way()), "{states:?}");
             }
+        }
+        // What one side of is seen may be no more than that side.
+        for protocol in [ipv4::TCP, ipv4::UDP, ipv4::SCTP] {
+            let first = FlowState::relayed(protocol);
+            let states =
+                (0..=u8::MAX).flat_map(|f| [first.after(Forward, f), first.after(Forward, f).after(Forward, f)]);
+            states.for_each(|state| {
+                assert!(state.is_relayed() && state.gives_way() != state.gives_way_last(), "{state:?}")
+            });
         }
         let lasting = [Established, ClientClosed, BackendClosed, Replied, Associated, ShuttingDown];
         assert!(lasting.iter().all(|state| !state.gives_way()));

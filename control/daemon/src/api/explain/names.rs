@@ -40,7 +40,7 @@ impl Names {
         let attached = || observed.attachments.iter().filter_map(|(interface, a)| Some((interface, a.info()?.id, a)));
         let ports = attached().filter_map(|(interface, id, _)| Some((id, names.get(interface)?.clone()))).collect();
         let host = attached().find(|(_, _, a)| a.role() == PortRole::Host).map(|(_, id, _)| id);
-        let addresses = controller.identity().node_port_addresses(&observed.view);
+        let addresses = controller.identity().addresses(&observed.view).node_ports;
         Names { ports, host, state, addresses }
     }
 

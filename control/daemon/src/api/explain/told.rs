@@ -107,6 +107,8 @@ fn tell(step: &Step, packet: FiveTuple, names: &Names) -> Told {
             let [source, destination] = ends(answers);
             told(format!("Another flow has answers from {source} to {destination}: its source is to be replaced."))
         }
+        Step::Relayed => told("The endpoint's node answers the client itself: it is relayed there as it is."),
+        Step::SourceKept => told("The endpoint is here: the client's address is kept all the same."),
         Step::GaveWay => told("The connection table is full: a half open flow gives way."),
         Step::Opened { forward, reply } => {
             let ([client, vip], [backend, stand_in]) = (ends(forward), ends(reply));
@@ -189,6 +191,7 @@ fn service(frontend: &Frontend, packet: FiveTuple, names: &Names) -> Told {
         Origin::Pod => ("a pod", "pod"),
         Origin::Node => ("this node", "node"),
         Origin::Outside => ("outside", "outside"),
+        Origin::Relayed => ("outside, by way of another node", "relayed"),
     };
     let what = match (&name, &port) {
         (Some(name), Some(port)) => format!("{name}, port {port}"),
@@ -231,6 +234,7 @@ fn chosen(backend: Backend, why: Why, avoided: Option<Backend>, packet: FiveTupl
         Why::ClientHash => ("the hash of the client's address names it".into(), "client_hash"),
         Why::Turn => ("it is its turn".into(), "turn"),
         Why::FewestFlows => ("it has the fewest flows for its weight".into(), "fewest_flows"),
+        Why::Named => ("the node that relayed it names it".into(), "named"),
         Why::Affinity(age) => (format!("the client's last flow went there, {age} s ago"), "affinity"),
     };
     let whose = place.as_ref().map(|place| format!(" ({place})")).unwrap_or_default();
@@ -248,10 +252,13 @@ fn route(destination: u32, way: &Way, names: &Names) -> Told {
     let Way { kind, port, station, vtep, mtu } = *way;
     let destination = address(destination);
     match kind {
-        Kind::Plain | Kind::Overlay => {
+        Kind::Plain | Kind::Overlay | Kind::Relay => {
             let port = names.port(port);
             let (over, kind) = match vtep {
-                Some(vtep) => (format!("over the overlay to {}, by {port}", node(vtep, names)), "overlay"),
+                Some(vtep) => {
+                    let name = if kind == Kind::Relay { "relay" } else { "overlay" };
+                    (format!("over the overlay to {}, by {port}", node(vtep, names)), name)
+                }
                 None => (format!("to {station} at {port}"), "plain"),
             };
             told(format!("leads {over} (MTU {mtu})."))

@@ -10,6 +10,8 @@ use ipnet::Ipv4Net;
 use shunt_control_api::{Service, ServicePort, TrafficPolicy};
 use shunt_dataplane::{net::Protocol, service_set::ServiceKey};
 
+use super::selection::Place;
+
 /// What kind of place it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrontendKind {
@@ -76,6 +78,18 @@ impl Frontend {
             Some(exposure) if self.kind == FrontendKind::LoadBalancer => exposure.source_ranges.clone(),
             _ => Arc::default(),
         }
+    }
+
+    /// Whether who comes from outside is answered by the endpoint's node, where that can. A node port is known to other nodes
+    /// only at the address of the VTEP.
+    pub fn is_direct(&self, service: &Service, place: Place<'_>) -> bool {
+        let is_asked_for = service.exposure.as_ref().is_some_and(|exposure| exposure.direct_server_return);
+        let is_possible = match self.kind {
+            FrontendKind::ClusterIp => false,
+            FrontendKind::NodePort => place.underlay == Some(self.address),
+            FrontendKind::LoadBalancer | FrontendKind::ExternalIp => true,
+        };
+        is_asked_for && is_possible && !place.isolated
     }
 
     /// How new flows are treated from pods, from this node itself, and from elsewhere.

@@ -17,6 +17,8 @@ pub struct Place<'a> {
     pub zone: &'a str,
     /// Its addresses at which node ports are had.
     pub addresses: &'a [Ipv4Addr],
+    /// The one that other nodes know it by.
+    pub underlay: Option<Ipv4Addr>,
     /// Nothing from outside of the cluster is let in.
     pub isolated: bool,
 }

@@ -12,7 +12,7 @@ use shunt_dataplane::{
 use super::*;
 
 const NODE: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
-const HERE: Place = Place { node: "node-a", zone: "", addresses: &[NODE], isolated: false };
+const HERE: Place = Place { node: "node-a", zone: "", addresses: &[NODE], underlay: Some(NODE), isolated: false };
 
 fn service(name: u8, vip: u8, ports: &[(&str, u16)], policy: TrafficPolicy) -> Service {
     let port =
@@ -166,14 +166,14 @@ fn exposed(service: Service, traffic_policy: TrafficPolicy) -> Service {
         source_ranges: ["192.0.2.0/24".parse().unwrap()].into(),
         traffic_policy,
         health_check_node_port: None,
+        direct_server_return: false,
     };
     Service { ports, exposure: Some(exposure.into()), ..service }
 }
 
 /// Of each rule (pods, node, outside): the last bytes of the endpoints, and whether it masquerades.
 fn rules(service: &ServiceSpec) -> [(Vec<u8>, bool); 3] {
-    service
-        .rules()
+    [&service.from_pods, &service.from_node, &service.from_outside]
         .map(|rule| (rule.endpoints.iter().map(|e| e.backend.address.octets()[3]).collect(), rule.masquerade))
 }
 
@@ -231,6 +231,40 @@ fn node_ports_are_had_at_each_address_of_the_node() {
     let mut both = vips(&[NODE, second]);
     both.sort();
     assert_eq!(both, [second, NODE]);
+}
+
+/// The same with direct server return, for who is on a node with `place`.
+fn relayed(endpoints: &[(u8, &str)], place: Place) -> BTreeMap<(Ipv4Addr, u16), Option<(Vec<u8>, bool)>> {
+    let mut service = exposed(service(1, 0, &[("", 80)], TrafficPolicy::Cluster), TrafficPolicy::Cluster);
+    service.exposure.as_mut().unwrap().direct_server_return = true;
+    let slice = slice(1, 1, &[("", 8080)], endpoints);
+    let (state, _) = next(&State::default(), vec![Resource::Service(service), Resource::EndpointSlice(slice)], vec![]);
+    let rule = |spec: &ServiceSpec| {
+        let last = |rule: &Rule| rule.endpoints.iter().map(|e| e.backend.address.octets()[3]).collect();
+        assert!(place.isolated || spec.from_outside.masquerade, "that is what others get");
+        spec.relayed.as_ref().map(|rule| (last(rule), rule.masquerade))
+    };
+    compile_all(&state, place).iter().map(|spec| ((spec.vip, spec.port), rule(spec))).collect()
+}
+
+#[test]
+fn dsr_is_for_frontends_that_other_nodes_know_and_gives_what_is_relayed_to_endpoints_here() {
+    let both = [(1, "node-a"), (2, "node-b")];
+    let (vip, second) = (Ipv4Addr::new(10, 96, 0, 0), Ipv4Addr::new(10, 9, 0, 1));
+    let here = Some((vec![1], false));
+    let place = Place { addresses: &[NODE, second], ..HERE };
+    let expected = [
+        ((vip, 80), None),
+        ((NODE, 30_000), here.clone()),
+        ((second, 30_000), None),
+        ((LB, 80), here.clone()),
+        ((EXTERNAL, 80), here),
+    ];
+    assert_eq!(relayed(&both, place), expected.into());
+    let none_here = relayed(&both[1..], HERE);
+    assert_eq!(none_here[&(LB, 80)], Some((vec![2], true)), "those elsewhere, by way of us");
+    let isolated = relayed(&both[..0], Place { isolated: true, ..HERE });
+    assert!(isolated.values().all(Option::is_none));
 }
 
 fn any_resource() -> impl Strategy<Value = Resource> {

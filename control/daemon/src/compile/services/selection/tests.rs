@@ -10,7 +10,7 @@ use shunt_control_api::{EndpointConditions, EndpointPort};
 
 use super::*;
 
-const HERE: Place = Place { node: "node-a", zone: "zone-1", addresses: &[], isolated: false };
+const HERE: Place = Place { node: "node-a", zone: "zone-1", addresses: &[], underlay: None, isolated: false };
 
 const READY: EndpointConditions = EndpointConditions { ready: None, serving: None, terminating: None };
 const UNREADY: EndpointConditions = EndpointConditions { ready: Some(false), ..READY };
