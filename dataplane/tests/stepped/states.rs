@@ -60,6 +60,20 @@ fn udp_flows_to_a_removed_endpoint_are_forgotten_at_once() {
     assert_eq!(world.ask(udp(CLIENT, to_vip(1000))).unwrap().1.0, backend(11).address);
 }
 
+/// As with kube-proxy, which forgets the flows of endpoints that do not serve, and no others.
+#[test]
+fn established_udp_flows_stay_with_an_endpoint_that_terminates_until_it_is_gone() {
+    let mut world = World::new(&[backend(10)]);
+    let (client, old) = world.ask(udp(CLIENT, to_vip(1000))).unwrap();
+    let drains = with_services(spec(&[backend(11)]), |service| service.leaving = [backend(12), backend(10)].into());
+    world.switch.publish(&drains).unwrap();
+    assert_eq!(world.answer(udp(SERVER, (old, client))), Some(((VIP, 80), client)));
+    assert_eq!(world.ask(udp(CLIENT, to_vip(1000))), Some((client, old)));
+    assert_eq!(world.ask(udp(CLIENT, to_vip(1001))).unwrap().1.0, backend(11).address, "new ones go elsewhere");
+    world.switch.publish(&spec(&[backend(11)])).unwrap();
+    assert_eq!(world.ask(udp(CLIENT, to_vip(1000))).unwrap().1.0, backend(11).address);
+}
+
 #[test]
 fn udp_works_at_once_when_the_first_endpoint_appears() {
     let mut world = World::new(&[]);
