@@ -1,15 +1,25 @@
 //! Changes while traffic flows, and ends of the daemon.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
 
+use serde_json::Value;
 use shunt_control_lab::{
     change::{self, End, Streams},
     checks,
-    plan::{Forwarder, Plan, UDP_PORT, WEB},
+    cluster::{Exposure, Policy, Service},
+    plan::{Forwarder, Plan, TCP_PORT, UDP_PORT, WEB},
+    probe::{self, hold::HoldReport},
+    shunt_node::ShuntNode,
     tools,
     trial::trial,
     wait,
 };
+use shunt_dataplane::net::Protocol;
+
+const NODE_PORT: u16 = 30_075;
 
 #[test]
 fn updates_lose_nothing() {
@@ -59,6 +69,58 @@ fn a_crash_keeps_the_state() {
         }
         checks::reach(lab.station("a1")?.0, lab.station("b1")?.1)?.must_hold("after the crash");
         checks::reach(lab.station("c1")?.0, lab.station("b2")?.1)?.must_hold("after the crash");
+        Ok(())
+    });
+}
+
+/// The table of flows goes with the daemon. A client that then speaks first finds its connection where it was, also one
+/// whose source was replaced: the hashes' key is kept, so the same endpoint and the same port come out.
+#[test]
+fn established_connections_through_a_service_outlive_a_restart_if_the_client_speaks_first() {
+    const CONNECTIONS: usize = 6;
+    let mut plan = Plan::three_nodes(Forwarder::Shunt);
+    let vip = Ipv4Addr::new(10, 96, 0, 75);
+    let backends = [plan.nodes[0].pod(2).address, plan.nodes[1].pod(1).address, plan.nodes[2].pod(1).address];
+    let mut service = Service::simple("held", vip, Protocol::Tcp, 80, TCP_PORT, backends);
+    service.ports[0].node_port = Some(NODE_PORT);
+    service.exposure = Some(Exposure::balanced(Policy::Cluster));
+    plan.services.push(service);
+    trial(plan, |lab| {
+        let outsider = lab.outsider("client", 200)?;
+        // As on every node of Kubernetes: answers to who is outside take the kernel's way.
+        let node = &lab.node("node-a")?.namespace;
+        node.sysctl("net.ipv4.ip_forward", "1")?;
+        node.ip("route add default via 192.168.50.254")?;
+        let mut held = Vec::new();
+        for at in 0..CONNECTIONS {
+            let node = lab.node("node-a")?.plan.underlay();
+            for (from, to) in [(&lab.pod("a1")?.namespace, (vip, 80)), (&outsider, (node, NODE_PORT))] {
+                let (to, log) = (SocketAddrV4::new(to.0, to.1).to_string(), lab.log(&format!("held-{}-{at}", to.1)));
+                held.push(probe::start(from, &["hold", &to, "5500", "5000"], &log)?);
+            }
+        }
+        let (shunt, namespace) = lab.node_mut("node-a")?.shunt_mut()?;
+        let flows = |shunt: &ShuntNode, state: &str| {
+            let listed = shunt.ctl_json(&["flow", "list", "--protocol", "tcp"]).map_err(|error| error.to_string())?;
+            let flows = listed["flows"].as_array().cloned().unwrap_or_default();
+            // No packet is on its way: one of a backend that came first after the restart would reach the client untranslated.
+            let is_quiet = |flow: &&Value| flow["state"] == state && flow["idle_ms"].as_u64() >= Some(1000);
+            let of = |flow: &Value| ["client", "vip", "backend"].map(|end| flow[end].to_string());
+            let mut open: Vec<_> = flows.iter().filter(is_quiet).map(of).collect();
+            open.sort();
+            if open.len() == 2 * CONNECTIONS { Ok(open) } else { Err(listed.to_string()) }
+        };
+        let before = wait::until("all to be connected", Duration::from_secs(4), || flows(shunt, "established"))?;
+        shunt.stop()?;
+        shunt.launch(namespace)?;
+        assert_eq!(shunt.ctl_json(&["flow", "list"])?["flows"].as_array().map(Vec::len), Some(0), "none is known");
+        for connection in held {
+            let report: HoldReport = connection.finish(Duration::from_secs(60))?;
+            assert_eq!(report.messages, 2, "{report:?}");
+        }
+        let (shunt, limit) = (lab.node("node-a")?.shunt()?, Duration::from_secs(5));
+        let after = wait::until("all to be closed", limit, || flows(shunt, "time-wait"))?;
+        assert_eq!(after, before, "taken up where they were");
         Ok(())
     });
 }
