@@ -235,6 +235,11 @@ impl Snapshot {
         }
     }
 
+    /// Whether an address (host order) is where pods are.
+    pub fn is_pod(&self, address: u32) -> bool {
+        self.pods.contains(address)
+    }
+
     /// Whether a VTEP, ours or another, listens for VXLAN there.
     #[inline]
     pub fn is_vtep(&self, address: u32, port: u16, protocol: u8) -> bool {

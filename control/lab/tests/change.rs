@@ -73,10 +73,11 @@ fn a_crash_keeps_the_state() {
     });
 }
 
-/// The table of flows goes with the daemon. A client that then speaks first finds its connection where it was, also one
-/// whose source was replaced: the hashes' key is kept, so the same endpoint and the same port come out.
+/// The table of flows goes with the daemon, and the client's next packet brings a connection back where it was: the hashes'
+/// key is kept, so the same endpoint comes out and the same port stands in. Pods are in the middle of talking; clients outside
+/// are silent, for while the daemon is away the node's kernel refuses what comes to the node port.
 #[test]
-fn established_connections_through_a_service_outlive_a_restart_if_the_client_speaks_first() {
+fn established_connections_through_a_service_outlive_a_restart() {
     const CONNECTIONS: usize = 6;
     let mut plan = Plan::three_nodes(Forwarder::Shunt);
     let vip = Ipv4Addr::new(10, 96, 0, 75);
@@ -88,35 +89,34 @@ fn established_connections_through_a_service_outlive_a_restart_if_the_client_spe
     trial(plan, |lab| {
         let outsider = lab.outsider("client", 200)?;
         // As on every node of Kubernetes: answers to who is outside take the kernel's way.
-        let node = &lab.node("node-a")?.namespace;
-        node.sysctl("net.ipv4.ip_forward", "1")?;
-        node.ip("route add default via 192.168.50.254")?;
+        let node = lab.node("node-a")?;
+        node.namespace.sysctl("net.ipv4.ip_forward", "1")?;
+        node.namespace.ip("route add default via 192.168.50.254")?;
+        let (pod, port) = (SocketAddrV4::new(vip, 80), SocketAddrV4::new(node.plan.underlay(), NODE_PORT));
         let mut held = Vec::new();
         for at in 0..CONNECTIONS {
-            let node = lab.node("node-a")?.plan.underlay();
-            for (from, to) in [(&lab.pod("a1")?.namespace, (vip, 80)), (&outsider, (node, NODE_PORT))] {
-                let (to, log) = (SocketAddrV4::new(to.0, to.1).to_string(), lab.log(&format!("held-{}-{at}", to.1)));
-                held.push(probe::start(from, &["hold", &to, "5500", "5000"], &log)?);
+            for (from, to, pause) in [(&lab.pod("a1")?.namespace, pod, "5"), (&outsider, port, "5000")] {
+                let log = lab.log(&format!("held-{}-{at}", to.port()));
+                held.push(probe::start(from, &["hold", &to.to_string(), "5500", pause], &log)?);
             }
         }
         let (shunt, namespace) = lab.node_mut("node-a")?.shunt_mut()?;
         let flows = |shunt: &ShuntNode, state: &str| {
             let listed = shunt.ctl_json(&["flow", "list", "--protocol", "tcp"]).map_err(|error| error.to_string())?;
             let flows = listed["flows"].as_array().cloned().unwrap_or_default();
-            // No packet is on its way: one of a backend that came first after the restart would reach the client untranslated.
-            let is_quiet = |flow: &&Value| flow["state"] == state && flow["idle_ms"].as_u64() >= Some(1000);
+            let is_silent = |flow: &&Value| flow["vip"] != port.to_string() || flow["idle_ms"].as_u64() >= Some(1000);
             let of = |flow: &Value| ["client", "vip", "backend"].map(|end| flow[end].to_string());
-            let mut open: Vec<_> = flows.iter().filter(is_quiet).map(of).collect();
+            let mut open: Vec<_> =
+                flows.iter().filter(|flow| flow["state"] == state).filter(is_silent).map(of).collect();
             open.sort();
             if open.len() == 2 * CONNECTIONS { Ok(open) } else { Err(listed.to_string()) }
         };
         let before = wait::until("all to be connected", Duration::from_secs(4), || flows(shunt, "established"))?;
         shunt.stop()?;
         shunt.launch(namespace)?;
-        assert_eq!(shunt.ctl_json(&["flow", "list"])?["flows"].as_array().map(Vec::len), Some(0), "none is known");
         for connection in held {
             let report: HoldReport = connection.finish(Duration::from_secs(60))?;
-            assert_eq!(report.messages, 2, "{report:?}");
+            assert!(report.messages >= 2, "{report:?}");
         }
         let (shunt, limit) = (lab.node("node-a")?.shunt()?, Duration::from_secs(5));
         let after = wait::until("all to be closed", limit, || flows(shunt, "time-wait"))?;

@@ -6,7 +6,7 @@ use crate::{
     pipeline::Env,
     record::{Frontend, Recorder, Step},
     spec::Otherwise,
-    stages::{masquerade, select, track},
+    stages::{lost, masquerade, select, track},
     tables::{
         Origin, ServiceIndex,
         conntrack::{FlowState, InsertError, NewFlow},
@@ -76,6 +76,7 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env<impl Recorder>) {
     if new.is_empty() {
         return;
     }
+    let is_complete = env.conntrack.is_complete(env.now.seconds());
     new.retain_mut(|new| {
         let meta = &mut batch.metas[usize::from(new.at)];
         new.service = services.find(meta.dst(), meta.dst_port(), meta.protocol(), new.hash);
@@ -85,7 +86,8 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env<impl Recorder>) {
                 services.prefetch(service, new.origin);
                 true
             }
-            None => past_services(meta, env),
+            None if is_complete => past_services(meta, env),
+            None => !lost::drop_answer(meta, env) && past_services(meta, env),
         }
     });
     env.conntrack.take_entries(new.len(), entries);

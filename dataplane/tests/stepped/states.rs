@@ -35,6 +35,32 @@ fn a_connection_is_taken_up_from_its_middle() {
     assert_eq!(states, ["established"; 30], "once the backend has spoken");
 }
 
+/// A backend that speaks before its client does: untranslated, the client would reset the connection.
+#[test]
+fn out_of_state_answers_that_would_leak_untranslated_are_dropped_until_their_client_speaks() {
+    let mut world = World::new(&[backend(10)]);
+    world.switch.conntrack().complete_from(10 + 5);
+    let (server, other) = ((backend(10).address, 8080), (backend(11).address, 8080));
+    let (client, direct) = ((CLIENT_IP, 1000), (CLIENT_IP, 2000));
+    for flags in [ACK, SYN | ACK, FIN | ACK, RST] {
+        assert_eq!(world.answer(tcp(SERVER, (server, client), flags)), None, "{flags:#x}");
+    }
+    assert_eq!(world.answer(sctp(SERVER, (server, client), &[(DATA, &[4; 17])])), None);
+    assert_eq!(world.drops(DropReason::OutOfState), 5);
+    assert!(world.answer(tcp(SERVER, (server, client), SYN)).is_some(), "it begins a connection of its own");
+    assert!(world.answer(tcp(SERVER, (other, client), ACK)).is_some(), "it is no endpoint");
+    assert!(world.answer(udp(SERVER, (server, client))).is_some(), "nothing is reset for it");
+
+    assert_eq!(world.ask(tcp(CLIENT, to_vip(1000), ACK)), Some((client, server)));
+    assert_eq!(world.answer(tcp(SERVER, (server, client), ACK)), Some(((VIP, 80), client)));
+    // Connections past the service wait until then, too, or for five seconds.
+    assert_eq!(world.answer(tcp(SERVER, (server, direct), ACK)), None);
+    assert_eq!(world.ask(tcp(CLIENT, (direct, server), ACK)), Some((direct, server)));
+    assert_eq!(world.answer(tcp(SERVER, (server, direct), ACK)), Some((server, direct)));
+    world.now = 5_000_000_000;
+    assert!(world.answer(tcp(SERVER, (server, (CLIENT_IP, 3000)), ACK)).is_some());
+}
+
 /// A segment that the client's stack finds outside its window, or one that makes no sense, is translated like any other:
 /// untranslated, it would make the client reset the backend's connection.
 #[test]
