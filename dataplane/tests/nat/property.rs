@@ -189,21 +189,18 @@ impl Run {
         [0, 1].map(|worker| self.world.switch.counters(worker).flows_gave_way.get()).iter().sum()
     }
 
-    /// Lets the table forget what has been silent for too long: a worker looks at its share of the table once in eight
-    /// seconds, and of a small one in whole entries only.
+    /// Lets the table forget what has been silent for too long, and sees that it does: a worker goes round in eight seconds.
     fn expire(&mut self) {
-        let idle = |run: &Run| {
-            let is_idle = |flow: &Tracked| run.world.tick() + 1 - flow.last_seen > flow.state.idle_limit();
-            run.world.switch.conntrack().flows().any(|flow| is_idle(&flow))
-        };
-        for _ in 0..20 {
-            if !idle(self) {
-                let table = self.table();
-                return self.flows.retain(|flow| table.contains_key(&flow.tuple()));
+        let table = loop {
+            let (tick, table) = (self.world.tick(), self.table());
+            let too_long = |flow: &Tracked| (tick + 1 - flow.last_seen).saturating_sub(flow.state.idle_limit());
+            match table.values().map(too_long).max() {
+                None | Some(0) => break table,
+                Some(seconds) => assert!(seconds < 12, "not forgotten: {table:?}"),
             }
             self.world.wait();
-        }
-        panic!("what is idle is not forgotten");
+        };
+        self.flows.retain(|flow| table.contains_key(&flow.tuple()));
     }
 
     /// Sends a packet of the flow `own`. Whoever has to give way for it has not come far, and is forgotten at both ends.
