@@ -217,6 +217,9 @@ pub struct ServiceSpec {
     pub affinity: Option<Affinity>,
     /// How an endpoint is chosen.
     pub scheduler: Scheduler,
+    /// Endpoints that get no new flows and keep the UDP flows that they have: they terminate and serve still, or are
+    /// reserved for others by now.
+    pub leaving: Arc<[Backend]>,
 }
 
 impl ServiceSpec {
@@ -238,6 +241,7 @@ impl ServiceSpec {
             sources: Arc::default(),
             affinity: None,
             scheduler: Scheduler::default(),
+            leaving: Arc::default(),
         }
     }
 

@@ -56,7 +56,13 @@ enum Probe {
     /// Send bytes over TCP and compare the echo.
     Transfer { to: SocketAddrV4, bytes: u64 },
     /// Hold a TCP connection.
-    Hold { to: SocketAddrV4, milliseconds: u64 },
+    Hold {
+        to: SocketAddrV4,
+        milliseconds: u64,
+        /// Milliseconds between two messages.
+        #[arg(default_value_t = 5)]
+        pause: u64,
+    },
     /// Send a crafted VXLAN packet, given as JSON.
     Vxlan { packet: String },
 }
@@ -103,7 +109,9 @@ fn run_probe(probe: Probe) -> Result<(), Box<dyn Error>> {
         }
         Probe::Stream { to, rate, count, size } => print(&stream::send(to, stream::Pace { rate, count, size })?),
         Probe::Transfer { to, bytes } => print(&transfer::transfer(to, bytes)?),
-        Probe::Hold { to, milliseconds } => print(&hold::hold(to, Duration::from_millis(milliseconds))?),
+        Probe::Hold { to, milliseconds, pause } => {
+            print(&hold::hold(to, Duration::from_millis(milliseconds), Duration::from_millis(pause))?)
+        }
         Probe::Vxlan { packet } => Ok(vxlan::send(&serde_json::from_str(&packet)?)?),
     }
 }

@@ -1,15 +1,25 @@
 //! Changes while traffic flows, and ends of the daemon.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
 
+use serde_json::Value;
 use shunt_control_lab::{
     change::{self, End, Streams},
     checks,
-    plan::{FRAMES, Forwarder, Plan, UDP_PORT, WEB},
+    cluster::{Exposure, Policy, Service},
+    plan::{FRAMES, Forwarder, Plan, TCP_PORT, UDP_PORT, WEB},
+    probe::{self, hold::HoldReport},
+    shunt_node::ShuntNode,
     tools,
     trial::trial,
     wait,
 };
+use shunt_dataplane::net::Protocol;
+
+const NODE_PORT: u16 = 30_075;
 
 /// Streams outlast a worker's being away for as long as with the frames of a real node.
 fn plan() -> Plan {
@@ -64,6 +74,58 @@ fn a_crash_keeps_the_state() {
         }
         checks::reach(lab.station("a1")?.0, lab.station("b1")?.1)?.must_hold("after the crash");
         checks::reach(lab.station("c1")?.0, lab.station("b2")?.1)?.must_hold("after the crash");
+        Ok(())
+    });
+}
+
+/// The table of flows goes with the daemon, and the client's next packet brings a connection back where it was: the hashes'
+/// key is kept, so the same endpoint comes out and the same port stands in. Pods are in the middle of talking; clients outside
+/// are silent, for while the daemon is away the node's kernel refuses what comes to the node port.
+#[test]
+fn established_connections_through_a_service_outlive_a_restart() {
+    const CONNECTIONS: usize = 6;
+    let mut plan = plan();
+    let vip = Ipv4Addr::new(10, 96, 0, 75);
+    let backends = [plan.nodes[0].pod(2).address, plan.nodes[1].pod(1).address, plan.nodes[2].pod(1).address];
+    let mut service = Service::simple("held", vip, Protocol::Tcp, 80, TCP_PORT, backends);
+    service.ports[0].node_port = Some(NODE_PORT);
+    service.exposure = Some(Exposure::balanced(Policy::Cluster));
+    plan.services.push(service);
+    trial(plan, |lab| {
+        let outsider = lab.outsider("client", 200)?;
+        // As on every node of Kubernetes: answers to who is outside take the kernel's way.
+        let node = lab.node("node-a")?;
+        node.namespace.sysctl("net.ipv4.ip_forward", "1")?;
+        node.namespace.ip("route add default via 192.168.50.254")?;
+        let (pod, port) = (SocketAddrV4::new(vip, 80), SocketAddrV4::new(node.plan.underlay(), NODE_PORT));
+        let mut held = Vec::new();
+        for at in 0..CONNECTIONS {
+            for (from, to, pause) in [(&lab.pod("a1")?.namespace, pod, "5"), (&outsider, port, "5000")] {
+                let log = lab.log(&format!("held-{}-{at}", to.port()));
+                held.push(probe::start(from, &["hold", &to.to_string(), "5500", pause], &log)?);
+            }
+        }
+        let (shunt, namespace) = lab.node_mut("node-a")?.shunt_mut()?;
+        let flows = |shunt: &ShuntNode, state: &str| {
+            let listed = shunt.ctl_json(&["flow", "list", "--protocol", "tcp"]).map_err(|error| error.to_string())?;
+            let flows = listed["flows"].as_array().cloned().unwrap_or_default();
+            let is_silent = |flow: &&Value| flow["vip"] != port.to_string() || flow["idle_ms"].as_u64() >= Some(1000);
+            let of = |flow: &Value| ["client", "vip", "backend"].map(|end| flow[end].to_string());
+            let mut open: Vec<_> =
+                flows.iter().filter(|flow| flow["state"] == state).filter(is_silent).map(of).collect();
+            open.sort();
+            if open.len() == 2 * CONNECTIONS { Ok(open) } else { Err(listed.to_string()) }
+        };
+        let before = wait::until("all to be connected", Duration::from_secs(4), || flows(shunt, "established"))?;
+        shunt.stop()?;
+        shunt.launch(namespace)?;
+        for connection in held {
+            let report: HoldReport = connection.finish(Duration::from_secs(60))?;
+            assert!(report.messages >= 2, "{report:?}");
+        }
+        let (shunt, limit) = (lab.node("node-a")?.shunt()?, Duration::from_secs(5));
+        let after = wait::until("all to be closed", limit, || flows(shunt, "time-wait"))?;
+        assert_eq!(after, before, "taken up where they were");
         Ok(())
     });
 }

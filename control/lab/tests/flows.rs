@@ -6,7 +6,7 @@ use shunt_control_lab::{
     Result,
     capture::Capture,
     checks,
-    cluster::{Cluster, Service},
+    cluster::{Cluster, Exposure, Policy, Service},
     command, for_both_forwarders,
     plan::{DNS, Forwarder, Plan, TCP_PORT, UDP_PORT},
     topology::Lab,
@@ -21,6 +21,7 @@ for_both_forwarders!(
     a_refusal_reaches_the_backend
 );
 
+const NODE_PORT: u16 = 30_071;
 /// Less than what all other pods have.
 const NARROW_MTU: u16 = 1300;
 /// What a pod with an MTU of 1450 bytes announces.
@@ -72,7 +73,7 @@ fn plug_narrow(lab: &mut Lab, node: usize) -> Result<Ipv4Addr> {
     Ok(pod.address)
 }
 
-/// Bulk data both ways. The narrow link is once the backend's and once the client's.
+/// Bulk data both ways, through DNAT, masquerade and VXLAN. The narrow link is once the backend's and once the client's.
 fn path_mtu_is_found_through_a_service(forwarder: Forwarder) {
     let mut plan = Plan::three_nodes(forwarder);
     let vips: [Ipv4Addr; 2] = [[10, 96, 0, 71].into(), [10, 96, 0, 72].into()];
@@ -81,6 +82,9 @@ fn path_mtu_is_found_through_a_service(forwarder: Forwarder) {
         let name = format!("service-{}", vip.octets()[3]);
         plan.services.push(Service::simple(&name, vip, Protocol::Tcp, 80, TCP_PORT, [backend]));
     }
+    let (to_narrow, node) = (plan.services.len() - 2, plan.nodes[0].underlay());
+    plan.services[to_narrow].ports[0].node_port = Some(NODE_PORT);
+    plan.services[to_narrow].exposure = Some(Exposure::balanced(Policy::Cluster));
     trial(plan, |lab| {
         plug_narrow(lab, 1)?;
         plug_narrow(lab, 0)?;
@@ -92,6 +96,15 @@ fn path_mtu_is_found_through_a_service(forwarder: Forwarder) {
         checks::echo(a3, to_wide, 300_000)?.must_hold("the client's link is narrow");
         let learnt = b1.run(&format!("ip route get {}", lab.pod("a3")?.address()))?;
         assert!(learnt.contains(&format!("mtu {NARROW_MTU}")), "the backend knows the path to the client: {learnt}");
+
+        // By a node port, masqueraded: the error that goes to the node is one for the client.
+        let outsider = lab.outsider("client", 200)?;
+        let forwarding = &lab.node("node-a")?.namespace;
+        forwarding.sysctl("net.ipv4.ip_forward", "1")?;
+        forwarding.ip("route add default via 192.168.50.254")?;
+        checks::echo(&outsider, SocketAddrV4::new(node, NODE_PORT), 300_000)?.must_hold("the source is replaced");
+        let learnt = outsider.run(&format!("ip route get {node}"))?;
+        assert!(learnt.contains(&format!("mtu {NARROW_MTU}")), "the client knows the path to the node port: {learnt}");
         Ok(())
     });
 }

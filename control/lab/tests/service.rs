@@ -1,15 +1,21 @@
 //! Services, with real clients and servers.
 
-use std::{fs, net::SocketAddrV4};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
 
 use shunt_control_lab::{
     capture::Capture,
     checks,
-    cluster::{Cluster, Service},
+    cluster::{Cluster, Endpoint, Service},
     for_both_forwarders,
-    plan::{DNS, Forwarder, Plan, TCP_PORT, WEB},
+    plan::{DNS, Forwarder, Plan, TCP_PORT, UDP_PORT, WEB},
+    probe::{self, hold::HoldReport, stream::StreamReport},
     tools::{self, Nginx},
     trial::trial,
+    wait,
 };
 use shunt_dataplane::net::Protocol;
 
@@ -132,6 +138,71 @@ fn a_service_without_endpoints_refuses() {
         let cluster = Cluster { services: vec![service], ..Cluster::default() };
         lab.node("node-a")?.shunt()?.apply(&cluster, &[])?;
         checks::spread(a1, "tcp", SocketAddrV4::new(vip, 80), 3, &["c1"])?.must_hold("after endpoints appeared");
+        Ok(())
+    });
+}
+
+/// Also the lines "established connections through termination" and "up and down services". A socket's datagrams and a
+/// connection stay where they are while the server terminates; once it is gone, the datagrams go to the next one.
+#[test]
+fn udp_conntrack_when_the_server_pod_cycles() {
+    let vips = [Ipv4Addr::new(10, 96, 0, 91), Ipv4Addr::new(10, 96, 0, 92)];
+    let [web, dns] = vips.map(|vip| SocketAddrV4::new(vip, 80));
+    trial(Plan::three_nodes(Forwarder::Shunt), |lab| {
+        let (b1, c1, a1) = (lab.pod("b1")?.address(), lab.pod("c1")?.address(), &lab.pod("a1")?.namespace);
+        let shunt = lab.node("node-a")?.shunt()?;
+        let tell = |endpoints: &[Endpoint]| {
+            let services = [(Protocol::Tcp, TCP_PORT), (Protocol::Udp, UDP_PORT)].into_iter().zip(vips);
+            let service = |((protocol, target), vip): ((Protocol, u16), Ipv4Addr)| Service {
+                endpoints: endpoints.to_vec(),
+                ..Service::simple(&format!("cycles-{protocol}"), vip, protocol, 80, target, [])
+            };
+            shunt.apply(&Cluster { services: services.map(service).collect(), ..Cluster::default() }, &[])
+        };
+        // Where the flows to each of them are.
+        let backends = || {
+            [web, dns].map(|to| {
+                let listed = shunt.ctl_json(&["flow", "list", "--vip", &to.to_string()]).expect("the daemon answers");
+                let flows = listed["flows"].as_array().cloned().unwrap_or_default();
+                flows.iter().map(|flow| flow["backend"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+            })
+        };
+        let at = |tcp: Ipv4Addr, udp: Ipv4Addr| [vec![format!("{tcp}:{TCP_PORT}")], vec![format!("{udp}:{UDP_PORT}")]];
+        let until_at = |what: &str, expected: [Vec<String>; 2]| {
+            wait::until(what, Duration::from_secs(2), || match backends() {
+                now if now == expected => Ok(()),
+                now => Err(format!("{now:?}")),
+            })
+        };
+        let is_down = || {
+            let answers = checks::ask(a1, "tcp", web, 1)?;
+            assert_eq!(answers.failed(), 1, "{answers:?}");
+            shunt_control_lab::Result::Ok(())
+        };
+        is_down()?;
+        tell(&[Endpoint::ready(b1)])?;
+        let held = probe::start(a1, &["hold", &web.to_string(), "5000"], &lab.log("hold"))?;
+        let stream = probe::start(a1, &["stream", &dns.to_string(), "200", "1000", "100"], &lab.log("stream"))?;
+        until_at("both to be at b1", at(b1, b1))?;
+
+        tell(&[Endpoint::terminating(b1), Endpoint::ready(c1)])?;
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(backends(), at(b1, b1), "b1 terminates, and serves still");
+
+        tell(&[Endpoint::ready(c1)])?;
+        until_at("the datagrams to go to c1", at(b1, c1))?;
+        let held: HoldReport = held.finish(Duration::from_secs(30))?;
+        assert!(held.server == "b1" && held.messages > 100, "{held:?}");
+        let stream: StreamReport = stream.finish(Duration::from_secs(30))?;
+        assert!(stream.lost() <= 3, "no more than was on its way: {stream:?}");
+        for (protocol, to) in [("tcp", web), ("udp", dns)] {
+            checks::spread(a1, protocol, to, 10, &["c1"])?.must_hold(protocol);
+        }
+
+        shunt.ctl(&["delete", "service", "default/cycles-tcp"])?;
+        is_down()?;
+        tell(&[Endpoint::ready(c1)])?;
+        checks::spread(a1, "tcp", web, 10, &["c1"])?.must_hold("up again");
         Ok(())
     });
 }

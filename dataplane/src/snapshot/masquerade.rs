@@ -45,7 +45,8 @@ impl Masquerade {
         self.egress.is_some()
     }
 
-    pub(super) fn is_own(&self, address: u32) -> bool {
+    /// Whether an address is one that stands in for others.
+    pub fn is_own(&self, address: u32) -> bool {
         [self.overlay, self.underlay, self.towards_node].contains(&address)
     }
 }

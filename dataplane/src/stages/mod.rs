@@ -4,6 +4,7 @@ pub mod decap;
 pub mod forward;
 pub mod fragments;
 pub mod local;
+pub mod lost;
 pub mod masquerade;
 pub mod nat;
 pub mod parse;

@@ -8,7 +8,7 @@ use crate::{
     record::{Frontend, Recorder, Step},
     spec::Otherwise,
     stages::{
-        masquerade,
+        lost, masquerade,
         relay::{self, Way},
         select, track,
     },
@@ -83,6 +83,7 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env<impl Recorder>) {
     if new.is_empty() {
         return;
     }
+    let is_complete = env.conntrack.is_complete(env.now.seconds());
     new.retain_mut(|new| {
         let meta = &mut batch.metas[usize::from(new.at)];
         new.service = services.find(meta.dst(), meta.dst_port(), meta.protocol(), new.hash);
@@ -95,7 +96,8 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env<impl Recorder>) {
                 services.prefetch(service, new.origin);
                 true
             }
-            None => meta.is_pending() && past_services(meta, env),
+            None if is_complete => meta.is_pending() && past_services(meta, env),
+            None => meta.is_pending() && !lost::drop_answer(meta, env) && past_services(meta, env),
         }
     });
     env.conntrack.take_entries(new.len(), entries);

@@ -30,7 +30,7 @@ use crate::{
     service_set::ServiceSet,
     snapshot::{CompileError, Snapshot},
     spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole},
-    stages::{fragments::DATAGRAMS, select::CLIENTS},
+    stages::{fragments::DATAGRAMS, lost, select::CLIENTS},
     tables::{Conntrack, Recent, conntrack::Flow},
     worker::{Alarm, Command, Inbox, Owners, Shared, Worker},
     xsk::{NodeTraffic, UplinkFilter, WorkerMemory, XskError},
@@ -136,6 +136,8 @@ impl Switch {
             inboxes: alarms.into_iter().map(Inbox::new).collect(),
             epoch: Instant::now(),
         };
+        // There may have been a switch before.
+        shared.conntrack.complete_from(crate::worker::now(shared.epoch).seconds() + lost::PATIENCE);
         let mut switch = Switch {
             workers: Vec::new(),
             shared,
@@ -233,7 +235,11 @@ impl Switch {
         let now = crate::worker::now(self.shared.epoch).seconds();
         let conntrack = &self.shared.conntrack;
         let is_chosen = |flow: &Flow| FlowRecord::new(flow, now).is_some_and(|record| chosen(&record));
-        conntrack.flows().filter(is_chosen).filter(|flow| conntrack.forget(flow)).count() as u64
+        let flushed = conntrack.flows().filter(is_chosen).filter(|flow| conntrack.forget(flow)).count() as u64;
+        if flushed > 0 {
+            conntrack.complete_from(now + lost::PATIENCE);
+        }
+        flushed
     }
 
     /// What would become of a packet that came in now, and why. Nothing comes of it.

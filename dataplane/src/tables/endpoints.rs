@@ -16,7 +16,7 @@ use std::sync::{
 use super::hash::Hasher;
 use crate::{
     service_set::ServiceSet,
-    spec::{Backend, ServiceSpec},
+    spec::{Backend, Endpoint, ServiceSpec},
 };
 
 /// Sets the hash apart from those of other tables with the same seed.
@@ -42,7 +42,7 @@ impl Endpoints {
     /// shards of the set that `previous` has not seen.
     pub fn of(set: &ServiceSet, changed: &[&[ServiceSpec]], previous: Option<&Endpoints>, seed: u64) -> Endpoints {
         let count = |services: &mut dyn Iterator<Item = &ServiceSpec>| {
-            services.flat_map(lists).map(|(list, _)| list.len()).sum::<usize>()
+            services.map(|service| lists(service).map(<[_]>::len).sum::<usize>() + service.leaving.len()).sum::<usize>()
         };
         let new = || changed.iter().copied().flatten();
         let has_room = |known: &&Endpoints| {
@@ -62,8 +62,9 @@ impl Endpoints {
     }
 
     fn insert_all<'a>(&mut self, services: impl Iterator<Item = &'a ServiceSpec>) {
-        for (list, protocol) in services.flat_map(lists) {
-            list.iter().for_each(|endpoint| self.insert(endpoint.backend, protocol));
+        for service in services {
+            let chosen = lists(service).flatten().map(|endpoint| endpoint.backend);
+            chosen.chain(service.leaving.iter().copied()).for_each(|b| self.insert(b, service.protocol as u8));
         }
     }
 
@@ -90,11 +91,11 @@ impl Endpoints {
     }
 }
 
-/// The different endpoint lists of a service, each with its protocol.
-fn lists(service: &ServiceSpec) -> impl Iterator<Item = (&Arc<[crate::spec::Endpoint]>, u8)> {
+/// The different endpoint lists of a service.
+fn lists(service: &ServiceSpec) -> impl Iterator<Item = &[Endpoint]> {
     let rules = service.rules();
     let is_new = move |at: usize| rules[..at].iter().all(|rule| !Arc::ptr_eq(&rule.endpoints, &rules[at].endpoints));
-    (0..rules.len()).filter(move |at| is_new(*at)).map(move |at| (&rules[at].endpoints, service.protocol as u8))
+    (0..rules.len()).filter(move |at| is_new(*at)).map(move |at| &*rules[at].endpoints)
 }
 
 #[cfg(test)]

@@ -73,6 +73,8 @@ pub struct Service {
     choices: [Choice; 4],
     /// Who may use it; empty: everybody.
     sources: Prefixes,
+    /// Those that keep the flows they have, ascending.
+    leaving: Arc<[Backend]>,
 }
 
 impl Service {
@@ -234,11 +236,14 @@ impl ServiceTable {
         &self.shards[service.shard as usize].services[service.at as usize]
     }
 
-    /// Whether `backend` still serves a service of this table, whomever.
+    /// Whether `backend` still serves a service of this table, whomever, if only with the flows that it has.
     #[inline]
     pub fn has_backend(&self, service: ServiceIndex, backend: Backend) -> bool {
         let service = self.shards.get(service.shard as usize).and_then(|shard| shard.services.get(service.at as usize));
-        service.is_some_and(|service| service.choices.iter().any(|choice| choice.maglev.contains(backend)))
+        service.is_some_and(|service| {
+            service.choices.iter().any(|choice| choice.maglev.contains(backend))
+                || service.leaving.binary_search(&backend).is_ok()
+        })
     }
 }
 
@@ -255,7 +260,10 @@ impl Shard {
             let choices = choices(spec.rules(), known.map_or(&[], |service| &service.choices), seed);
             // Else every update would make the first endpoints' turn come first.
             let turn = AtomicU32::new(known.map_or(0, |service| service.turn.load(Ordering::Relaxed)));
-            let (affinity, scheduler) = (spec.affinity, spec.scheduler);
+            let (affinity, scheduler, mut leaving) = (spec.affinity, spec.scheduler, spec.leaving.clone());
+            if !leaving.is_sorted() {
+                Arc::make_mut(&mut leaving).sort_unstable();
+            }
             Service {
                 key,
                 affinity,
@@ -264,6 +272,7 @@ impl Shard {
                 turn,
                 choices,
                 sources: Prefixes::new(&spec.sources),
+                leaving,
             }
         };
         let services = specs.iter().enumerate().map(service).collect();

@@ -360,14 +360,18 @@ impl Worker {
             // Only what is looked at is paid for: a burst's limit leaves the rest due.
             let elapsed = now.0.saturating_sub(self.swept_at.0).min(SWEEP_NANOS);
             let paid = u64::from(swept.looked_at).saturating_sub(by_flows).min(by_time);
-            self.swept_at = Now(now.0 - elapsed + elapsed * paid / by_time);
+            self.swept_at = Now(now.0 - elapsed + SWEEP_NANOS * paid / self.share());
         }
     }
 
-    /// Entries of the connection table that this worker should have looked at by now.
+    /// Entries of the connection table that are this worker's to look at.
+    fn share(&self) -> u64 {
+        u64::from(self.shared.conntrack.high_water()).div_ceil(self.shared.inboxes.len() as u64)
+    }
+
+    /// Those that it should have looked at by now.
     fn sweep_due(&self, now: Now) -> u64 {
-        let share = u64::from(self.shared.conntrack.high_water()).div_ceil(self.shared.inboxes.len() as u64);
-        share * now.0.saturating_sub(self.swept_at.0).min(SWEEP_NANOS) / SWEEP_NANOS
+        self.share() * now.0.saturating_sub(self.swept_at.0).min(SWEEP_NANOS) / SWEEP_NANOS
     }
 
     fn sleep(&mut self, events: &mut Events) {

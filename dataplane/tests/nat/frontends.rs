@@ -1,8 +1,10 @@
 //! NodePorts, load balancer addresses and external IPs: what comes natively over the uplink.
 
+use std::time::Duration;
+
 use shunt_dataplane::{
     net::Protocol,
-    spec::{Otherwise, Rule, ServiceSpec},
+    spec::{Affinity, Otherwise, Rule, Scheduler, ServiceSpec},
     verdict::DropReason,
 };
 
@@ -115,4 +117,35 @@ fn a_node_s_address_outside_the_pod_range_is_masqueraded_to_a_cluster_ip() {
     assert_eq!(came.1.1.0, OVERLAY);
     assert!(MASQUERADE.contains(&came.1.1.1));
     world.answer(came, (HOST, other));
+}
+
+#[test]
+fn affinity_with_timeout_and_switching_on_a_cluster_ip_and_a_node_port() {
+    const SECOND: u64 = 1_000_000_000;
+    let backends = [(A, 8080), (B, 8080), (REMOTE[0], 8080)];
+    let with = |timeout: Option<u64>| {
+        let affinity = timeout.map(|seconds| Affinity { timeout: Duration::from_secs(seconds), group: 1 });
+        let cluster_ip =
+            ServiceSpec { affinity, scheduler: Scheduler::RoundRobin, ..service(Protocol::Tcp, &backends) };
+        let node_port =
+            ServiceSpec { vip: NODE, port: 30_080, from_outside: rule(&backends, true), ..cluster_ip.clone() };
+        spec(vec![cluster_ip, node_port])
+    };
+    for (entry, client, frontend) in [(HOST, OVERLAY, (VIP, 80)), (UPLINK, OUTSIDE, (NODE, 30_080))] {
+        let mut world = World::new(&with(Some(60)));
+        let mut ports = 1000..;
+        let mut chosen = |world: &mut World, seconds: u64| {
+            world.now += seconds * SECOND;
+            world.pass(entry, syn((client, ports.next().expect("endless")), frontend)).1.2
+        };
+        let first = chosen(&mut world, 0);
+        assert!((0..5).all(|_| chosen(&mut world, 50) == first), "each new flow begins the time anew");
+        assert_ne!(chosen(&mut world, 61), first, "in turns, it is another's");
+        world.switch.publish(&with(None)).unwrap();
+        let turns: Vec<_> = (0..3).map(|_| chosen(&mut world, 0)).collect();
+        assert!(backends.iter().all(|backend| turns.contains(backend)), "{turns:?}");
+        world.switch.publish(&with(Some(5))).unwrap();
+        let first = chosen(&mut world, 10);
+        assert!((0..5).all(|_| chosen(&mut world, 4) == first));
+    }
 }

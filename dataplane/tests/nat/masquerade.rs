@@ -289,3 +289,22 @@ fn a_direct_flow_needs_no_room_in_the_table() {
     assert_eq!(world.send(POD_A, (Kind::Udp, (A, 5000), (VIP, 80))), None);
     assert_eq!(world.drops(DropReason::ConntrackFull), 1);
 }
+
+/// After a restart: an answer to what was masqueraded would make the node's kernel reset the connection. A pod of another node
+/// has its flows translated there.
+#[test]
+fn out_of_state_answers_to_masqueraded_flows_are_dropped_until_their_client_speaks() {
+    let service = ServiceSpec { from_outside: rule(&[(B, 8080)], true), ..service(Protocol::Tcp, &[]) };
+    let mut world = World::new(&spec(vec![service]));
+    let asked = to_vip(Kind::Tcp("S"), (OUTSIDE, 1000));
+    let (at, (_, stand_in, backend)) = world.pass(UPLINK, asked);
+    let mut after = World::new(&spec(vec![world.switch.snapshot().services.set().iter().next().unwrap().clone()]));
+    after.switch.conntrack().complete_from(10 + 5);
+    assert_eq!(after.send(at, (Kind::Tcp("A"), backend, stand_in)), None);
+    assert_eq!(after.drops(DropReason::OutOfState), 1);
+    let again = after.pass(UPLINK, to_vip(Kind::Tcp("A"), (OUTSIDE, 1000)));
+    assert_eq!(again, (at, (Kind::Tcp("A"), stand_in, backend)), "the same port stands in");
+    after.answer(again, (UPLINK, to_vip(Kind::Tcp("A"), (OUTSIDE, 1000))));
+    let elsewhere = (Kind::Tcp("A"), backend, (REMOTE[0], 1000));
+    assert_eq!(after.pass(at, elsewhere), (UPLINK, elsewhere));
+}

@@ -39,6 +39,9 @@ pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// The masquerade ports: few, so that tests can use them up.
 pub const MASQUERADE: std::ops::RangeInclusive<u16> = 61_000..=61_063;
 
+/// Nanoseconds between two packets.
+const PACKET: u64 = 1_000_000;
+
 pub const STATION: MacAddr = MacAddr([2, 0, 0, 0, 1, 0]);
 pub const VTEP: MacAddr = MacAddr([2, 0, 0, 0, 3, 1]);
 const OTHER_VTEP: MacAddr = MacAddr([2, 0, 0, 0, 3, 2]);
@@ -126,7 +129,8 @@ pub enum Kind {
 }
 
 /// Types of SCTP chunks by name; what begins an association is called as in TCP.
-const CHUNKS: [(&str, u8); 5] = [("S", 1), ("SA", 2), ("A", 0), ("F", 7), ("R", 6)];
+/// `E` is the client's COOKIE ECHO, `K` the backend's COOKIE ACK.
+const CHUNKS: [(&str, u8); 7] = [("S", 1), ("SA", 2), ("A", 0), ("F", 7), ("R", 6), ("E", 10), ("K", 11)];
 
 /// What is sent and what arrives.
 pub type Packet = (Kind, End, End);
@@ -211,23 +215,63 @@ fn read_sctp(segment: &[u8]) -> (Kind, u16, u16) {
 
 pub struct World {
     pub switch: Stepped,
-    wires: BTreeMap<PortId, MemoryWire>,
+    /// By port and worker.
+    wires: BTreeMap<(PortId, usize), MemoryWire>,
+    /// The worker that gets what comes in by the uplink next.
+    turn: usize,
     /// Nanoseconds since the world began.
     pub now: u64,
 }
 
 impl World {
-    /// Pods and host are served by worker 0, the uplink by worker 1.
+    /// A world whose table holds a thousand flows.
     pub fn new(spec: &ForwardingSpec) -> World {
-        let mut switch = Stepped::new(2, 256, 1000, 1).unwrap();
+        World::with_flows(1000, spec)
+    }
+
+    /// Pod A and the host are served by worker 0, pod B by worker 1, and the uplink by both, in turns.
+    pub fn with_flows(flows: u32, spec: &ForwardingSpec) -> World {
+        let mut switch = Stepped::new(2, 256, flows, 1).unwrap();
         switch.publish(spec).unwrap();
         let mut wires = BTreeMap::new();
-        for port in PORTS {
+        for (port, worker) in [(POD_A, 0), (POD_B, 1), (HOST, 0), (UPLINK, 0), (UPLINK, 1)] {
             let (device, wire) = MemoryDevice::new(64);
-            switch.attach(usize::from(port == UPLINK), port, device);
-            wires.insert(port, wire);
+            switch.attach(worker, port, device);
+            wires.insert((port, worker), wire);
         }
-        World { switch, wires, now: 0 }
+        World { switch, wires, turn: 0, now: 0 }
+    }
+
+    fn time(&self) -> Now {
+        Now(10_000_000_000 + self.now)
+    }
+
+    /// The tick of the connection table.
+    pub fn tick(&self) -> u32 {
+        self.time().seconds()
+    }
+
+    /// Lets a second pass.
+    pub fn wait(&mut self) {
+        self.now += 1_000_000_000;
+        for worker in [0, 1] {
+            self.switch.step(worker, Now(10_000_000_000 + self.now));
+        }
+    }
+
+    /// Checks that every packet and every frame is accounted for. Every packet that came out has been taken off.
+    pub fn check_accounts(&self) {
+        let (mut received, mut left) = (0, 0);
+        for worker in [0, 1] {
+            let census = self.switch.census(worker);
+            assert!(census.memories.iter().all(|memory| memory.capacity == memory.accounted()), "{census:?}");
+            for port in PORTS.map(|port| self.switch.counters(worker).port(port)) {
+                received += port.rx_packets.get();
+                let counters = port.drops.iter().chain(&port.answers).chain([&port.forwarded, &port.to_host]);
+                left += counters.map(|counter| counter.get()).sum::<u64>();
+            }
+        }
+        assert_eq!(received, left);
     }
 
     /// Sends a packet in on a port, over the overlay if it comes from a pod of the other node. Returns what comes out.
@@ -243,17 +287,19 @@ impl World {
 
     /// As [`World::send`]; what comes out must be what was foreseen.
     pub fn send_bytes(&mut self, port: PortId, bytes: Vec<u8>) -> Option<(PortId, Vec<u8>)> {
-        self.now += 1_000_000;
+        self.now += PACKET;
         let (_, fate, sent) = self.switch.dry_run(Now(10_000_000_000 + self.now)).run(port, &bytes);
         let foreseen = match fate {
             Fate::Decided(Verdict::Tx(port) | Verdict::Answer(_, port)) => Some((port, numberless(sent))),
             _ => None,
         };
-        self.wires.get_mut(&port).unwrap().send(bytes);
+        self.turn = 1 - self.turn;
+        let worker = if port == UPLINK { self.turn } else { usize::from(port == POD_B) };
+        self.wires.get_mut(&(port, worker)).unwrap().send(bytes);
         for worker in [0, 1, 0, 1] {
-            self.switch.step(worker, Now(10_000_000_000 + self.now));
+            self.switch.step(worker, self.time());
         }
-        let mut out = PORTS.iter().filter_map(|port| Some((*port, self.wires.get_mut(port)?.recv()?)));
+        let mut out = self.wires.iter_mut().filter_map(|((port, _), wire)| Some((*port, wire.recv()?)));
         let first = out.next();
         assert_eq!(out.next(), None, "one packet in, one out");
         assert_eq!(first.clone().map(|(port, bytes)| (port, numberless(bytes))), foreseen, "not as foreseen");

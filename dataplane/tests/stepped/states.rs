@@ -35,6 +35,32 @@ fn a_connection_is_taken_up_from_its_middle() {
     assert_eq!(states, ["established"; 30], "once the backend has spoken");
 }
 
+/// A backend that speaks before its client does: untranslated, the client would reset the connection.
+#[test]
+fn out_of_state_answers_that_would_leak_untranslated_are_dropped_until_their_client_speaks() {
+    let mut world = World::new(&[backend(10)]);
+    world.switch.conntrack().complete_from(10 + 5);
+    let (server, other) = ((backend(10).address, 8080), (backend(11).address, 8080));
+    let (client, direct) = ((CLIENT_IP, 1000), (CLIENT_IP, 2000));
+    for flags in [ACK, SYN | ACK, FIN | ACK, RST] {
+        assert_eq!(world.answer(tcp(SERVER, (server, client), flags)), None, "{flags:#x}");
+    }
+    assert_eq!(world.answer(sctp(SERVER, (server, client), &[(DATA, &[4; 17])])), None);
+    assert_eq!(world.drops(DropReason::OutOfState), 5);
+    assert!(world.answer(tcp(SERVER, (server, client), SYN)).is_some(), "it begins a connection of its own");
+    assert!(world.answer(tcp(SERVER, (other, client), ACK)).is_some(), "it is no endpoint");
+    assert!(world.answer(udp(SERVER, (server, client))).is_some(), "nothing is reset for it");
+
+    assert_eq!(world.ask(tcp(CLIENT, to_vip(1000), ACK)), Some((client, server)));
+    assert_eq!(world.answer(tcp(SERVER, (server, client), ACK)), Some(((VIP, 80), client)));
+    // Connections past the service wait until then, too, or for five seconds.
+    assert_eq!(world.answer(tcp(SERVER, (server, direct), ACK)), None);
+    assert_eq!(world.ask(tcp(CLIENT, (direct, server), ACK)), Some((direct, server)));
+    assert_eq!(world.answer(tcp(SERVER, (server, direct), ACK)), Some((server, direct)));
+    world.now = 5_000_000_000;
+    assert!(world.answer(tcp(SERVER, (server, (CLIENT_IP, 3000)), ACK)).is_some());
+}
+
 /// A segment that the client's stack finds outside its window, or one that makes no sense, is translated like any other:
 /// untranslated, it would make the client reset the backend's connection.
 #[test]
@@ -57,6 +83,20 @@ fn udp_flows_to_a_removed_endpoint_are_forgotten_at_once() {
     assert_eq!(world.answer(udp(SERVER, (old, client))), None);
     assert_eq!(world.answer(udp(SERVER, (old, client))), None);
     assert_eq!(world.drops(DropReason::StaleReply), 2);
+    assert_eq!(world.ask(udp(CLIENT, to_vip(1000))).unwrap().1.0, backend(11).address);
+}
+
+/// As with kube-proxy, which forgets the flows of endpoints that do not serve, and no others.
+#[test]
+fn established_udp_flows_stay_with_an_endpoint_that_terminates_until_it_is_gone() {
+    let mut world = World::new(&[backend(10)]);
+    let (client, old) = world.ask(udp(CLIENT, to_vip(1000))).unwrap();
+    let drains = with_services(spec(&[backend(11)]), |service| service.leaving = [backend(12), backend(10)].into());
+    world.switch.publish(&drains).unwrap();
+    assert_eq!(world.answer(udp(SERVER, (old, client))), Some(((VIP, 80), client)));
+    assert_eq!(world.ask(udp(CLIENT, to_vip(1000))), Some((client, old)));
+    assert_eq!(world.ask(udp(CLIENT, to_vip(1001))).unwrap().1.0, backend(11).address, "new ones go elsewhere");
+    world.switch.publish(&spec(&[backend(11)])).unwrap();
     assert_eq!(world.ask(udp(CLIENT, to_vip(1000))).unwrap().1.0, backend(11).address);
 }
 

@@ -80,3 +80,18 @@ fn idle_flows_expire() {
     assert_eq!(world.switch.conntrack().in_use(), 0);
     assert!(world.ask(udp(CLIENT, to_vip(3000))).is_some());
 }
+
+/// Of a small table less than an entry is due in a second; what is not due yet is not forgotten.
+#[test]
+fn idle_flows_of_a_small_table_expire_in_their_time() {
+    for flows in 1..40 {
+        let mut world = World::new(&[backend(10)]);
+        (0..flows).for_each(|flow| assert!(world.ask(udp(CLIENT, to_vip(1000 + flow))).is_some()));
+        // Half a minute of silence, and eight seconds for each worker to go round.
+        for seconds in 1..=40 {
+            world.now = seconds * 1_000_000_000;
+            world.settle();
+        }
+        assert_eq!(world.switch.conntrack().in_use(), 0, "of {flows}");
+    }
+}

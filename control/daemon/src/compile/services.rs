@@ -71,7 +71,9 @@ fn compile<'a>(
     place: Place<'a>,
 ) -> impl Iterator<Item = ServiceSpec> + use<'a> {
     service.ports.iter().flat_map(move |port| {
-        let mut rules = Rules::new(Selection::new(slices, &port.name, place));
+        let selection = Selection::new(slices, &port.name, place);
+        let leaving = selection.leaving();
+        let mut rules = Rules::new(selection);
         let affinity = service.affinity.map(|timeout| Affinity { timeout, group: group(service, &port.name) });
         let spec = move |frontend: Frontend| {
             let [from_pods, from_node, mut from_outside] =
@@ -91,6 +93,7 @@ fn compile<'a>(
                 sources: frontend.source_ranges(service),
                 affinity,
                 scheduler: service.scheduler,
+                leaving: leaving.clone(),
             }
         };
         Frontend::of(service, port, place.addresses).into_iter().map(spec)

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use crate::server::Greeting;
 
 const PATIENCE: Duration = Duration::from_secs(40);
-const PAUSE: Duration = Duration::from_millis(5);
 
 /// What became of the connection.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -25,11 +24,11 @@ pub struct HoldReport {
     pub longest_ms: f64,
 }
 
-/// Holds a connection for `time`.
+/// Holds a connection for `time`, with a `pause` after each message.
 ///
 /// # Errors
 /// When the connection breaks, stands still for 40 seconds, or an echo differs.
-pub fn hold(to: SocketAddrV4, time: Duration) -> io::Result<HoldReport> {
+pub fn hold(to: SocketAddrV4, time: Duration, pause: Duration) -> io::Result<HoldReport> {
     let mut stream = TcpStream::connect_timeout(&to.into(), PATIENCE)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -49,7 +48,7 @@ pub fn hold(to: SocketAddrV4, time: Duration) -> io::Result<HoldReport> {
         }
         report.messages += 1;
         report.longest_ms = report.longest_ms.max(sent.elapsed().as_secs_f64() * 1e3);
-        thread::sleep(PAUSE);
+        thread::sleep(pause);
     }
     Ok(report)
 }

@@ -85,6 +85,8 @@ pub struct Conntrack<B: Below = Nothing> {
     loads: Loads,
     ports: Ports,
     seed: FlowSeed,
+    /// Before this tick there may be flows that the table does not know.
+    complete_from: AtomicU32,
     below: B,
 }
 
@@ -212,6 +214,7 @@ impl Conntrack {
             loads: Loads::new(capacity),
             ports: Ports::new(capacity),
             seed,
+            complete_from: AtomicU32::new(0),
             below: Nothing,
         }
     }
@@ -226,6 +229,16 @@ impl<B: Below> Conntrack<B> {
     /// Flows it holds.
     pub fn in_use(&self) -> u32 {
         self.free.in_use() + self.below.base().map_or(0, Base::in_use)
+    }
+
+    /// Says that flows were lost, by a restart or a flush, and that their clients have until this tick to bring them back.
+    pub fn complete_from(&self, tick: u32) {
+        self.complete_from.store(tick, Ordering::Relaxed);
+    }
+
+    /// Whether a flow that the table does not know is none that was [lost](Conntrack::complete_from).
+    pub fn is_complete(&self, tick: u32) -> bool {
+        tick >= self.complete_from.load(Ordering::Relaxed)
     }
 
     /// Takes up to `wanted` free entries, appended to `out`: fewer only if there are no more, but for a few that

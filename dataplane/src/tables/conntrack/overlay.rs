@@ -68,6 +68,7 @@ impl<'a> Conntrack<Base<'a>> {
             loads: Loads::new(table.capacity()),
             ports: table.ports.copy(),
             seed: table.seed,
+            complete_from: AtomicU32::new(table.complete_from.load(Ordering::Relaxed)),
             below: Base { table, copied: RefCell::default() },
         }
     }

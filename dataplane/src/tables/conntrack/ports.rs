@@ -132,7 +132,7 @@ impl<B: Below> Conntrack<B> {
     /// Asks the table about some ports, all at once for their cache misses to overlap.
     #[cold]
     fn find_port<const N: usize>(&self, reply: FiveTuple, range: &RangeInclusive<u16>, random: u64) -> Option<u16> {
-        let candidates: [u16; CANDIDATES] =
+        let candidates: [u16; N] =
             std::array::from_fn(|n| nth(range, random.wrapping_add(n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
         let key = |port: &u16| FiveTuple { dst_port: *port, ..reply }.to_words();
         let hashes = candidates.map(|port| self.hash(key(&port)));

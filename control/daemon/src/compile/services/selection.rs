@@ -3,7 +3,7 @@
 //! Pure functions of endpoint slices and the node's place. The rules are those of a kube-proxy: conditions with their
 //! defaults, terminating endpoints where no ready one is left, hints, and the node's own endpoints for policy `Local`.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use shunt_control_api::{Endpoint, EndpointHints, EndpointSlice, TrafficPolicy};
 use shunt_dataplane::spec::{self, Backend, Otherwise, Rule};
@@ -161,6 +161,14 @@ impl<'a> Selection<'a> {
             otherwise: if self.anywhere == Usability::Unusable { Otherwise::Refuse } else { Otherwise::Drop },
             ..Rule::default()
         }
+    }
+
+    /// Those that new flows from anywhere do not go to and that serve all the same: the flows that they have stay, also where
+    /// there are no connections (kube-proxy forgets UDP flows of endpoints that do not serve, and no others). Ascending.
+    pub fn leaving(&self) -> Arc<[Backend]> {
+        let serves = |candidate: &&Candidate| candidate.usability != Usability::Unusable;
+        let is_left = |candidate: &&Candidate| !self.standing(candidate, TrafficPolicy::Cluster).is_chosen();
+        self.candidates.iter().filter(serves).filter(is_left).map(|candidate| candidate.backend).collect()
     }
 
     /// Whether new flows under `policy` may go to one of the candidates, and why.

@@ -92,6 +92,22 @@ fn selection_falls_back_to_serving_and_terminating_endpoints() {
 }
 
 #[test]
+fn established_flows_stay_at_endpoints_that_serve_still() {
+    let leaving = |endpoints| {
+        let slice = slice(&[("", 80)], endpoints);
+        Selection::new(&[&slice], "", HERE).leaving().iter().map(|b| b.address.octets()[3]).collect::<Vec<_>>()
+    };
+    let drains = || vec![endpoint(4, "", LEAVING), endpoint(1, "", READY), endpoint(2, "", UNREADY)];
+    assert_eq!(leaving(drains()), [4], "it terminates, and what is not ready does not serve");
+    assert_eq!(leaving(vec![endpoint(4, "", LEAVING)]), [0u8; 0], "chosen, for there is no other");
+    let hinted = |n, node: &str| Endpoint {
+        hints: Some(EndpointHints { for_nodes: vec![node.into()], ..EndpointHints::default() }.into()),
+        ..endpoint(n, "", READY)
+    };
+    assert_eq!(leaving(vec![hinted(1, "node-a"), hinted(2, "node-b")]), [2]);
+}
+
+#[test]
 fn selection_is_decided_separately_for_the_cluster_and_the_node() {
     // A ready one elsewhere, one that leaves here: the cluster has the one, the node still the other.
     let endpoints = || vec![endpoint(1, "node-a", LEAVING), endpoint(2, "node-b", READY)];
