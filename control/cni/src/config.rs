@@ -2,12 +2,13 @@
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
     environment::{Attachment, is_name},
     error::{CniError, Code, Result},
+    port_mapping::PortMapping,
     version::Version,
 };
 
@@ -43,7 +44,8 @@ pub struct Runtime {
     pub mac: Option<String>,
     /// Passed through.
     pub dns: Value,
-    /// Not taken.
+    /// Ports of the node that are to lead to the container: see [`port_mapping`](crate::port_mapping). Read when they are needed:
+    /// DEL does without.
     pub port_mappings: Value,
     /// Not taken.
     pub bandwidth: Value,
@@ -112,7 +114,6 @@ impl Config {
             runtime,
             raw,
         };
-        config.refuse("runtimeConfig.portMappings", &config.runtime.port_mappings)?;
         config.refuse("runtimeConfig.bandwidth", &config.runtime.bandwidth)?;
         Ok(config)
     }
@@ -132,6 +133,11 @@ impl Config {
         Err(CniError::new(Code::UnsupportedField, format!("{key}: {value} cannot be done"), details))
     }
 
+    /// The ports of the node that it asks for.
+    pub fn port_mappings(&self) -> Result<Vec<PortMapping>> {
+        asked("portMappings", &self.runtime.port_mappings)
+    }
+
     /// The addresses that the runtime asks for.
     pub fn wanted_addresses(&self) -> Result<Vec<Ipv4Addr>> {
         let parse = |text: &String| {
@@ -143,6 +149,17 @@ impl Config {
         };
         self.runtime.ips.iter().map(parse).collect()
     }
+}
+
+/// What a capability asks for; what asks for nothing is the default.
+fn asked<T: Default + DeserializeOwned>(capability: &str, value: &Value) -> Result<T> {
+    if value.is_null() {
+        return Ok(T::default());
+    }
+    serde_json::from_value(value.clone()).map_err(|e| {
+        let message = format!("runtimeConfig.{capability}: {value} cannot be read: {e}");
+        CniError::new(Code::InvalidConfig, message, "write it as the CNI conventions have it")
+    })
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod ipam;
 mod link;
 mod outcome;
 mod plugin;
+mod port_mapping;
 mod version;
 
 use std::{

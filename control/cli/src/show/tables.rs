@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     args::Kind,
-    cluster::{Cluster, EndpointSlice, Service, ServicePort},
+    cluster::{Cluster, EndpointSlice, PublishedPort, Service, ServicePort},
     failure::file_path,
     protocol,
 };
@@ -85,13 +85,21 @@ fn vteps(cluster: &Cluster, status: &v1::GetStatusResponse) -> String {
 }
 
 fn ports(cluster: &Cluster, status: &v1::GetStatusResponse) -> String {
-    let mut table = table(["NAME", "INTERFACE", "ADDRESS", "MAC", "ID", "STATE"]);
+    let mut table = table(["NAME", "INTERFACE", "ADDRESS", "MAC", "PUBLISHED", "ID", "STATE"]);
     for port in &cluster.port {
         let status = status.ports.iter().find(|status| status.name == port.name);
         let [id, state] = status.map_or([NONE.into(), NONE.into()], port_state);
-        table.add_row([&port.name, &port.interface, &port.address, &port.mac, &id, &state]);
+        let published = some(&port.published.iter().map(published_port).collect::<Vec<_>>());
+        table.add_row([&port.name, &port.interface, &port.address, &port.mac, &published, &id, &state]);
     }
     render(&table)
+}
+
+/// As container runtimes write it: `192.168.50.1:8080->80/tcp`.
+fn published_port(published_port: &PublishedPort) -> String {
+    let PublishedPort { protocol, port, container_port, address } = published_port;
+    let at = if address.is_empty() { String::new() } else { format!("{address}:") };
+    format!("{at}{port}->{container_port}/{}", protocol::name((*protocol).into()))
 }
 
 /// Number and state.

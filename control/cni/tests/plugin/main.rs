@@ -6,4 +6,5 @@ mod faults;
 mod install;
 mod ipam;
 mod life;
+mod port_mappings;
 mod runtime;

@@ -183,8 +183,16 @@ fn service(frontend: &Frontend, packet: FiveTuple, names: &Names) -> Told {
     let place = socket(packet.dst, packet.dst_port);
     let found = names.service(packet.dst.into(), packet.dst_port, packet.protocol);
     let name = found.map(|found| found.service.full_name());
+    let pod = match found {
+        None => names.pod(packet.dst.into(), packet.dst_port, packet.protocol).map(|pod| pod.name.clone()),
+        Some(_) => None,
+    };
     let port = found.map(|found| found.port.name.clone()).filter(|name| !name.is_empty());
-    let (at, kind) = found.map_or(("", None), |found| kind(found.kind));
+    let (at, kind) = match (found, &pod) {
+        (Some(found), _) => kind(found.kind),
+        (None, Some(_)) => (", its published port", Some("published_port")),
+        (None, None) => ("", None),
+    };
     let (from, origin) = match origin {
         Origin::Pod => ("a pod", "pod"),
         Origin::Node => ("this node", "node"),
@@ -193,7 +201,7 @@ fn service(frontend: &Frontend, packet: FiveTuple, names: &Names) -> Told {
     let what = match (&name, &port) {
         (Some(name), Some(port)) => format!("{name}, port {port}"),
         (Some(name), None) => name.clone(),
-        (None, _) => "a service".into(),
+        (None, _) => pod.clone().unwrap_or("a service".into()),
     };
     let many = match (endpoints, otherwise) {
         (0, Otherwise::Refuse) => "there are no endpoints: it is refused".into(),
@@ -211,6 +219,7 @@ fn service(frontend: &Frontend, packet: FiveTuple, names: &Names) -> Told {
         told = told.and("The policy asks for its source to be replaced.");
     }
     told.maybe("service", name)
+        .maybe("pod", pod)
         .maybe("port", port)
         .fact("frontend", format!("{place}/{}", protocol(packet.protocol)))
         .maybe("frontend_kind", kind)
