@@ -1,11 +1,7 @@
 //! Shunt's daemon under measurement: started in the namespace of the calling thread, told what to do by gRPC.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
-use nix::{
-    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
-    unistd::Pid,
-};
 use shunt_control_api::v1::{self, switch_client::SwitchClient};
 use shunt_control_lab::{binaries, command::Background, wait};
 use tokio::runtime::{Builder, Runtime};
@@ -16,7 +12,7 @@ use crate::{
     scratch::{Scratch, mortal},
     veth::{
         cluster::{CLUSTER_CIDR, POD_CIDR, SERVICE_CIDR, VNI, VTEP_MAC, VXLAN_PORT},
-        topology::{SOURCE_CORE, SWITCH_CORE},
+        topology::SWITCH_CORE,
     },
 };
 
@@ -49,7 +45,6 @@ impl Daemon {
             Some(status) => Ok(Err(format!("shuntd ended ({status}): {}", process.log()))),
             None => runtime.block_on(endpoint.connect()).map(Ok),
         })??;
-        keep_off_the_worker(process.pid())?;
         let client = SwitchClient::new(channel);
         Ok(Daemon { runtime, client, process: Some(process), _scratch: scratch })
     }
@@ -74,21 +69,6 @@ impl Drop for Daemon {
             eprintln!("stopping shuntd: {error}");
         }
     }
-}
-
-/// Leaves the contender's core to the worker, which has pinned itself to it.
-fn keep_off_the_worker(pid: u32) -> Result<(), Error> {
-    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        let thread = Pid::from_raw(thread?.file_name().to_string_lossy().parse()?);
-        let cores = sched_getaffinity(thread)?;
-        if !cores.is_set(SOURCE_CORE)? {
-            continue;
-        }
-        let mut core = CpuSet::new();
-        core.set(SOURCE_CORE)?;
-        sched_setaffinity(thread, &core)?;
-    }
-    Ok(())
 }
 
 fn config(uplink: &str, scratch: &Scratch) -> String {

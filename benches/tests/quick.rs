@@ -44,8 +44,9 @@ fn a_quick_run_measures_every_part_and_leaves_nothing_behind() {
         let of = |row: &&Row| row.part == Part::Veth && row.contender == contender.name;
         let none: Vec<_> = rows.iter().filter(of).filter_map(|row| row.reason.as_ref()).collect();
         assert!(none.is_empty(), "{} could not be measured: {none:?}", contender.name);
-        let measured = rows.iter().filter(of).any(|row| row.metric == "no loss" && row.value.is_some());
-        assert!(measured, "{} has a rate", contender.name);
+        let rate = |metric| rows.iter().filter(of).find(|row| row.metric == metric).and_then(|row| row.value);
+        assert!(rate("forwarded when flooded") > Some(0.0), "{} forwards", contender.name);
+        assert!(rate("no loss").is_some(), "{} has a rate", contender.name);
     }
     let rate = |generator: &str| {
         let of = |row: &&Row| row.part == Part::Generators && row.contender == generator && row.metric == "sent";

@@ -12,12 +12,23 @@ use super::{
 };
 use crate::Error;
 
+/// How long a load may take.
+const LOAD_LIMIT: Duration = Duration::from_secs(300);
+
 /// The kernel's forwarding, set up. It goes with its namespace.
 pub struct Kernel;
 
 impl Running for Kernel {
     fn load(&mut self, count: u32) -> Result<Duration, Error> {
-        nft(&nftables::ruleset(cluster::services(count)))
+        let mut taken = Duration::ZERO;
+        for (at, transaction) in nftables::transactions(cluster::services(count)).enumerate() {
+            if taken > LOAD_LIMIT {
+                let (loaded, limit) = ((at as u32 - 1) * nftables::AT_ONCE, LOAD_LIMIT.as_secs());
+                return Err(format!("nft had loaded {loaded} of {count} services after {limit} s").into());
+            }
+            taken += nft(&transaction)?;
+        }
+        Ok(taken)
     }
 
     fn change(&mut self, service: &Service) -> Result<Duration, Error> {

@@ -161,6 +161,9 @@ fn measure(contender: &Contender, case: Case, effort: Effort, ledger: &mut Ledge
             ledger.record(Part::Veth, &case.name(), contender.name, metric, unit, value);
         };
         let flood = bench.trial(Pace::Flood, effort.time)?;
+        if flood.arrivals.received() == 0 {
+            return Err("it forwards nothing of a flood".into());
+        }
         record("forwarded when flooded", Unit::PacketsPerSecond, flood.forwarded());
         let none = bench.search(0.0)?;
         record("no loss", Unit::PacketsPerSecond, none);

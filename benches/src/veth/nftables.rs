@@ -38,14 +38,29 @@ table ip kube-proxy {
 }
 ";
 
-/// The whole table with these services, in the place of a former one.
-pub fn ruleset(services: impl Iterator<Item = Service>) -> String {
-    let (mut text, mut maps) = (format!("add table {TABLE}\ndelete table {TABLE}\n{BASE}"), String::new());
+/// Services that one transaction adds. The kernel's time for a transaction grows with the square of its size (it looks for
+/// each anonymous set among all that is new), and with the size of the table: with all services at once 10,000 of them take
+/// longer than anybody waits, and with fewer at a time they take longer too.
+pub const AT_ONCE: u32 = 500;
+
+/// The transactions that make the table with these services, in the place of a former one.
+pub fn transactions(mut services: impl Iterator<Item = Service>) -> impl Iterator<Item = String> {
+    let base = format!("add table {TABLE}\ndelete table {TABLE}\n{BASE}");
+    let more = std::iter::from_fn(move || {
+        let some: Vec<_> = services.by_ref().take(AT_ONCE as usize).collect();
+        (!some.is_empty()).then(|| addition(&some))
+    });
+    std::iter::once(base).chain(more)
+}
+
+/// Adds services to the table.
+fn addition(services: &[Service]) -> String {
+    let (mut text, mut maps) = (String::new(), String::new());
     for service in services {
-        let Service { number, vip, endpoints } = &service;
+        let Service { number, vip, endpoints } = service;
         write_endpoints(&mut text, *number, endpoints.iter().enumerate());
         writeln!(text, "add chain {TABLE} service-{number}").expect(INFALLIBLE);
-        write_service(&mut text, &service);
+        write_service(&mut text, service);
         writeln!(maps, "add element {TABLE} cluster-ips {{ {vip} }}").expect(INFALLIBLE);
         writeln!(maps, "add element {TABLE} service-ips {{ {vip} . udp . {VIP_PORT} : goto service-{number} }}")
             .expect(INFALLIBLE);

@@ -93,13 +93,14 @@ impl Ovs {
         self.control("ovs-appctl", &["tnl/arp/set", "underlay", &REMOTE.to_string(), &topology.sink_mac.to_string()])
     }
 
-    /// What does not depend on the services.
+    /// What does not depend on the services. Open vSwitch takes a UDP connection for new until it has seen an answer, and
+    /// nobody answers here: what table 0 has translated by its connection goes on, new or not.
     fn flows(&self) -> Result<(), Error> {
         self.openflow(
             "add-flows",
             &format!(
                 "table=0,in_port=1,ip,actions=ct(zone=1,nat,table=1)\n\
-                 table=1,ct_state=+est+trk,ip,actions=resubmit(,2)\n\
+                 table=1,ct_state=+dnat+trk,ip,actions=resubmit(,2)\n\
                  table=2,ip,nw_dst={REMOTE_POD_CIDR},\
                  actions=mod_dl_src:{VTEP_MAC},mod_dl_dst:{REMOTE_VTEP_MAC},dec_ttl,2\n"
             ),

@@ -30,8 +30,8 @@ use crate::{
 pub const SOURCE_CORE: usize = 0;
 pub const SWITCH_CORE: usize = 1;
 
-/// How long nft may take.
-const NFT_LIMIT: Duration = Duration::from_secs(300);
+/// How long one transaction of nft's may take.
+const NFT_LIMIT: Duration = Duration::from_secs(60);
 /// The status by which timeout(1) says that it ended the program.
 const TIMED_OUT: i32 = 124;
 
