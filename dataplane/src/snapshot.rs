@@ -17,7 +17,7 @@ use crate::{
     next_hop::{Kind, NextHop},
     service_set::ServiceSet,
     spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, ServiceSpec, Station, Via},
-    tables::{Endpoints, Fib, Origin, Prefixes, ServiceTable, VtepTable, conntrack, maglev},
+    tables::{Endpoints, Fib, Limits, Origin, Prefixes, ServiceTable, VtepTable, conntrack, maglev},
     wire::ipv4,
 };
 
@@ -134,6 +134,8 @@ pub struct Snapshot {
     pub masquerade: Option<Masquerade>,
     /// Whether new flows may have to be tracked.
     pub tracks: bool,
+    /// Bandwidth limits; `None`: no port has one.
+    pub limits: Option<Arc<Limits>>,
     /// Where pods are.
     pods: Prefixes,
     sources: Arc<Sources>,
@@ -160,6 +162,9 @@ impl Snapshot {
         let vteps = next_hops.of_vteps(spec, &ports)?;
         let routes = fib_entries(spec, &ports, &vteps, &mut next_hops)?;
         let masquerade = Masquerade::of(spec)?;
+        for id in spec.bandwidth.keys() {
+            ports.get(*id, || "a bandwidth limit".into())?;
+        }
         if next_hops.list.len() >= conntrack::MAX_NEXT_HOPS as usize {
             return Err(CompileError::TooManyNextHops(next_hops.list.len()));
         }
@@ -183,6 +188,7 @@ impl Snapshot {
             on_link: spec.on_link,
             router: spec.router.map_or(0, u32::from),
             tracks: !spec.services.is_empty() || masquerade.as_ref().is_some_and(Masquerade::has_egress),
+            limits: Limits::build(&spec.bandwidth, previous.and_then(|previous| previous.limits.as_ref())),
             masquerade,
             pods: Prefixes::new(&spec.pod_cidrs),
             sources: Arc::new(Sources { fib: routes, seed }),
@@ -205,6 +211,7 @@ impl Snapshot {
             on_link: self.on_link,
             router: self.router,
             tracks: !set.is_empty() || self.masquerade.as_ref().is_some_and(Masquerade::has_egress),
+            limits: self.limits.clone(),
             masquerade: self.masquerade.clone(),
             pods: self.pods.clone(),
             sources: self.sources.clone(),

@@ -6,6 +6,7 @@
 //! configuration, are the daemon's to find.
 #![deny(unsafe_code)]
 
+mod bandwidth;
 mod endpoint_slice;
 mod exposure;
 pub mod field;

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use shunt_dataplane::net::MacAddr;
+use shunt_dataplane::{net::MacAddr, spec::Bandwidth};
 
 use crate::{FieldError, PublishedPort, field, v1};
 
@@ -19,6 +19,8 @@ pub struct Port {
     pub mac: MacAddr,
     /// Ports of the node that lead to it.
     pub published: Vec<PublishedPort>,
+    /// How much it may send and receive.
+    pub bandwidth: Bandwidth,
 }
 
 impl TryFrom<v1::Port> for Port {
@@ -31,6 +33,7 @@ impl TryFrom<v1::Port> for Port {
             address: field::address("address", &port.address)?,
             mac: field::mac("mac", &port.mac)?,
             published: published(port.published)?,
+            bandwidth: port.bandwidth.unwrap_or_default().try_into().map_err(|e: FieldError| e.within("bandwidth"))?,
         })
     }
 }
@@ -56,6 +59,7 @@ impl From<&Port> for v1::Port {
             address: port.address.to_string(),
             mac: port.mac.to_string(),
             published: port.published.iter().map(Into::into).collect(),
+            bandwidth: (port.bandwidth != Bandwidth::default()).then(|| (&port.bandwidth).into()),
         }
     }
 }
@@ -75,6 +79,10 @@ mod tests {
                 .zip([v1::Protocol::Tcp, v1::Protocol::Udp])
                 .map(|(published_port, protocol)| v1::PublishedPort { protocol: protocol.into(), ..published_port })
                 .collect(),
+            bandwidth: Some(v1::Bandwidth {
+                ingress: Some(v1::Rate { bits_per_second: 10_000_000, burst_bits: 1_000_000 }),
+                egress: None,
+            }),
         }
     }
 
@@ -96,6 +104,12 @@ mod tests {
         }
         assert_eq!(path(v1::Port { address: "224.0.0.5".into(), ..pod_a1() }), "address");
         assert_eq!(path(v1::Port { mac: String::new(), ..pod_a1() }), "mac");
+        let limited = |bits_per_second, burst_bits| {
+            let bandwidth = v1::Bandwidth { egress: Some(v1::Rate { bits_per_second, burst_bits }), ingress: None };
+            v1::Port { bandwidth: Some(bandwidth), ..pod_a1() }
+        };
+        assert_eq!(path(limited(0, 1)), "bandwidth.egress.bits_per_second");
+        assert_eq!(path(limited(1, 0)), "bandwidth.egress.burst_bits");
         let with = |published: &[v1::PublishedPort]| v1::Port { published: published.into(), ..pod_a1() };
         assert_eq!(path(with(&[v1::PublishedPort { protocol: 0, ..published_port(80, "") }])), "published[0].protocol");
         assert_eq!(path(with(&[published_port(0, "")])), "published[0].port");

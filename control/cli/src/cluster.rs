@@ -55,6 +55,26 @@ pub struct Port {
     /// Ports of the node that lead to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub published: Vec<PublishedPort>,
+    /// How much it may send and receive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bandwidth>,
+}
+
+/// A direction without a rate has no limit.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bandwidth {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<Rate>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Rate>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    pub bits_per_second: u64,
+    pub burst_bits: u64,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,23 +235,33 @@ impl From<v1::Vtep> for Vtep {
 }
 
 impl From<Port> for v1::Port {
-    fn from(Port { name, interface, address, mac, published }: Port) -> Self {
+    fn from(Port { name, interface, address, mac, published, bandwidth }: Port) -> Self {
         let published = published.into_iter().map(|PublishedPort { protocol, port, container_port, address }| {
             v1::PublishedPort { protocol: v1::Protocol::from(protocol).into(), port, container_port, address }
         });
-        v1::Port { name, interface, address, mac, published: published.collect() }
+        let rate = |Rate { bits_per_second, burst_bits }: Rate| v1::Rate { bits_per_second, burst_bits };
+        let bandwidth = bandwidth.map(|Bandwidth { ingress, egress }| v1::Bandwidth {
+            ingress: ingress.map(rate),
+            egress: egress.map(rate),
+        });
+        v1::Port { name, interface, address, mac, published: published.collect(), bandwidth }
     }
 }
 
 impl From<v1::Port> for Port {
-    fn from(v1::Port { name, interface, address, mac, published }: v1::Port) -> Self {
+    fn from(v1::Port { name, interface, address, mac, published, bandwidth }: v1::Port) -> Self {
         let published = published.into_iter().map(|published_port| PublishedPort {
             protocol: published_port.protocol().into(),
             port: published_port.port,
             container_port: published_port.container_port,
             address: published_port.address,
         });
-        Port { name, interface, address, mac, published: published.collect() }
+        let rate = |v1::Rate { bits_per_second, burst_bits }: v1::Rate| Rate { bits_per_second, burst_bits };
+        let bandwidth = bandwidth.map(|v1::Bandwidth { ingress, egress }| Bandwidth {
+            ingress: ingress.map(rate),
+            egress: egress.map(rate),
+        });
+        Port { name, interface, address, mac, published: published.collect(), bandwidth }
     }
 }
 
@@ -308,6 +338,7 @@ mod tests {
         interface = "va1"
         address = "10.244.1.10"
         mac = "0a:58:0a:f4:01:0a"
+        bandwidth.egress = { bits_per_second = 10_000_000, burst_bits = 1_000_000 }
         [[port.published]]
         port = 8080
         container_port = 80

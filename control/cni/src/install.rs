@@ -93,7 +93,7 @@ fn install(places: &Places, network: &str, socket: &Path) -> Result<(), String> 
 
 /// What runtimes may ask for.
 fn capabilities() -> Value {
-    json!({ "ips": true, "mac": true, "dns": true, "portMappings": true })
+    json!({ "ips": true, "mac": true, "dns": true, "portMappings": true, "bandwidth": true })
 }
 
 /// In the reverse order: no runtime ever sees a list whose plugin is not there.

@@ -76,16 +76,18 @@ impl Plugin<'_> {
         wanted.extend(self.environment.wanted_address);
         let mac = self.config.runtime.mac.as_deref().map(parse_mac).transpose()?;
         let mappings = self.config.port_mappings()?;
+        let bandwidth = self.config.bandwidth()?;
         let namespace = self.namespace()?;
         // Before anything is made: without the daemon there is nothing to undo.
         let mut daemon = Daemon::connect(&self.config.socket).await?;
         let (node, _) = daemon.node().await?;
         let published = port_mapping::read(&mappings, &node.addresses)?;
         published.iter().enumerate().try_for_each(|(i, port)| port_mapping::check(i, port, &node.addresses))?;
+        let asked = v1::Port { published, bandwidth, ..Default::default() };
         let ipam = self.ipam()?;
         let address = ipam.add(attachment, &wanted, node.pod_cidr)?;
         let pod = PodEnd { interface: &attachment.interface, address, mac: mac.unwrap_or_else(|| mac_of(address)) };
-        match self.connect(&mut daemon, &pod, &namespace, &node, published).await {
+        match self.connect(&mut daemon, &pod, &namespace, &node, asked).await {
             Ok(outcome) => Ok(outcome.to_json(self.config.version, self.config.previous.as_ref())),
             Err(e) => {
                 // Whatever else is wrong, the first error is the one to tell.
@@ -103,13 +105,13 @@ impl Plugin<'_> {
         pod: &PodEnd<'_>,
         namespace: &Namespace,
         node: &Node,
-        published: Vec<v1::PublishedPort>,
+        asked: v1::Port,
     ) -> Result<Outcome> {
         let (node_end, mac) = (node_end(&self.environment.attachment), mac_text(&pod.mac));
         let name = self.port_name();
         link::create(&node_end, &name, pod, namespace, node).await?;
         let (interface, address) = (node_end.clone(), pod.address.to_string());
-        daemon.attach(&v1::Port { name, interface, address, mac: mac.clone(), published }).await?;
+        daemon.attach(&v1::Port { name, interface, address, mac: mac.clone(), ..asked }).await?;
         let node_mac = link::node_mac(&node_end).await?.unwrap_or_default();
         let sandbox = self.environment.netns.as_ref().map(|path| path.display().to_string());
         Ok(Outcome {
@@ -164,14 +166,16 @@ impl Plugin<'_> {
         }
         let mappings = self.config.port_mappings()?;
         let wanted = port_mapping::read(&mappings, &node.addresses)?;
-        let has = daemon.ports().await?.into_iter().find(|port| port.name == name).map(|port| port.published);
-        let missing = wanted.iter().position(|port| !has.iter().flatten().any(|other| other == port));
-        match missing.map(|i| &mappings[i]) {
-            Some(PortMapping { host_port, protocol, .. }) => {
-                Err(changed(format!("port {host_port}/{protocol} of the node does not lead to it")))
-            }
-            None => Ok(()),
+        let bandwidth = self.config.bandwidth()?;
+        let has = daemon.ports().await?.into_iter().find(|port| port.name == name).unwrap_or_default();
+        let missing = wanted.iter().position(|port| !has.published.contains(port));
+        if let Some(PortMapping { host_port, protocol, .. }) = missing.map(|i| &mappings[i]) {
+            return Err(changed(format!("port {host_port}/{protocol} of the node does not lead to it")));
         }
+        if bandwidth.is_some() && bandwidth != has.bandwidth {
+            return Err(changed("its bandwidth limits are others".into()));
+        }
+        Ok(())
     }
 
     /// Removes what belongs to no valid attachment. Goes on after errors; the first one is told.

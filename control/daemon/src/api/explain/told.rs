@@ -7,7 +7,7 @@ use shunt_dataplane::{
     flow::FiveTuple,
     next_hop::Kind,
     record::{Frontend, Known, Step, Way, Why},
-    spec::{Backend, Otherwise, Scheduler},
+    spec::{Backend, Otherwise, Rate, Scheduler},
     tables::{Origin, conntrack::Direction},
     wire::{ipv4, tcp},
 };
@@ -136,8 +136,16 @@ fn tell(step: &Step, packet: FiveTuple, names: &Names) -> Told {
                 .fact("vtep", address(vtep))
                 .fact("udp_source_port", port)
         }
+        Step::EgressLimit(rate) => limit("Its sender may send", rate),
+        Step::IngressLimit(rate) => limit("Its receiver may receive", rate),
         Step::Answered(answer) => told(answer.sentence()).fact("answer", answer.name()),
     }
+}
+
+fn limit(who: &str, Rate { bits_per_second, burst_bits }: Rate) -> Told {
+    told(format!("{who} {bits_per_second} bits a second, {burst_bits} at once: what is beyond that is dropped."))
+        .fact("bits_per_second", bits_per_second)
+        .fact("burst_bits", burst_bits)
 }
 
 fn headers(tuple: FiveTuple, tcp_flags: u8, fragment: bool) -> Told {

@@ -287,6 +287,7 @@ fn pod(n: u8, published: &[(u16, Option<Ipv4Addr>)]) -> Resource {
         address: Ipv4Addr::new(10, 244, 1, n),
         mac: Default::default(),
         published: published.iter().map(published_port).collect(),
+        bandwidth: Default::default(),
     })
 }
 
