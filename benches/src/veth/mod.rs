@@ -26,7 +26,7 @@ use check::check;
 use cluster::Service;
 use load::{Bench, Effort};
 use sink::Sink;
-use topology::{Receive, Topology, place_receive};
+use topology::{Receive, SOURCE_CORE, Topology, pin, place_receive};
 use traffic::{FLOWS, Pace, Source};
 
 use crate::{
@@ -211,6 +211,8 @@ pub fn with_contender<T: Send>(
         if contender.work == Work::TranslateAndEncapsulate {
             running.load(case.services)?;
         }
+        // The contender's core is its own from here on.
+        pin(SOURCE_CORE);
         place_receive(contender.receive)?;
         let mut source = Source::open(topology, case)?;
         check(contender.work, case, &mut source)?;

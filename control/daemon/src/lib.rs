@@ -6,6 +6,7 @@ pub mod attachments;
 pub mod compile;
 pub mod config;
 pub mod controller;
+pub mod cores;
 pub mod daemon;
 pub mod desired;
 pub mod doctor;

@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::Ipv4Net;
 use shunt_control_daemon::{
     config::Config,
-    daemon,
+    cores, daemon,
     doctor::{self, Places, State},
     flannel::{self, Files, More},
 };
@@ -148,6 +148,9 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     start_log(args.log.into());
+    if let Err(e) = cores::leave_to_workers(&config.cores) {
+        return fail(&format!("cannot leave cores {:?} to the workers: {e}", config.cores));
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => return fail(&format!("the operating system refused: {e}")),

@@ -1,11 +1,12 @@
 //! One worker: a pinned thread that takes bursts from its ports through the pipeline, to completion.
 //!
-//! While there is traffic it polls; after [`SPIN`] without any it sleeps until a socket becomes readable or it is woken.
+//! While there is traffic it polls; when its [`Patience`] ends it sleeps until a socket becomes readable or it is woken.
 //! Control reaches it through [`Command`]s, which it takes between bursts; nothing it does for control allocates or
 //! frees much, and nothing waits.
 
 mod inbox;
 mod memories;
+mod patience;
 mod ports;
 mod stepped;
 
@@ -24,7 +25,7 @@ pub use self::{
     inbox::{Inbox, Owners},
     stepped::Stepped,
 };
-use self::{memories::Memories, ports::Ports};
+use self::{memories::Memories, patience::Patience, ports::Ports};
 use crate::{
     counters::WorkerCounters,
     io::{Frame, FramePool, PacketIo},
@@ -39,11 +40,7 @@ use crate::{
     verdict::Verdict,
 };
 
-/// How long a worker polls in vain before it sleeps. Longer than it takes to wake up, so that traffic with short gaps
-/// is not slowed down; short enough that an idle switch costs nothing.
-const SPIN: Duration = Duration::from_micros(50);
-
-/// How long it sleeps at most, so that flows expire on an idle switch too.
+/// How long a worker sleeps at most, so that flows expire on an idle switch too.
 const NAP: Duration = Duration::from_millis(500);
 
 /// How long it sleeps at most while fragments wait: another worker may have got what they wait for.
@@ -209,17 +206,15 @@ impl Worker {
     /// Works until told to stop.
     pub fn run(mut self) {
         let mut events = Events::with_capacity(1024);
-        let mut idle_since = Instant::now();
+        let mut patience = Patience::new(Instant::now());
         while self.obey() {
             let time = Instant::now();
             let moved = self.round(now(self.shared.epoch));
             if moved {
-                idle_since = time;
-            } else if time - idle_since > SPIN {
+                patience.moved(time);
+            } else if !patience.lasts(time) {
                 self.sleep(&mut events);
-                idle_since = Instant::now();
-            } else {
-                std::hint::spin_loop();
+                patience.slept(time, Instant::now());
             }
         }
     }

@@ -22,8 +22,13 @@ use crate::io::{Chunks, FRAME_SIZE, Frame, FramePool, Occupancy, PacketIo};
 /// Descriptors moved between a ring and the scratch array at a time.
 const SCRATCH: usize = 64;
 
-/// Packets in a burst from which on a port counts as pressed, unless its share is less than four times as much.
-const PRESSED: u32 = 64;
+/// Packets in a burst from which on a port counts as pressed: what 100,000 packets a second make of a third of a millisecond
+/// in which the worker did not come.
+const PRESSED: u32 = 32;
+
+/// For how many packets after such a burst it counts so. A worker that is kept from its core for some milliseconds is so again
+/// before long, and what it finds then has to have found room.
+const PRESSED_FOR: u32 = 1 << 16;
 
 /// How long to wait for the kernel to finish sending when a port is closed.
 pub(super) const DRAIN: Duration = Duration::from_millis(50);
@@ -47,8 +52,8 @@ pub struct XskDevice {
     transfer: Transfer,
     /// Descriptors in the TX ring that the kernel had not taken when last looked at.
     unsent: u32,
-    /// The last burst was a big one: the sender may be about to overrun the fill ring.
-    pressed: bool,
+    /// Packets for which the port still counts as pressed: the sender may overrun the fill ring.
+    pressed: u32,
     scratch: [FrameDesc; SCRATCH],
     starts: Arc<Starts>,
     chunks: Chunks,
@@ -72,7 +77,7 @@ impl XskDevice {
             transmit: 0,
             transfer,
             unsent: 0,
-            pressed: false,
+            pressed: 0,
             scratch: [FrameDesc::default(); SCRATCH],
             starts,
             chunks,
@@ -108,7 +113,7 @@ impl XskDevice {
     /// receives again.
     fn receive_target(&self, pool: &FramePool) -> u32 {
         let share = self.share.frames();
-        if !self.pressed {
+        if self.pressed == 0 {
             return share;
         }
         let spare = pool.free().saturating_sub(pool.capacity() / 4);
@@ -170,7 +175,8 @@ impl PacketIo for XskDevice {
             self.receive -= n as u32;
             taken += n;
         }
-        self.pressed = taken as u32 >= PRESSED.min(self.share.frames() / 4);
+        let pressed = if taken as u32 >= PRESSED { PRESSED_FOR } else { self.pressed };
+        self.pressed = pressed.saturating_sub(taken as u32);
         taken
     }
 
