@@ -15,7 +15,7 @@ pub fn egress<R: Recorder>(batch: &mut Batch, limits: &Limits, env: &Env<R>) {
     for (in_port, frames, metas) in batch.by_port() {
         let Some(limit) = &limits.port(in_port).egress else { continue };
         for (frame, meta) in frames.iter().zip(metas).filter(|(_, meta)| meta.is_pending()) {
-            if !admits(limit, frame.len(), env, |rate| Step::EgressLimit(rate)) {
+            if !admits(limit, frame.len(), env, Step::EgressLimit) {
                 meta.decide(Verdict::Drop(DropReason::EgressLimit));
             }
         }
@@ -28,7 +28,7 @@ pub fn ingress<R: Recorder>(batch: &mut Batch, limits: &Limits, env: &Env<R>) {
     for (frame, meta) in batch.packets() {
         let Verdict::Tx(port) = meta.verdict() else { continue };
         let Some(limit) = &limits.port(port).ingress else { continue };
-        if !admits(limit, frame.len(), env, |rate| Step::IngressLimit(rate)) {
+        if !admits(limit, frame.len(), env, Step::IngressLimit) {
             env.counters.port(port).tx_limited.add(1);
             meta.decide(Verdict::Drop(DropReason::IngressLimit));
         }

@@ -88,7 +88,7 @@ impl Limit {
         let depth = u128::from(burst_bits) * u128::from(second) / u128::from(bits_per_second.get());
         Limit {
             rate,
-            per_byte: (8 * second << FRACTION) / bits_per_second,
+            per_byte: ((8 * second) << FRACTION) / bits_per_second,
             depth: u64::try_from(depth).unwrap_or(u64::MAX).max(1),
             full_at: Arc::default(),
         }
