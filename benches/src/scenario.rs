@@ -270,11 +270,10 @@ fn spec(path: Path, scale: Scale) -> ForwardingSpec {
         routes,
         services: services.collect(),
         gateway: Some(Ipv4Addr::new(169, 254, 1, 1)),
-        on_link: None,
         router: Some(Ipv4Addr::new(10, 244, 1, 0)),
-        masquerade: None,
         pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],
         service_cidrs: vec!["10.96.0.0/12".parse().expect("a prefix")],
+        ..ForwardingSpec::default()
     }
 }
 

@@ -57,6 +57,8 @@ pub struct PortCounters {
     pub tx_dropped: Counter,
     /// Packets to this port that were in another memory, and for which this port's had no free frame.
     pub tx_no_frame: Counter,
+    /// Packets to this port beyond its bandwidth limit: drops where they came in.
+    pub tx_limited: Counter,
 }
 
 impl Default for PortCounters {
@@ -73,6 +75,7 @@ impl Default for PortCounters {
             tx_bytes: Counter::default(),
             tx_dropped: Counter::default(),
             tx_no_frame: Counter::default(),
+            tx_limited: Counter::default(),
         }
     }
 }

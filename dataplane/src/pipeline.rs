@@ -12,7 +12,7 @@ use crate::{
     stages::{
         forward,
         fragments::{self, Held},
-        local, parse, related,
+        limit, local, parse, related,
         service::{self, Opening},
         track::{self, Slots},
     },
@@ -73,6 +73,9 @@ impl Pipeline {
     #[inline]
     pub fn run(&mut self, batch: &mut Batch, env: &Env<impl Recorder>) {
         let flags = parse::run(batch, env);
+        if let Some(limits) = &env.snapshot.limits {
+            limit::egress(batch, limits, env);
+        }
         if flags & (Meta::ICMP_ERROR | Meta::FRAGMENT) != 0 || !self.held.is_empty() {
             related::run(batch, env);
             fragments::run(batch, &mut self.held, env);
@@ -82,6 +85,9 @@ impl Pipeline {
         forward::run(batch, &mut self.ip_id, env);
         if batch.owes {
             self.answer(batch, env);
+        }
+        if let Some(limits) = &env.snapshot.limits {
+            limit::ingress(batch, limits, env);
         }
         count(batch, env);
     }

@@ -11,7 +11,7 @@ use crate::{
     flow::FiveTuple,
     net::MacAddr,
     next_hop::{Kind, NextHop},
-    spec::{Backend, Otherwise, PortId, Scheduler},
+    spec::{Backend, Otherwise, PortId, Rate, Scheduler},
     tables::{
         Origin,
         conntrack::{Below, Direction, FlowState, Nothing},
@@ -158,6 +158,10 @@ pub enum Step {
         /// From this UDP port, which differs from flow to flow.
         port: u16,
     },
+    /// Limit: its sender may send so much.
+    EgressLimit(Rate),
+    /// Limit: its receiver may receive so much.
+    IngressLimit(Rate),
     /// The switch answers it.
     Answered(Answer),
 }
@@ -262,6 +266,7 @@ impl Step {
             Step::Route { .. } => "route",
             Step::Rewritten { .. } => "nat",
             Step::Encapsulated { .. } => "encap",
+            Step::EgressLimit(_) | Step::IngressLimit(_) => "limit",
             Step::Answered(_) => "answer",
         }
     }

@@ -17,7 +17,7 @@ use crate::{
     next_hop::{Kind, NextHop},
     service_set::ServiceSet,
     spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, ServiceSpec, Station, Via},
-    tables::{Endpoints, Fib, Origin, Prefixes, ServiceIndex, ServiceTable, VtepTable, conntrack, maglev},
+    tables::{Endpoints, Fib, Limits, Origin, Prefixes, ServiceIndex, ServiceTable, VtepTable, conntrack, maglev},
     wire::ipv4,
 };
 
@@ -134,6 +134,8 @@ pub struct Snapshot {
     pub masquerade: Option<Masquerade>,
     /// Whether new flows may have to be tracked.
     pub tracks: bool,
+    /// Bandwidth limits; `None`: no port has one.
+    pub limits: Option<Arc<Limits>>,
     /// Some VTEP is direct.
     relays: bool,
     /// Where pods are.
@@ -162,6 +164,9 @@ impl Snapshot {
         let vteps = next_hops.of_vteps(spec, &ports)?;
         let routes = fib_entries(spec, &ports, &vteps, &mut next_hops)?;
         let masquerade = Masquerade::of(spec)?;
+        for id in spec.bandwidth.keys() {
+            ports.get(*id, || "a bandwidth limit".into())?;
+        }
         if next_hops.list.len() >= conntrack::MAX_NEXT_HOPS as usize {
             return Err(CompileError::TooManyNextHops(next_hops.list.len()));
         }
@@ -188,6 +193,7 @@ impl Snapshot {
             // What other nodes relay has to be known, be it as what is for no service.
             tracks: !spec.services.is_empty() || relays || masquerade.as_ref().is_some_and(Masquerade::has_egress),
             relays,
+            limits: Limits::build(&spec.bandwidth, previous.and_then(|previous| previous.limits.as_ref())),
             masquerade,
             pods: Prefixes::new(&spec.pod_cidrs),
             sources: Arc::new(Sources { fib: routes, seed }),
@@ -211,6 +217,7 @@ impl Snapshot {
             router: self.router,
             tracks: !set.is_empty() || self.relays || self.masquerade.as_ref().is_some_and(Masquerade::has_egress),
             relays: self.relays,
+            limits: self.limits.clone(),
             masquerade: self.masquerade.clone(),
             pods: self.pods.clone(),
             sources: self.sources.clone(),

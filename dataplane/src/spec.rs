@@ -2,7 +2,7 @@
 //!
 //! Control writes a [`ForwardingSpec`]; workers never see it.
 
-use std::{fmt, net::Ipv4Addr, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr, num::NonZeroU64, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use ipnet::Ipv4Net;
 
@@ -61,6 +61,24 @@ pub struct PortSpec {
     /// What comes in must be from this station, by its Ethernet and IPv4 source addresses and what its ARP messages say; and
     /// it must not be for a VTEP, as if it came from one. `None`: anybody may send, as on an uplink.
     pub station: Option<Station>,
+}
+
+/// So much on average, and a burst of it at once. Of Ethernet frames as the pod has them, without their checksum.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Rate {
+    /// Bits per second.
+    pub bits_per_second: NonZeroU64,
+    /// Bits that may pass at once after a pause.
+    pub burst_bits: u64,
+}
+
+/// How much the station behind a port may receive and send; what is beyond that is dropped. `None`: any amount.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Bandwidth {
+    /// What it receives.
+    pub ingress: Option<Rate>,
+    /// What it sends.
+    pub egress: Option<Rate>,
 }
 
 /// The overlay (RFC 7348, as flannel's kernel device does it).
@@ -275,6 +293,8 @@ pub struct MasqueradeSpec {
 pub struct ForwardingSpec {
     /// All attached ports.
     pub ports: Vec<PortSpec>,
+    /// The limits of those ports that have any.
+    pub bandwidth: BTreeMap<PortId, Bandwidth>,
     /// The overlay; `None`: native routing only.
     pub vxlan: Option<VxlanSpec>,
     /// The remote VTEPs: frames of others are dropped.

@@ -131,7 +131,8 @@ named! {
         ConntrackFull = "conntrack_full", "The connection table is full, and no half open flow was found to give way.";
         ConntrackContended = "conntrack_contended", "Another worker was putting the same flow into the table.";
         NoHeadroom = "no_headroom", "The frame has no room for the outer headers.";
-
+        EgressLimit = "egress_limit", "Sent by a pod beyond its bandwidth limit.";
+        IngressLimit = "ingress_limit", "Sent to a pod beyond its bandwidth limit.";
     }
 }
 

@@ -34,6 +34,7 @@ impl Shunt {
                 interface: "in".into(),
                 address: POD.to_string(),
                 mac: topology.source_mac.to_string(),
+                ..v1::Port::default()
             }],
             ..v1::ApplyRequest::default()
         })?;

@@ -6,12 +6,14 @@
 //! configuration, are the daemon's to find.
 #![deny(unsafe_code)]
 
+mod bandwidth;
 mod endpoint_slice;
 mod exposure;
 pub mod field;
 mod key;
 mod port;
 mod protocol;
+mod published_port;
 mod resource;
 mod route;
 mod selection;
@@ -23,6 +25,7 @@ pub use exposure::{Exposure, ServiceType};
 pub use field::FieldError;
 pub use key::{Key, Kind};
 pub use port::Port;
+pub use published_port::PublishedPort;
 pub use resource::Resource;
 pub use route::Route;
 pub use service::{Service, ServicePort, TrafficPolicy};

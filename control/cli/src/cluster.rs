@@ -13,7 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use shunt_control_api::v1;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, protocol::Protocol};
 
 /// A cluster file.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,41 @@ pub struct Port {
     pub interface: String,
     pub address: String,
     pub mac: String,
+    /// Ports of the node that lead to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<PublishedPort>,
+    /// How much it may send and receive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bandwidth>,
+}
+
+/// A direction without a rate has no limit.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bandwidth {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<Rate>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Rate>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    pub bits_per_second: u64,
+    pub burst_bits: u64,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedPort {
+    #[serde(default)]
+    pub protocol: Protocol,
+    pub port: u32,
+    pub container_port: u32,
+    /// Empty: all of the node's at which node ports are had.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub address: String,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,14 +241,33 @@ impl From<v1::Vtep> for Vtep {
 }
 
 impl From<Port> for v1::Port {
-    fn from(Port { name, interface, address, mac }: Port) -> Self {
-        v1::Port { name, interface, address, mac }
+    fn from(Port { name, interface, address, mac, published, bandwidth }: Port) -> Self {
+        let published = published.into_iter().map(|PublishedPort { protocol, port, container_port, address }| {
+            v1::PublishedPort { protocol: v1::Protocol::from(protocol).into(), port, container_port, address }
+        });
+        let rate = |Rate { bits_per_second, burst_bits }: Rate| v1::Rate { bits_per_second, burst_bits };
+        let bandwidth = bandwidth.map(|Bandwidth { ingress, egress }| v1::Bandwidth {
+            ingress: ingress.map(rate),
+            egress: egress.map(rate),
+        });
+        v1::Port { name, interface, address, mac, published: published.collect(), bandwidth }
     }
 }
 
 impl From<v1::Port> for Port {
-    fn from(v1::Port { name, interface, address, mac }: v1::Port) -> Self {
-        Port { name, interface, address, mac }
+    fn from(v1::Port { name, interface, address, mac, published, bandwidth }: v1::Port) -> Self {
+        let published = published.into_iter().map(|published_port| PublishedPort {
+            protocol: published_port.protocol().into(),
+            port: published_port.port,
+            container_port: published_port.container_port,
+            address: published_port.address,
+        });
+        let rate = |v1::Rate { bits_per_second, burst_bits }: v1::Rate| Rate { bits_per_second, burst_bits };
+        let bandwidth = bandwidth.map(|v1::Bandwidth { ingress, egress }| Bandwidth {
+            ingress: ingress.map(rate),
+            egress: egress.map(rate),
+        });
+        Port { name, interface, address, mac, published: published.collect(), bandwidth }
     }
 }
 
@@ -290,6 +344,15 @@ mod tests {
         interface = "va1"
         address = "10.244.1.10"
         mac = "0a:58:0a:f4:01:0a"
+        bandwidth.egress = { bits_per_second = 10_000_000, burst_bits = 1_000_000 }
+        [[port.published]]
+        port = 8080
+        container_port = 80
+        [[port.published]]
+        protocol = "sctp"
+        port = 8080
+        container_port = 81
+        address = "192.168.50.1"
         [[route]]
         prefix = "10.245.0.0/24"
         via = "192.168.50.7"
@@ -338,6 +401,8 @@ mod tests {
     fn a_file_becomes_a_request_and_its_resources_the_same_file() {
         let request = v1::ApplyRequest::from(toml(FILE).unwrap());
         assert_eq!((request.vteps.len(), request.ports.len(), request.routes.len()), (1, 1, 1));
+        let published_port = &request.ports[0].published[1];
+        assert_eq!((published_port.protocol(), published_port.container_port), (v1::Protocol::Sctp, 81));
         let service = &request.services[0];
         assert_eq!([service.ports[0].protocol(), service.ports[1].protocol()], [v1::Protocol::Tcp, v1::Protocol::Udp]);
         assert_eq!(service.internal_traffic_policy(), v1::TrafficPolicy::Local);

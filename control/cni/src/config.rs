@@ -2,12 +2,15 @@
 
 use std::{net::Ipv4Addr, path::PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
+use shunt_control_api::v1;
 
 use crate::{
+    bandwidth::Bandwidth,
     environment::{Attachment, is_name},
     error::{CniError, Code, Result},
+    port_mapping::PortMapping,
     version::Version,
 };
 
@@ -43,9 +46,10 @@ pub struct Runtime {
     pub mac: Option<String>,
     /// Passed through.
     pub dns: Value,
-    /// Not taken.
+    /// Ports of the node that are to lead to the container: see [`port_mapping`](crate::port_mapping). Read when they are needed:
+    /// DEL does without.
     pub port_mappings: Value,
-    /// Not taken.
+    /// How much the container may send and receive; read like the one before.
     pub bandwidth: Value,
 }
 
@@ -85,7 +89,7 @@ impl Config {
     /// Reads and checks it.
     ///
     /// # Errors
-    /// In this order: no JSON of this shape, no name, a version that is not spoken here, what is asked for in vain.
+    /// In this order: no JSON of this shape, no name, a version that is not spoken here.
     pub fn parse(text: &str) -> Result<Config> {
         let decode = |e: serde_json::Error| {
             CniError::new(Code::Decode, format!("the network configuration cannot be read: {e}"), "")
@@ -98,7 +102,7 @@ impl Config {
             return Err(CniError::new(Code::InvalidConfig, message, details));
         }
         let runtime = shape.runtime_config;
-        let config = Config {
+        Ok(Config {
             version: shape.cni_version.parse()?,
             name: shape.name,
             socket: shape.socket,
@@ -111,25 +115,17 @@ impl Config {
             dns: if runtime.dns.is_null() { shape.dns } else { runtime.dns.clone() },
             runtime,
             raw,
-        };
-        config.refuse("runtimeConfig.portMappings", &config.runtime.port_mappings)?;
-        config.refuse("runtimeConfig.bandwidth", &config.runtime.bandwidth)?;
-        Ok(config)
+        })
     }
 
-    /// What cannot be done must not be passed over in silence.
-    fn refuse(&self, key: &str, value: &Value) -> Result<()> {
-        let asks_nothing = match value {
-            Value::Null => true,
-            Value::Array(list) => list.is_empty(),
-            Value::Object(map) => map.is_empty(),
-            _ => false,
-        };
-        if asks_nothing {
-            return Ok(());
-        }
-        let details = "take the capability out of the configuration list, or chain the plugin that has it";
-        Err(CniError::new(Code::UnsupportedField, format!("{key}: {value} cannot be done"), details))
+    /// The ports of the node that it asks for.
+    pub fn port_mappings(&self) -> Result<Vec<PortMapping>> {
+        asked("portMappings", &self.runtime.port_mappings)
+    }
+
+    /// How much the container may send and receive.
+    pub fn bandwidth(&self) -> Result<Option<v1::Bandwidth>> {
+        asked::<Bandwidth>("bandwidth", &self.runtime.bandwidth)?.read()
     }
 
     /// The addresses that the runtime asks for.
@@ -145,13 +141,24 @@ impl Config {
     }
 }
 
+/// What a capability asks for; what asks for nothing is the default.
+fn asked<T: Default + DeserializeOwned>(capability: &str, value: &Value) -> Result<T> {
+    if value.is_null() {
+        return Ok(T::default());
+    }
+    serde_json::from_value(value.clone()).map_err(|e| {
+        let message = format!("runtimeConfig.{capability}: {value} cannot be read: {e}");
+        CniError::new(Code::InvalidConfig, message, "write it as the CNI conventions have it")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn refusal(text: &str) -> (Code, String) {
         let error = Config::parse(text).unwrap_err();
-        let codes = [Code::Decode, Code::InvalidConfig, Code::IncompatibleVersion, Code::UnsupportedField];
+        let codes = [Code::Decode, Code::InvalidConfig, Code::IncompatibleVersion];
         let code = codes.into_iter().find(|code| error.is(*code)).unwrap();
         (code, error.to_json("1.0.0")["msg"].as_str().unwrap().to_owned())
     }
@@ -166,13 +173,20 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_done_is_named_with_its_value() {
-        let (code, message) =
-            refusal(r#"{"name": "net", "cniVersion": "1.0.0", "runtimeConfig": {"bandwidth": {"ingressRate": 1000}}}"#);
-        assert_eq!(code, Code::UnsupportedField);
-        assert!(message.contains("runtimeConfig.bandwidth") && message.contains("1000"), "{message}");
-        let quiet = r#"{"name": "net", "cniVersion": "1.0.0", "runtimeConfig": {"portMappings": [], "bandwidth": {}}}"#;
-        assert!(Config::parse(quiet).is_ok());
+    fn what_is_asked_for_is_read_when_it_is_needed_and_named_if_it_is_wrong() {
+        let with = |runtime: &str| {
+            Config::parse(&format!(r#"{{"name": "net", "cniVersion": "1.0.0", "runtimeConfig": {runtime}}}"#)).unwrap()
+        };
+        let wrong = with(r#"{"portMappings": [{"hostPort": "x"}], "bandwidth": {"ingressRate": -1}}"#);
+        for (key, error) in [("portMappings", wrong.port_mappings().err()), ("bandwidth", wrong.bandwidth().err())] {
+            let message = error.unwrap().to_json("1.0.0")["msg"].to_string();
+            assert!(message.contains(&format!("runtimeConfig.{key}: ")), "{message}");
+        }
+        for quiet in ["{}", r#"{"portMappings": [], "bandwidth": {}}"#, r#"{"portMappings": null, "bandwidth": null}"#]
+        {
+            let config = with(quiet);
+            assert_eq!((config.port_mappings(), config.bandwidth()), (Ok(Vec::new()), Ok(None)));
+        }
     }
 
     #[test]

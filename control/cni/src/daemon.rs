@@ -27,7 +27,7 @@ pub struct Daemon {
 }
 
 /// What pods must know of the node.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Node {
     /// Its pods' addresses.
     pub pod_cidr: Ipv4Net,
@@ -35,6 +35,8 @@ pub struct Node {
     pub mtu: u32,
     /// Queues of a pod's interface: one for each worker.
     pub queues: u32,
+    /// Its addresses at which ports are published.
+    pub addresses: Vec<Ipv4Addr>,
 }
 
 impl Daemon {
@@ -66,7 +68,8 @@ impl Daemon {
         let host = status.ports.iter().find(|port| port.role() == v1::PortRole::Host);
         let mtu = host.and_then(|port| port.attached.as_ref()).map(|attached| attached.mtu);
         let mtu = mtu.ok_or_else(|| incomplete("its host port is not attached"))?;
-        Ok((Node { pod_cidr, mtu, queues: status.cores.len() as u32 }, status.ports))
+        let addresses = status.node_port_addresses.iter().filter_map(|text| text.parse().ok()).collect();
+        Ok((Node { pod_cidr, mtu, queues: status.cores.len() as u32, addresses }, status.ports))
     }
 
     /// Puts a pod's port into the switch and waits until it forwards. Ports of ours go whose container is no more and whose
@@ -123,11 +126,6 @@ fn is_ours(name: &str) -> bool {
 /// another container, and may come before the former one has gone.
 pub fn port_name(network: &str, container: &str, interface: &str) -> String {
     format!("{OURS}{network}/{container}/{interface}")
-}
-
-/// A port of a pod.
-pub fn port(name: String, interface: &str, address: Ipv4Addr, mac: &str) -> v1::Port {
-    v1::Port { name, interface: interface.to_owned(), address: address.to_string(), mac: mac.to_owned() }
 }
 
 fn key(name: &str) -> v1::Key {

@@ -9,8 +9,6 @@ use serde_json::{Value, json};
 pub enum Code {
     /// The configuration's version is none of ours.
     IncompatibleVersion = 1,
-    /// A field of the configuration asks for what we cannot do.
-    UnsupportedField = 2,
     /// An environment variable is missing or wrong.
     BadEnvironment = 4,
     /// A file, a netlink request, another program.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 /// The plugin's name as a program and in configurations.
@@ -86,9 +86,14 @@ fn install(places: &Places, network: &str, socket: &Path) -> Result<(), String> 
     let list = json!({
         "cniVersion": "1.0.0",
         "name": network,
-        "plugins": [{ "type": PLUGIN, "socket": socket, "capabilities": { "ips": true, "mac": true, "dns": true } }],
+        "plugins": [{ "type": PLUGIN, "socket": socket, "capabilities": capabilities() }],
     });
     put(&places.list(), format!("{list:#}\n").as_bytes(), 0o644)
+}
+
+/// What runtimes may ask for.
+fn capabilities() -> Value {
+    json!({ "ips": true, "mac": true, "dns": true, "portMappings": true, "bandwidth": true })
 }
 
 /// In the reverse order: no runtime ever sees a list whose plugin is not there.

@@ -4,6 +4,7 @@
 //! socket. Everything that DEL has to undo is found by the attachment's name: there is no record to lose.
 #![deny(unsafe_code)]
 
+mod bandwidth;
 mod config;
 mod daemon;
 mod environment;
@@ -13,6 +14,7 @@ mod ipam;
 mod link;
 mod outcome;
 mod plugin;
+mod port_mapping;
 mod version;
 
 use std::{

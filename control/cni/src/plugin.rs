@@ -1,15 +1,17 @@
 //! What each command does.
 
 use serde_json::{Value, json};
+use shunt_control_api::v1;
 
 use crate::{
     config::Config,
-    daemon::{Daemon, Node, port, port_name},
+    daemon::{Daemon, Node, port_name},
     environment::{Command, Environment},
     error::{CniError, Code, Result},
     ipam::Ipam,
     link::{self, GATEWAY, Namespace, PodEnd, mac_of, mac_text, node_end},
     outcome::{Interface, Outcome, attached},
+    port_mapping::{self, PortMapping},
     version::Version,
 };
 
@@ -73,14 +75,19 @@ impl Plugin<'_> {
         let mut wanted = self.config.wanted_addresses()?;
         wanted.extend(self.environment.wanted_address);
         let mac = self.config.runtime.mac.as_deref().map(parse_mac).transpose()?;
+        let mappings = self.config.port_mappings()?;
+        let bandwidth = self.config.bandwidth()?;
         let namespace = self.namespace()?;
         // Before anything is made: without the daemon there is nothing to undo.
         let mut daemon = Daemon::connect(&self.config.socket).await?;
         let (node, _) = daemon.node().await?;
+        let published = port_mapping::read(&mappings, &node.addresses)?;
+        published.iter().enumerate().try_for_each(|(i, port)| port_mapping::check(i, port, &node.addresses))?;
+        let asked = v1::Port { published, bandwidth, ..Default::default() };
         let ipam = self.ipam()?;
         let address = ipam.add(attachment, &wanted, node.pod_cidr)?;
         let pod = PodEnd { interface: &attachment.interface, address, mac: mac.unwrap_or_else(|| mac_of(address)) };
-        match self.connect(&mut daemon, &pod, &namespace, &node).await {
+        match self.connect(&mut daemon, &pod, &namespace, &node, asked).await {
             Ok(outcome) => Ok(outcome.to_json(self.config.version, self.config.previous.as_ref())),
             Err(e) => {
                 // Whatever else is wrong, the first error is the one to tell.
@@ -98,11 +105,13 @@ impl Plugin<'_> {
         pod: &PodEnd<'_>,
         namespace: &Namespace,
         node: &Node,
+        asked: v1::Port,
     ) -> Result<Outcome> {
         let (node_end, mac) = (node_end(&self.environment.attachment), mac_text(&pod.mac));
         let name = self.port_name();
         link::create(&node_end, &name, pod, namespace, node).await?;
-        daemon.attach(&port(name, &node_end, pod.address, &mac)).await?;
+        let (interface, address) = (node_end.clone(), pod.address.to_string());
+        daemon.attach(&v1::Port { name, interface, address, mac: mac.clone(), ..asked }).await?;
         let node_mac = link::node_mac(&node_end).await?.unwrap_or_default();
         let sandbox = self.environment.netns.as_ref().map(|path| path.display().to_string());
         Ok(Outcome {
@@ -145,15 +154,28 @@ impl Plugin<'_> {
         if link::node_mac(&node_end).await?.is_none() {
             return Err(changed(format!("interface {node_end} is gone from the node")));
         }
-        let (_, ports) = Daemon::connect(&self.config.socket).await?.node().await?;
+        let mut daemon = Daemon::connect(&self.config.socket).await?;
+        let (node, ports) = daemon.node().await?;
         let name = self.port_name();
         match ports.iter().find(|port| port.name == name) {
-            None => Err(changed("the switch has no port for it".into())),
+            None => return Err(changed("the switch has no port for it".into())),
             Some(port) if port.attached.is_none() => {
-                Err(changed(format!("its port is not attached: {}", port.pending)))
+                return Err(changed(format!("its port is not attached: {}", port.pending)));
             }
-            Some(_) => Ok(()),
+            Some(_) => {}
         }
+        let mappings = self.config.port_mappings()?;
+        let wanted = port_mapping::read(&mappings, &node.addresses)?;
+        let bandwidth = self.config.bandwidth()?;
+        let has = daemon.ports().await?.into_iter().find(|port| port.name == name).unwrap_or_default();
+        let missing = wanted.iter().position(|port| !has.published.contains(port));
+        if let Some(PortMapping { host_port, protocol, .. }) = missing.map(|i| &mappings[i]) {
+            return Err(changed(format!("port {host_port}/{protocol} of the node does not lead to it")));
+        }
+        if bandwidth.is_some() && bandwidth != has.bandwidth {
+            return Err(changed("its bandwidth limits are others".into()));
+        }
+        Ok(())
     }
 
     /// Removes what belongs to no valid attachment. Goes on after errors; the first one is told.

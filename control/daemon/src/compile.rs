@@ -8,10 +8,14 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
+use shunt_control_api::Port;
 use shunt_dataplane::{
     net::MacAddr,
     service_set::ServiceSet,
-    spec::{ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Station, Via, VtepSpec, VxlanSpec},
+    spec::{
+        Bandwidth, ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Station, Via, VtepSpec,
+        VxlanSpec,
+    },
     switch::PortInfo,
 };
 
@@ -95,6 +99,7 @@ pub fn compile(
     let mac_of = |station| view.next_hops.get(&station).and_then(|hop| hop.mac);
     ForwardingSpec {
         ports: port_specs(identity, state, view, ports),
+        bandwidth: bandwidth(state, ports),
         vxlan: vxlan.map(|((vxlan, local), _)| VxlanSpec {
             vni: vxlan.vni,
             udp_port: vxlan.udp_port,
@@ -148,6 +153,13 @@ fn port_specs(identity: &Identity, state: &State, view: &KernelView, ports: &Att
     let mut specs: Vec<_> = ports.by_interface.iter().map(spec).collect();
     specs.sort_by_key(|port| port.id);
     specs
+}
+
+/// The limits of pods that are attached and have any.
+fn bandwidth(state: &State, ports: &AttachedPorts<'_>) -> BTreeMap<PortId, Bandwidth> {
+    let limited = state.ports().filter(|port| port.bandwidth != Bandwidth::default());
+    let attached = |port: &Port| Some((ports.by_interface.get(port.interface.as_str())?.1.id, port.bandwidth));
+    limited.filter_map(attached).collect()
 }
 
 /// The addresses that stand in for others; an uplink without one is as good as none.

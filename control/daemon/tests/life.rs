@@ -103,7 +103,10 @@ impl Node {
     fn port(&self) -> ApplyRequest {
         let (name, interface, address) = ("default/a1".into(), "va1".into(), "10.244.1.10".into());
         let mac = self.pod.mac("eth0").unwrap().to_string();
-        ApplyRequest { ports: vec![v1::Port { name, interface, address, mac }], ..Default::default() }
+        ApplyRequest {
+            ports: vec![v1::Port { name, interface, address, mac, ..Default::default() }],
+            ..Default::default()
+        }
     }
 
     /// Three answers in a row from the pod to the node.

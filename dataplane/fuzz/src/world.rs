@@ -114,6 +114,7 @@ fn spec(which: usize) -> ForwardingSpec {
     let kept = vec!["10.245.0.0/24".parse().expect("a prefix")];
     let masquerade = MasqueradeSpec { overlay: OVERLAY, underlay: UNDERLAY, ports: MASQUERADE, egress: Some(kept) };
     ForwardingSpec {
+        bandwidth: Default::default(),
         ports: vec![
             port(UPLINK, PortRole::Uplink),
             port(PODS[0], PortRole::Pod),

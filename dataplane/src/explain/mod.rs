@@ -6,7 +6,7 @@
 //! other way, as if the packet had been sent.
 //!
 //! What depends on more than the packet is as it would be for the next one: whose turn it is, which port is free. A worker
-//! that sends more ICMP errors than it may, or a port without room, is not foreseen.
+//! that sends more ICMP errors than it may, a port without room, or one beyond its bandwidth limit is not foreseen.
 
 mod question;
 

@@ -3,6 +3,7 @@
 pub mod decap;
 pub mod forward;
 pub mod fragments;
+pub mod limit;
 pub mod local;
 pub mod lost;
 pub mod masquerade;

@@ -54,6 +54,8 @@ pub struct PortReport {
     pub tx_dropped: u64,
     /// Packets to this port from another memory for which its own had no free frame.
     pub tx_no_frame: u64,
+    /// Packets to this port beyond its bandwidth limit: drops where they came in.
+    pub tx_limited: u64,
     /// Of those received here: left by another port.
     pub forwarded: u64,
     /// Of those received here: left by the host port.
@@ -217,6 +219,7 @@ impl PortReport {
         self.tx_bytes += counters.tx_bytes.get();
         self.tx_dropped += counters.tx_dropped.get();
         self.tx_no_frame += counters.tx_no_frame.get();
+        self.tx_limited += counters.tx_limited.get();
         self.forwarded += counters.forwarded.get();
         self.to_host += counters.to_host.get();
         self.held += counters.held.get();
@@ -238,6 +241,7 @@ impl PortReport {
             (&mut self.tx_bytes, other.tx_bytes),
             (&mut self.tx_dropped, other.tx_dropped),
             (&mut self.tx_no_frame, other.tx_no_frame),
+            (&mut self.tx_limited, other.tx_limited),
             (&mut self.forwarded, other.forwarded),
             (&mut self.to_host, other.to_host),
             (&mut self.held, other.held),

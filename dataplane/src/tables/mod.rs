@@ -1,6 +1,6 @@
 //! The tables the stages look things up in.
 //!
-//! All but [`conntrack`] and [`recent`] are immutable: built by control, part of a snapshot, read by every worker; an update builds a
+//! All but [`conntrack`], [`recent`] and the buckets of [`limits`] are immutable: built by control, part of a snapshot, read by every worker; an update builds a
 //! new one and shares what did not change. Tables point by index into flat arrays and answer with plain numbers;
 //! addresses are `u32` in host order.
 
@@ -9,6 +9,7 @@ pub mod conntrack;
 pub mod endpoints;
 pub mod fib;
 pub(crate) mod hash;
+pub mod limits;
 pub mod maglev;
 pub mod prefixes;
 pub mod recent;
@@ -19,6 +20,7 @@ pub mod vtep;
 pub use conntrack::Conntrack;
 pub use endpoints::Endpoints;
 pub use fib::Fib;
+pub use limits::Limits;
 pub use maglev::Maglev;
 pub use prefixes::Prefixes;
 pub use recent::Recent;

@@ -86,6 +86,7 @@ pub fn spec(services: Vec<ServiceSpec>) -> ForwardingSpec {
             port(HOST, PortRole::Host),
             port(UPLINK, PortRole::Uplink),
         ],
+        bandwidth: Default::default(),
         vxlan: Some(VxlanSpec { vni: 1, udp_port: 8472, local: NODE, mac: VTEP }),
         vteps: vec![VtepSpec {
             address: OTHER_NODE,

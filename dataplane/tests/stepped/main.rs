@@ -3,6 +3,7 @@
 mod affinity;
 mod fragments;
 mod guard;
+mod limits;
 mod pressure;
 mod related;
 mod schedulers;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     args::Kind,
-    cluster::{Cluster, EndpointSlice, Service, ServicePort},
+    cluster::{Cluster, EndpointSlice, Port, PublishedPort, Rate, Service, ServicePort},
     failure::file_path,
     protocol,
 };
@@ -86,13 +86,33 @@ fn vteps(cluster: &Cluster, status: &v1::GetStatusResponse) -> String {
 }
 
 fn ports(cluster: &Cluster, status: &v1::GetStatusResponse) -> String {
-    let mut table = table(["NAME", "INTERFACE", "ADDRESS", "MAC", "ID", "STATE"]);
+    let mut table = table(["NAME", "INTERFACE", "ADDRESS", "MAC", "PUBLISHED", "RECEIVES", "SENDS", "ID", "STATE"]);
     for port in &cluster.port {
         let status = status.ports.iter().find(|status| status.name == port.name);
         let [id, state] = status.map_or([NONE.into(), NONE.into()], port_state);
-        table.add_row([&port.name, &port.interface, &port.address, &port.mac, &id, &state]);
+        let published = some(&port.published.iter().map(published_port).collect::<Vec<_>>());
+        let limits = port.bandwidth.as_ref().map_or([None, None], |bandwidth| [bandwidth.ingress, bandwidth.egress]);
+        let [receives, sends] = limits.map(|limit| limit.map_or(NONE.into(), rate));
+        let Port { name, interface, address, mac, .. } = port;
+        table.add_row([name, interface, address, mac, &published, &receives, &sends, &id, &state]);
     }
     render(&table)
+}
+
+/// A limit, in the greatest unit that it is at least one of: `1.5 Gbit/s`.
+fn rate(Rate { bits_per_second, .. }: Rate) -> String {
+    let units = [(1_000_000_000, "Gbit/s"), (1_000_000, "Mbit/s"), (1000, "kbit/s")];
+    match units.into_iter().find(|(unit, _)| bits_per_second >= *unit) {
+        Some((unit, name)) => format!("{} {name}", bits_per_second as f64 / unit as f64),
+        None => format!("{bits_per_second} bit/s"),
+    }
+}
+
+/// As container runtimes write it: `192.168.50.1:8080->80/tcp`.
+fn published_port(published_port: &PublishedPort) -> String {
+    let PublishedPort { protocol, port, container_port, address } = published_port;
+    let at = if address.is_empty() { String::new() } else { format!("{address}:") };
+    format!("{at}{port}->{container_port}/{}", protocol::name((*protocol).into()))
 }
 
 /// Number and state.
@@ -188,6 +208,7 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
         "TX BYTES",
         "NO ROOM",
         "NO FRAME",
+        "LIMITED",
         "FORWARDED",
         "TO HOST",
         "ANSWERED",
@@ -206,6 +227,7 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
             port.tx_bytes,
             port.tx_dropped,
             port.tx_no_frame,
+            port.tx_limited,
             port.forwarded,
             port.to_host,
             answered(port),
@@ -229,7 +251,7 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
     }
     format!(
         "{}\n\n{}\n\n{}\n\nflows: {} of {}",
-        render(&numbers(ports, 2..15)),
+        render(&numbers(ports, 2..16)),
         render(&numbers(workers, 0..4)),
         render(&numbers(memories, 2..7)),
         answer.flows_in_use,

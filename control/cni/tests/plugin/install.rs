@@ -22,6 +22,10 @@ fn what_is_installed_is_whole_and_goes_again() {
         assert_eq!((&list["name"], &list["plugins"][0]["type"]), (&network.into(), &"shunt-cni".into()));
         assert_eq!(list["plugins"][0]["socket"], "/x/y.sock");
     }
+    // What is written unless told otherwise.
+    assert_eq!(run("install", &[]), (true, String::new()));
+    let written = fs::read_to_string(conf.join("10-shunt.conflist")).unwrap();
+    assert_eq!(written, include_str!("../../../../configs/10-shunt.conflist"));
     let program = bin.join("shunt-cni");
     assert_eq!(fs::metadata(&program).unwrap().permissions().mode() & 0o777, 0o755);
     let said = Command::new(&program).env("CNI_COMMAND", "VERSION").output().unwrap();

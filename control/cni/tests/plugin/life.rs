@@ -120,7 +120,7 @@ fn what_a_runtime_asks_for_is_given_or_refused_by_name() {
             (json!({ "runtimeConfig": { "ips": ["10.244.2.7"] } }), 7, "10.244.2.7"),
             (json!({ "runtimeConfig": { "ips": ["seven"] } }), 7, "runtimeConfig.ips"),
             (json!({ "runtimeConfig": { "mac": "01:00:00:00:00:01" } }), 7, "runtimeConfig.mac"),
-            (json!({ "runtimeConfig": { "portMappings": [{ "hostPort": 80 }] } }), 2, "runtimeConfig.portMappings"),
+            (json!({ "runtimeConfig": { "portMappings": [{ "hostPort": 80 }] } }), 7, "runtimeConfig.portMappings"),
             (json!({ "ipam": { "type": "not-there" } }), 7, "ipam.type"),
             (json!({ "ipam": { "subnets": [] } }), 7, "subnets"),
             (json!({ "cniVersion": "0.2.0" }), 1, "cniVersion"),

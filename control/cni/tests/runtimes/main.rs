@@ -29,6 +29,9 @@ use crate::{
     podman::Podman,
 };
 
+/// The node's port at which the first container is published.
+const PUBLISHED: u16 = 8081;
+
 /// node-a, whose pods are the runtime's, and node-c, forwarded by the kernel, with one pod of the lab's.
 fn plan() -> Plan {
     let mut plan = Plan::three_nodes(Forwarder::Shunt);
@@ -61,8 +64,10 @@ fn containerd() {
 /// Containers reach one another, themselves by a service, other nodes' pods and the node, and are reached; also when the
 /// daemon was killed in between.
 fn live(lab: &mut Lab, machine: &Machine, engine: &dyn Engine) -> Result<()> {
+    // As on every node of Kubernetes: answers to who is outside take the kernel's way.
+    lab.node("node-a")?.namespace.sysctl("net.ipv4.ip_forward", "1")?;
     let started = std::time::Instant::now();
-    engine.start("one", None)?;
+    engine.start("one", Some(PUBLISHED))?;
     println!("the first container is there after {:?}", started.elapsed());
     engine.start("other", None)?;
     let (one, other) = (address(engine, "one")?, address(engine, "other")?);
@@ -97,6 +102,13 @@ fn reach(lab: &Lab, engine: &dyn Engine, one: Ipv4Addr, other: Ipv4Addr, vip: Ip
     let remote = lab.pod("c1")?;
     for from in [&lab.node("node-a")?.namespace, &remote.namespace] {
         assert_eq!(tools::curl(from, &format!("http://{one}:{PORT}/"))?.trim(), "one", "from {}", from.name());
+    }
+    // By the node's port: from another machine, from a container, and back to where it leads.
+    let node = lab.node("node-a")?.plan.underlay();
+    let published = tools::curl(&lab.node("node-c")?.namespace, &format!("http://{node}:{PUBLISHED}/"))?;
+    assert_eq!(published.trim(), "one");
+    for from in ["one", "other"] {
+        assert_eq!(engine.exec(from, &ask(node, PUBLISHED))?.trim(), "one", "from {from}");
     }
     for (to, name) in [(remote.address(), "c1"), (lab.node("node-a")?.plan.overlay(), "node-a")] {
         let greeting = engine.exec("one", &greeting(to))?;

@@ -120,6 +120,7 @@ fn port_counters(port: &PortReport, interface: &str, name: &str) -> v1::PortCoun
         tx_bytes: port.tx_bytes,
         tx_dropped: port.tx_dropped,
         tx_no_frame: port.tx_no_frame,
+        tx_limited: port.tx_limited,
         forwarded: port.forwarded,
         to_host: port.to_host,
         held: port.held,

@@ -1,6 +1,8 @@
-//! Services and endpoint slices, compiled to what the engine calls services: one for each address and port.
+//! Services and endpoint slices, and pods' published ports, compiled to what the engine calls services: one for each address and
+//! port.
 
 pub mod frontends;
+pub mod published;
 pub mod selection;
 
 use std::{
@@ -21,7 +23,7 @@ use self::{
 use crate::desired::{Change, State};
 
 /// What `before`, compiled from the state `from`, becomes when `change` makes `to` of that state. Costs in proportion
-/// to the services that the change touches.
+/// to the services and pods that the change touches.
 pub fn update(before: &ServiceSet, from: &State, to: &State, change: &Change, place: Place<'_>) -> ServiceSet {
     let mut services = before.clone();
     let touched = touched(change);
@@ -33,10 +35,15 @@ pub fn update(before: &ServiceSet, from: &State, to: &State, change: &Change, pl
             }
         }
     }
+    let pods: Vec<_> = change.keys().filter(|key| key.kind == Kind::Port).map(|key| key.name).collect();
+    for pod in pods.iter().filter_map(|name| from.port(name)) {
+        published::keys(pod, place).for_each(|key| drop(services.remove(key)));
+    }
     for (name, service) in touched.iter().filter_map(|name| Some((name, to.service(name)?))) {
         let slices: Vec<_> = to.slices(name).collect();
         services.extend(compile(service, &slices, place));
     }
+    services.extend(pods.iter().filter_map(|name| to.port(name)).flat_map(|pod| published::compile(pod, place)));
     services
 }
 
@@ -45,13 +52,14 @@ pub fn touched(change: &Change) -> BTreeSet<String> {
     change.keys().filter_map(service_name).collect()
 }
 
-/// All services of `state`.
+/// All services and published ports of `state`.
 pub fn compile_all(state: &State, place: Place<'_>) -> ServiceSet {
     let mut services = ServiceSet::default();
     for service in state.services() {
         let slices: Vec<_> = state.slices(&service.full_name()).collect();
         services.extend(compile(service, &slices, place));
     }
+    services.extend(state.ports().flat_map(|pod| published::compile(pod, place)));
     services
 }
 
@@ -79,7 +87,7 @@ fn compile<'a>(
             let [from_pods, from_node, mut from_outside] =
                 frontend.treatments(service).map(|treatment| rules.of(treatment));
             if place.isolated {
-                from_outside = Rule { otherwise: Otherwise::Drop, ..Rule::default() };
+                from_outside = shut_out();
             }
             let relayed = frontend.is_direct(service, place).then(|| rules.of_relayed());
             ServiceSpec {
@@ -98,6 +106,11 @@ fn compile<'a>(
         };
         Frontend::of(service, port, place.addresses).into_iter().map(spec)
     })
+}
+
+/// The rule for who is outside of an isolated node's cluster.
+fn shut_out() -> Rule {
+    Rule { otherwise: Otherwise::Drop, ..Rule::default() }
 }
 
 /// The rules of a service's port, each list of endpoints made once and only if it is needed.

@@ -69,6 +69,7 @@ fn state() -> State {
                 interface: (*interface).into(),
                 address: format!("10.244.1.{n}"),
                 mac: "0a:58:0a:f4:01:0a".into(),
+                ..Default::default()
             })
             .collect(),
         routes: vec![v1::Route { prefix: "10.245.0.0/24".into(), via: "192.168.50.7".into() }],

@@ -4,12 +4,12 @@ use std::{borrow::Cow, net::Ipv4Addr, sync::Arc};
 
 use imbl::HashMap;
 use ipnet::Ipv4Net;
-use shunt_control_api::{Exposure, Resource, Service};
+use shunt_control_api::{Exposure, PublishedPort, Resource, Service};
 use shunt_dataplane::net::{MacAddr, Protocol};
 
 use super::overlap::DisjointPrefixes;
 
-/// What is taken, by whom. Cheap to clone: a transaction is tried on a copy.
+/// What is taken, by whom (of frontends and ports of the node: `service default/web`, `port default/pod`). Cheap to clone: a transaction is tried on a copy.
 #[derive(Debug, Clone, Default)]
 pub struct Claims {
     pub(super) vtep_addresses: HashMap<Ipv4Addr, Arc<str>>,
@@ -19,9 +19,9 @@ pub struct Claims {
     pub(super) fib: HashMap<Ipv4Net, Arc<str>>,
     pub(super) interfaces: HashMap<Arc<str>, Arc<str>>,
     pub(super) pod_addresses: HashMap<Ipv4Addr, Arc<str>>,
-    /// But for node ports.
+    /// But for those that are had at all of the node's addresses.
     pub(super) frontends: HashMap<(Ipv4Addr, u16, Protocol), Arc<str>>,
-    /// Ports of the node's own addresses: node ports, and where health checks are answered.
+    /// Ports of the node's own addresses: node ports, published ports, and where health checks are answered.
     pub(super) node_ports: HashMap<(u16, Protocol), Arc<str>>,
 }
 
@@ -38,6 +38,12 @@ impl Claims {
             Resource::Port(port) => {
                 self.interfaces.remove(port.interface.as_str());
                 self.pod_addresses.remove(&port.address);
+                for &PublishedPort { address, port, protocol, .. } in &port.published {
+                    match address {
+                        Some(address) => drop(self.frontends.remove(&(address, port, protocol))),
+                        None => drop(self.node_ports.remove(&(port, protocol))),
+                    }
+                }
             }
             Resource::Route(route) => {
                 self.fib.remove(&route.prefix);

@@ -54,6 +54,14 @@ impl State {
         self.of_kind(Kind::Port).filter_map(|r| if let Resource::Port(port) = &**r { Some(port) } else { None })
     }
 
+    /// The local pod called `name`.
+    pub fn port(&self, name: &str) -> Option<&Port> {
+        match &**self.resources.get(&Key::new(Kind::Port, name))? {
+            Resource::Port(port) => Some(port),
+            _ => None,
+        }
+    }
+
     /// All native routes.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         self.of_kind(Kind::Route).filter_map(|r| if let Resource::Route(route) = &**r { Some(route) } else { None })

@@ -112,7 +112,7 @@ impl Rules {
         if claims.interfaces.len() > most {
             return refuse("name", format!("there are {most} ports already; a switch takes no more"));
         }
-        Ok(())
+        self.admit_published(port, claims)
     }
 
     fn admit_route(&self, route: &Route, claims: &mut Claims) -> Result<(), FieldError> {
@@ -179,9 +179,9 @@ pub(super) mod tests {
         vtep("node-b", "192.168.50.2", "0a:58:00:00:00:02", "10.244.2.0/24")
     }
 
-    fn port(name: &str, interface: &str, address: &str) -> Resource {
-        let mac = "0a:58:00:00:00:03".into();
-        let port = v1::Port { name: name.into(), interface: interface.into(), address: address.into(), mac };
+    pub fn port(name: &str, interface: &str, address: &str) -> Resource {
+        let (name, interface, address) = (name.into(), interface.into(), address.into());
+        let port = v1::Port { name, interface, address, mac: "0a:58:00:00:00:03".into(), ..Default::default() };
         Resource::Port(port.try_into().unwrap())
     }
 

@@ -358,6 +358,7 @@ pub fn port(name: &str, interface: &str, n: u8) -> v1::Port {
         interface: interface.into(),
         address: format!("10.244.1.{n}"),
         mac: format!("0a:58:0a:f4:01:{n:02x}"),
+        ..Default::default()
     }
 }
 

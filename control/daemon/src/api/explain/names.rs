@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
 
-use shunt_control_api::{Service, ServicePort};
+use shunt_control_api::{Port, Service, ServicePort};
 use shunt_dataplane::spec::{Backend, PortId, PortRole};
 
 use crate::{
@@ -77,6 +77,16 @@ impl Names {
         ports.into_iter().find_map(|(service, port)| {
             let frontend = Frontend::of(service, port, &self.addresses).into_iter().find(is_asked)?;
             Some(Found { service, port, kind: frontend.kind })
+        })
+    }
+
+    /// The pod with this published port.
+    pub(super) fn pod(&self, vip: Ipv4Addr, port: u16, protocol: u8) -> Option<&Port> {
+        self.state.ports().find(|pod| {
+            pod.published.iter().any(|published_port| {
+                let is_there = published_port.address.map_or(self.addresses.contains(&vip), |address| address == vip);
+                is_there && (published_port.port, published_port.protocol as u8) == (port, protocol)
+            })
         })
     }
 

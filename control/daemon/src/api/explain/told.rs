@@ -7,7 +7,7 @@ use shunt_dataplane::{
     flow::FiveTuple,
     next_hop::Kind,
     record::{Frontend, Known, Step, Way, Why},
-    spec::{Backend, Otherwise, Scheduler},
+    spec::{Backend, Otherwise, Rate, Scheduler},
     tables::{Origin, conntrack::Direction},
     wire::{ipv4, tcp},
 };
@@ -138,8 +138,16 @@ fn tell(step: &Step, packet: FiveTuple, names: &Names) -> Told {
                 .fact("vtep", address(vtep))
                 .fact("udp_source_port", port)
         }
+        Step::EgressLimit(rate) => limit("Its sender may send", rate),
+        Step::IngressLimit(rate) => limit("Its receiver may receive", rate),
         Step::Answered(answer) => told(answer.sentence()).fact("answer", answer.name()),
     }
+}
+
+fn limit(who: &str, Rate { bits_per_second, burst_bits }: Rate) -> Told {
+    told(format!("{who} {bits_per_second} bits a second, {burst_bits} at once: what is beyond that is dropped."))
+        .fact("bits_per_second", bits_per_second)
+        .fact("burst_bits", burst_bits)
 }
 
 fn headers(tuple: FiveTuple, tcp_flags: u8, fragment: bool) -> Told {
@@ -185,8 +193,16 @@ fn service(frontend: &Frontend, packet: FiveTuple, names: &Names) -> Told {
     let place = socket(packet.dst, packet.dst_port);
     let found = names.service(packet.dst.into(), packet.dst_port, packet.protocol);
     let name = found.map(|found| found.service.full_name());
+    let pod = match found {
+        None => names.pod(packet.dst.into(), packet.dst_port, packet.protocol).map(|pod| pod.name.clone()),
+        Some(_) => None,
+    };
     let port = found.map(|found| found.port.name.clone()).filter(|name| !name.is_empty());
-    let (at, kind) = found.map_or(("", None), |found| kind(found.kind));
+    let (at, kind) = match (found, &pod) {
+        (Some(found), _) => kind(found.kind),
+        (None, Some(_)) => (", its published port", Some("published_port")),
+        (None, None) => ("", None),
+    };
     let (from, origin) = match origin {
         Origin::Pod => ("a pod", "pod"),
         Origin::Node => ("this node", "node"),
@@ -196,7 +212,7 @@ fn service(frontend: &Frontend, packet: FiveTuple, names: &Names) -> Told {
     let what = match (&name, &port) {
         (Some(name), Some(port)) => format!("{name}, port {port}"),
         (Some(name), None) => name.clone(),
-        (None, _) => "a service".into(),
+        (None, _) => pod.clone().unwrap_or("a service".into()),
     };
     let many = match (endpoints, otherwise) {
         (0, Otherwise::Refuse) => "there are no endpoints: it is refused".into(),
@@ -214,6 +230,7 @@ fn service(frontend: &Frontend, packet: FiveTuple, names: &Names) -> Told {
         told = told.and("The policy asks for its source to be replaced.");
     }
     told.maybe("service", name)
+        .maybe("pod", pod)
         .maybe("port", port)
         .fact("frontend", format!("{place}/{}", protocol(packet.protocol)))
         .maybe("frontend_kind", kind)

@@ -2,7 +2,8 @@ use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 use shunt_control_api::{
-    Endpoint, EndpointConditions, EndpointPort, Exposure, Resource, ServicePort, ServiceType, TrafficPolicy,
+    Endpoint, EndpointConditions, EndpointPort, Exposure, Port, PublishedPort, Resource, ServicePort, ServiceType,
+    TrafficPolicy,
 };
 use shunt_dataplane::{
     net::Protocol,
@@ -304,4 +305,46 @@ proptest! {
             prop_assert_eq!(&services, &whole(&state));
         }
     }
+}
+
+/// A pod with published TCP ports.
+fn pod(n: u8, published: &[(u16, Option<Ipv4Addr>)]) -> Resource {
+    let published_port = |&(port, address): &(u16, Option<Ipv4Addr>)| PublishedPort {
+        protocol: Protocol::Tcp,
+        port,
+        container_port: 80,
+        address,
+    };
+    Resource::Port(Port {
+        name: format!("default/p{n}"),
+        interface: format!("v{n}"),
+        address: Ipv4Addr::new(10, 244, 1, n),
+        mac: Default::default(),
+        published: published.iter().map(published_port).collect(),
+        bandwidth: Default::default(),
+    })
+}
+
+#[test]
+fn a_published_port_leads_to_its_pod_from_everywhere_and_keeps_the_source() {
+    let other = Ipv4Addr::new(192, 168, 51, 1);
+    let (first, change) = next(&State::default(), vec![pod(10, &[(8080, None), (8080, Some(other))])], vec![]);
+    let services = update(&ServiceSet::default(), &State::default(), &first, &change, HERE);
+    assert_eq!(services, whole(&first));
+    assert_eq!(listed(&services), [((NODE, 8080), vec![10]), ((other, 8080), vec![10])].into());
+    let service = services.get((NODE, 8080, Protocol::Tcp)).unwrap();
+    assert!(service.rules().iter().all(|rule| !rule.masquerade && rule.endpoints.len() == 1), "{service:?}");
+    let isolated = compile_all(&first, Place { isolated: true, ..HERE });
+    let service = isolated.get((NODE, 8080, Protocol::Tcp)).unwrap();
+    assert_eq!((service.from_pods.endpoints.len(), service.from_outside.otherwise), (1, Otherwise::Drop));
+    assert!(service.from_outside.endpoints.is_empty());
+
+    // It goes over to another pod, and then nobody has it.
+    let (second, change) = next(&first, vec![pod(11, &[(8080, None)]), pod(10, &[(8081, None)])], vec![]);
+    let services = update(&services, &first, &second, &change, HERE);
+    assert_eq!(services, whole(&second));
+    assert_eq!(listed(&services), [((NODE, 8080), vec![11]), ((NODE, 8081), vec![10])].into());
+    let gone = ["default/p10", "default/p11"].map(|name| Key::new(Kind::Port, name));
+    let (third, change) = next(&second, vec![], gone.into());
+    assert!(update(&services, &second, &third, &change, HERE).is_empty());
 }

@@ -1,9 +1,9 @@
-//! Rules about where services are had.
+//! Rules about where services and published ports are had.
 
 use std::{net::Ipv4Addr, sync::Arc};
 
-use shunt_control_api::{FieldError, Service};
-use shunt_dataplane::net::Protocol;
+use shunt_control_api::{FieldError, Port, PublishedPort, Service};
+use shunt_dataplane::{net::Protocol, service_set::ServiceKey};
 
 use super::Rules;
 use crate::desired::{
@@ -13,7 +13,7 @@ use crate::desired::{
 
 impl Rules {
     pub(super) fn admit_service(&self, service: &Service, claims: &mut Claims) -> Result<(), FieldError> {
-        let name: Arc<str> = service.full_name().into();
+        let name: Arc<str> = format!("service {}", service.full_name()).into();
         let mut seen = Vec::new();
         for (field, address) in addresses(service) {
             // The same one may be a load balancer's and an external IP.
@@ -28,29 +28,67 @@ impl Rules {
             }
             for (i, port) in service.ports.iter().enumerate() {
                 let key = (address, port.port, port.protocol);
-                let owner = claims.frontends.insert(key, name.clone());
-                if let Some(owner) = owner.or_else(|| self.owner_of_node_port(key, claims)) {
+                if let Err(problem) = self.claim_frontend(key, &name, claims) {
                     let field = if is_cluster_ip { format!("ports[{i}].port").into() } else { field };
-                    let what = format!("{address}:{}/{}", port.port, port.protocol);
-                    let problem = format!("{what} is service {owner}'s; give one of them another address or port");
                     return Err(FieldError::new(field, problem));
                 }
             }
         }
-        for (field, (port, protocol)) in node_ports(service) {
-            if self.masquerade_ports.contains(&port) {
-                let (first, last) = (self.masquerade_ports.start(), self.masquerade_ports.end());
-                let problem = format!("{port} is one of the masquerade ports ({first}-{last}); give another");
-                return Err(FieldError::new(field, problem));
-            }
-            let owner = claims.node_ports.insert((port, protocol), name.clone());
-            let at = |address: &Ipv4Addr| claims.frontends.get(&(*address, port, protocol)).cloned();
-            if let Some(owner) = owner.or_else(|| self.node_port_addresses.iter().find_map(at)) {
-                let problem = format!("{port}/{protocol} of the node is service {owner}'s; give another port");
-                return Err(FieldError::new(field, problem));
-            }
+        for (field, key) in node_ports(service) {
+            self.claim_node_port(key, &name, claims).map_err(|problem| FieldError::new(field, problem))?;
         }
         Ok(())
+    }
+
+    pub(super) fn admit_published(&self, port: &Port, claims: &mut Claims) -> Result<(), FieldError> {
+        let name: Arc<str> = format!("port {}", port.name).into();
+        for (i, published_port) in port.published.iter().enumerate() {
+            let PublishedPort { port, protocol, .. } = *published_port;
+            let wrong = published_port.address.and_then(|address| self.no_external_address(address));
+            if let Some(problem) = wrong {
+                return Err(FieldError::new(format!("published[{i}].address"), problem));
+            }
+            let claimed = match published_port.address {
+                Some(address) => self
+                    .no_masquerade_port(port)
+                    .and_then(|()| self.claim_frontend((address, port, protocol), &name, claims)),
+                None => self.claim_node_port((port, protocol), &name, claims),
+            };
+            claimed.map_err(|problem| FieldError::new(format!("published[{i}].port"), problem))?;
+        }
+        Ok(())
+    }
+
+    /// Takes one address's port. An error says what is wrong.
+    fn claim_frontend(&self, key: ServiceKey, name: &Arc<str>, claims: &mut Claims) -> Result<(), String> {
+        let owner = claims.frontends.insert(key, name.clone());
+        let Some(owner) = owner.or_else(|| self.owner_of_node_port(key, claims)) else { return Ok(()) };
+        let (address, port, protocol) = key;
+        Err(format!("{address}:{port}/{protocol} is {owner}'s; give one of them another address or port"))
+    }
+
+    /// Takes a port of all of the node's addresses. An error says what is wrong.
+    fn claim_node_port(
+        &self,
+        (port, protocol): (u16, Protocol),
+        name: &Arc<str>,
+        claims: &mut Claims,
+    ) -> Result<(), String> {
+        self.no_masquerade_port(port)?;
+        let owner = claims.node_ports.insert((port, protocol), name.clone());
+        let at = |address: &Ipv4Addr| claims.frontends.get(&(*address, port, protocol)).cloned();
+        match owner.or_else(|| self.node_port_addresses.iter().find_map(at)) {
+            Some(owner) => Err(format!("{port}/{protocol} of the node is {owner}'s; give another port")),
+            None => Ok(()),
+        }
+    }
+
+    fn no_masquerade_port(&self, port: u16) -> Result<(), String> {
+        if !self.masquerade_ports.contains(&port) {
+            return Ok(());
+        }
+        let (first, last) = (self.masquerade_ports.start(), self.masquerade_ports.end());
+        Err(format!("{port} is one of the masquerade ports ({first}-{last}); give another"))
     }
 
     fn no_cluster_ip(&self, address: Ipv4Addr) -> Option<String> {
@@ -72,11 +110,7 @@ impl Rules {
     }
 
     /// Who has a frontend as a node port, if its address is the node's.
-    fn owner_of_node_port(
-        &self,
-        (address, port, protocol): (Ipv4Addr, u16, Protocol),
-        claims: &Claims,
-    ) -> Option<Arc<str>> {
+    fn owner_of_node_port(&self, (address, port, protocol): ServiceKey, claims: &Claims) -> Option<Arc<str>> {
         if !self.node_port_addresses.contains(&address) {
             return None;
         }
@@ -89,7 +123,7 @@ mod tests {
     use shunt_control_api::{Resource, v1};
 
     use super::{
-        super::tests::{check, refused, rules, service},
+        super::tests::{check, port, refused, rules, service},
         *,
     };
 
@@ -164,8 +198,39 @@ mod tests {
         refused(&[port, external], "r[1].external_ips[0]: 192.168.50.1:30080/tcp is service default/b's");
     }
 
+    /// A pod with a published TCP port.
+    fn publishing(n: u8, number: u32, address: &str) -> Resource {
+        let Resource::Port(pod) = port(&format!("p{n}"), &format!("v{n}"), &format!("10.244.1.{n}")) else { panic!() };
+        let published_port =
+            v1::PublishedPort { protocol: TCP.into(), port: number, container_port: 80, address: address.into() };
+        Resource::Port(v1::Port { published: vec![published_port], ..v1::Port::from(&pod) }.try_into().unwrap())
+    }
+
+    #[test]
+    fn a_published_port_is_one_pod_s_or_service_s() {
+        let node = "192.168.50.1";
+        let on = publishing;
+        refused(&[on(1, 8080, ""), on(2, 8080, "")], "r[1].published[0].port: 8080/tcp of the node is port p1's");
+        refused(&[on(1, 8080, node), on(2, 8080, "")], "r[1].published[0].port: 8080/tcp of the node is port p1's");
+        refused(&[on(1, 8080, ""), on(2, 8080, node)], "r[1].published[0].port: 192.168.50.1:8080/tcp is port p1's");
+        check(&[on(1, 8080, "192.168.51.1"), on(2, 8080, "192.168.51.2"), on(3, 8081, "")]).unwrap();
+        let node_port = exposed("a", 1, |s| s.ports[0].node_port = 30_080);
+        refused(&[node_port.clone(), on(1, 30_080, "")], "r[1].published[0].port: 30080/tcp of the node is service");
+        refused(&[on(1, 30_080, ""), node_port], "r[1].ports[0].node_port: 30080/tcp of the node is port p1's");
+        for address in ["", node] {
+            refused(&[on(1, 61_001, address)], "r[0].published[0].port: 61001 is one of the masquerade ports");
+        }
+        refused(&[on(1, 80, "10.96.0.1")], "r[0].published[0].address: 10.96.0.1 is inside the services'");
+    }
+
     #[test]
     fn what_is_released_can_be_taken_again() {
+        for pod in [publishing(1, 8080, ""), publishing(2, 8080, "192.168.50.1")] {
+            let mut claims = Claims::default();
+            rules().admit(&pod, &mut claims).unwrap();
+            claims.release(&pod);
+            assert!(claims.frontends.is_empty() && claims.node_ports.is_empty());
+        }
         let exposed = exposed("a", 1, |s| {
             s.ports[0].node_port = 30_080;
             s.load_balancer_ips = vec!["198.51.100.7".into()];
