@@ -234,8 +234,11 @@ fn node_ports_are_had_at_each_address_of_the_node() {
     assert_eq!(both, [second, NODE]);
 }
 
+/// Endpoints that flows relayed to us have, by the last number of their addresses, and whether the source is replaced.
+type Relayed = Option<(Vec<u8>, bool)>;
+
 /// The same with direct server return, for who is on a node with `place`.
-fn relayed(endpoints: &[(u8, &str)], place: Place) -> BTreeMap<(Ipv4Addr, u16), Option<(Vec<u8>, bool)>> {
+fn relayed(endpoints: &[(u8, &str)], place: Place) -> BTreeMap<(Ipv4Addr, u16), Relayed> {
     let mut service = exposed(service(1, 0, &[("", 80)], TrafficPolicy::Cluster), TrafficPolicy::Cluster);
     service.exposure.as_mut().unwrap().direct_server_return = true;
     let slice = slice(1, 1, &[("", 8080)], endpoints);
