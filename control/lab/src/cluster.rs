@@ -312,6 +312,7 @@ node = "node-b"
 address = "192.168.50.2"
 mac = "0a:58:00:00:00:02"
 pod_cidr = "10.244.2.0/24"
+direct_server_return = true
 
 [[service]]
 namespace = "default"
