@@ -131,7 +131,8 @@ impl Lab {
         let tidy = Tidy::directory(&folder);
         make_folder(&folder)?;
         let underlay = Namespace::create(&format!("{name}-underlay"))?;
-        underlay.ip("link add br0 type bridge")?;
+        // With an address of its own: else it takes its ports' lowest one, another whenever a port with a lower one comes.
+        underlay.ip("link add br0 address 0a:58:ff:00:00:01 type bridge")?;
         underlay.ip("link set br0 up")?;
         let mut lab = Lab { plan, nodes: Vec::new(), underlay, folder, name, _tidy: tidy };
         for node in lab.plan.nodes.clone() {

@@ -51,6 +51,8 @@ fn session_affinity_is_switched_live() {
             let a1 = &lab.pod("a1")?.namespace;
             checks::spread(a1, &name, to, 150, &BACKENDS)?.must_hold("without affinity");
             tell(lab, &sticky)?;
+            // A client's port may come again, and its flow would still be with another backend.
+            lab.node("node-a")?.shunt()?.ctl(&["flow", "flush", "--all"])?;
             assert_eq!(checks::ask(a1, &name, to, 30)?.by_server.len(), 1, "with affinity again");
         }
         Ok(())
