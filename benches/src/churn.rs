@@ -64,6 +64,10 @@ fn steady(plan: Plan, scale: Scale, case: &str, ledger: &mut Ledger) {
     ledger.record(Part::Engine, case, "Shunt", "table in use", Unit::Share, share);
 }
 
+/// Of flows to a full table, at most this share may find all buckets of a key full: a pair of them is in one of 200 cases, and
+/// a key has two.
+const CROWDED: f64 = 1e-4;
+
 /// Every flow that is opened makes a half open one give way.
 fn flood(plan: Plan, scale: Scale, case: &str, ledger: &mut Ledger) {
     eprintln!("engine: {case}");
@@ -75,13 +79,15 @@ fn flood(plan: Plan, scale: Scale, case: &str, ledger: &mut Ledger) {
     let before = Figures::of(&scenario);
     measured(&mut scenario, plan.batches.min(plan.capacity as usize / BATCH - 1), case, ledger);
     let Figures { opened, gave_way, lost, .. } = Figures::of(&scenario).since(before);
-    assert_eq!((gave_way, lost), (opened, 0), "one gives way for each");
+    assert_eq!(gave_way, opened, "one gives way for each");
+    let crowded = lost as f64 / (opened + lost) as f64;
+    assert!(crowded <= CROWDED, "{lost} found no place, {opened} did");
+    ledger.record(Part::Engine, case, "Shunt", "found no place", Unit::Share, crowded);
 }
 
 /// Turns of a scenario: costs are recorded, those of expiring returned, a sample for each turn.
 fn measured(scenario: &mut Scenario, batches: usize, case: &str, ledger: &mut Ledger) -> Vec<f64> {
     let turns: Vec<_> = (0..batches).map(|_| scenario.turn()).collect();
-    assert!(turns.iter().all(|turn| turn.packets == BATCH as u64), "{case}: every packet is sent");
     let each = |cycles: u64| cycles as f64 / BATCH as f64;
     let opening = median(&turns.iter().map(|turn| each(turn.cycles)).collect::<Vec<_>>()).expect("a plan has batches");
     let expiring = median(&turns.iter().map(|turn| each(turn.expiring)).collect::<Vec<_>>()).expect("as above");
