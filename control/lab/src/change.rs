@@ -22,8 +22,8 @@ use crate::{
 
 /// Datagrams per second of each stream: a lost one shows a gap of a millisecond.
 const RATE: u32 = 1000;
-/// For how long a connection is held while a daemon ends and starts, some times as long as that takes, and
-/// until TCP tries again.
+/// For how long a connection is held while a daemon ends and starts: some times as long as that takes, and until TCP tries
+/// again.
 const HOLD: Duration = Duration::from_secs(5);
 /// Services that have nothing to do with the streams, changed at once.
 const UNRELATED: u8 = 20;

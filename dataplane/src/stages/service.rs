@@ -96,8 +96,7 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env<impl Recorder>) {
                 services.prefetch(service, new.origin);
                 true
             }
-            None if is_complete => meta.is_pending() && past_services(meta, env),
-            None => meta.is_pending() && !lost::drop_answer(meta, env) && past_services(meta, env),
+            None => meta.is_pending() && (is_complete || !lost::drop_answer(meta, env)) && past_services(meta, env),
         }
     });
     env.conntrack.take_entries(new.len(), entries);

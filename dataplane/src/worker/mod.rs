@@ -209,7 +209,7 @@ impl Worker {
         let mut patience = Patience::new(Instant::now());
         while self.obey() {
             let time = Instant::now();
-            let moved = self.round(now(self.shared.epoch));
+            let moved = self.round(at(self.shared.epoch, time));
             if moved {
                 patience.moved(time);
             } else if !patience.lasts(time) {
@@ -420,7 +420,12 @@ impl Worker {
     }
 }
 
-/// The engine's clock. It starts at ten seconds, so that nothing that looks back a little goes below zero.
+/// The engine's clock.
 pub fn now(epoch: Instant) -> Now {
-    Now((Duration::from_secs(10) + epoch.elapsed()).as_nanos() as u64)
+    at(epoch, Instant::now())
+}
+
+/// What the clock says at a moment. It starts at ten seconds, so that nothing that looks back a little goes below zero.
+fn at(epoch: Instant, moment: Instant) -> Now {
+    Now((Duration::from_secs(10) + (moment - epoch)).as_nanos() as u64)
 }

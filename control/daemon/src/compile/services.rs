@@ -37,7 +37,7 @@ pub fn update(before: &ServiceSet, from: &State, to: &State, change: &Change, pl
     }
     let pods: Vec<_> = change.keys().filter(|key| key.kind == Kind::Port).map(|key| key.name).collect();
     for pod in pods.iter().filter_map(|name| from.port(name)) {
-        published::keys(pod, place).for_each(|key| drop(services.remove(key)));
+        published::keys(pod, place.addresses).for_each(|key| drop(services.remove(key)));
     }
     for (name, service) in touched.iter().filter_map(|name| Some((name, to.service(name)?))) {
         let slices: Vec<_> = to.slices(name).collect();

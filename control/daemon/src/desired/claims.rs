@@ -9,7 +9,8 @@ use shunt_dataplane::net::{MacAddr, Protocol};
 
 use super::overlap::DisjointPrefixes;
 
-/// What is taken, by whom (of frontends and ports of the node: `service default/web`, `port default/pod`). Cheap to clone: a transaction is tried on a copy.
+/// What is taken, by whom (of frontends and ports of the node: `service default/web`, `port default/pod`). Cheap to clone: a
+/// transaction is tried on a copy.
 #[derive(Debug, Clone, Default)]
 pub struct Claims {
     pub(super) vtep_addresses: HashMap<Ipv4Addr, Arc<str>>,

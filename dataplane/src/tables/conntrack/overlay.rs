@@ -8,10 +8,10 @@
 use std::{cell::RefCell, collections::HashSet, fmt};
 
 use super::{
-    COUNTED, Conntrack, Direction, FlowState, Hit, Key, NewFlow, Slot,
+    COUNTED, Conntrack, Direction, Hit, Key, NewFlow, Slot,
     free::FreeList,
     load::Loads,
-    pressure::{Hand, LOOKED_AT},
+    pressure::{Hand, LOOKED_AT, TURNS},
 };
 use crate::tables::arena::{Arena, AtomicU32, Ordering};
 
@@ -123,10 +123,9 @@ impl Base<'_> {
     /// The flow that would be the next one of the table below to give way, as it is `above`.
     pub(super) fn next_to_give_way<B: Below>(&self, above: &Conntrack<B>, tick: u32) -> Option<Hit> {
         let hand = self.table.hand.0.load(Ordering::Relaxed);
-        let goes: [fn(FlowState) -> bool; 2] = [FlowState::gives_way, FlowState::gives_way_last];
-        (0..2 * LOOKED_AT).find_map(|n| {
+        (0..TURNS.len() as u32 * LOOKED_AT).find_map(|n| {
             let entry = hand.wrapping_add(n) % self.capacity();
-            self.table.may_give_way(entry, goes[(n / LOOKED_AT) as usize], tick)?;
+            self.table.may_give_way(entry, TURNS[(n / LOOKED_AT) as usize], tick)?;
             let [forward, _] = self.table.keys_of(entry);
             above.find(forward, above.hash(forward))
         })
@@ -142,7 +141,7 @@ mod tests {
     use super::*;
     use crate::{
         flow::{FiveTuple, FlowSeed},
-        tables::conntrack::{Flow, InsertError},
+        tables::conntrack::{Flow, FlowState, InsertError},
     };
 
     /// So few of everything that flows meet, and the table is full soon.

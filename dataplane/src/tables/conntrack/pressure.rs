@@ -10,6 +10,9 @@ pub(super) const LOOKED_AT: u32 = 64;
 /// then they are in the cache.
 const AHEAD: u32 = 8;
 
+/// Who goes: in each turn of so many entries, those of which this is true.
+pub(super) const TURNS: [fn(FlowState) -> bool; 2] = [FlowState::gives_way, FlowState::gives_way_last];
+
 /// Where the search for an entry that may give way goes on. On a line of its own, as [`FreeList`](super::free::FreeList).
 #[derive(Debug)]
 #[repr(align(128))]
@@ -17,15 +20,15 @@ pub(super) struct Hand(pub(super) AtomicU32);
 
 impl<B: Below> Conntrack<B> {
     /// Forgets a flow that is half open or over, or has been silent for too long, if one is found quickly; see
-    /// [`FlowState::gives_way`]; if none is, one that another node [remembers](FlowState::gives_way_last). A hand goes round the table, and the entry that it frees is the next to be used: so flows
-    /// go in about the order in which they came.
+    /// [`FlowState::gives_way`]; if none is, one that another node [remembers](FlowState::gives_way_last). A hand goes round
+    /// the table, and the entry that it frees is the next to be used: so flows go in about the order in which they came.
     ///
     /// The entry is the caller's.
     pub fn make_room(&self, tick: u32) -> Option<u32> {
         if let Some(base) = self.below.base() {
             return self.take_out(&base.next_to_give_way(self, tick)?);
         }
-        [FlowState::gives_way, FlowState::gives_way_last].into_iter().find_map(|goes| self.turn_hand(goes, tick))
+        TURNS.into_iter().find_map(|goes| self.turn_hand(goes, tick))
     }
 
     fn turn_hand(&self, goes: fn(FlowState) -> bool, tick: u32) -> Option<u32> {

@@ -3,10 +3,16 @@
 use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
 
 use shunt_control_api::{Port, Service, ServicePort};
-use shunt_dataplane::spec::{Backend, PortId, PortRole};
+use shunt_dataplane::{
+    service_set::ServiceKey,
+    spec::{Backend, PortId, PortRole},
+};
 
 use crate::{
-    compile::services::frontends::{Frontend, FrontendKind},
+    compile::services::{
+        frontends::{Frontend, FrontendKind},
+        published,
+    },
     controller::ControllerHandle,
     desired::State,
     names::port_names,
@@ -82,12 +88,8 @@ impl Names {
 
     /// The pod with this published port.
     pub(super) fn pod(&self, vip: Ipv4Addr, port: u16, protocol: u8) -> Option<&Port> {
-        self.state.ports().find(|pod| {
-            pod.published.iter().any(|published_port| {
-                let is_there = published_port.address.map_or(self.addresses.contains(&vip), |address| address == vip);
-                is_there && (published_port.port, published_port.protocol as u8) == (port, protocol)
-            })
-        })
+        let is_asked = |(address, number, of): ServiceKey| (address, number, of as u8) == (vip, port, protocol);
+        self.state.ports().find(|pod| published::keys(pod, &self.addresses).any(is_asked))
     }
 
     /// Where an endpoint is: the pod of this node, or the node that its service's slices name.
