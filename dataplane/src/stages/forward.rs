@@ -9,14 +9,14 @@ use crate::{
     packet::{Batch, Meta},
     pipeline::Env,
     record::{Recorder, Step},
-    stages::{fragments, local, nat, relay, route},
+    stages::{fragments, local, nat, oversize, relay, route},
     verdict::{Answer, DropReason, PackedVerdict, Verdict},
     wire::{ethernet, ipv4, put16, udp, vxlan},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
 
-/// Routes every pending packet and sends it on its way, or finds that its sender is owed an answer.
+/// Routes every pending packet and sends it on its way, or finds that its sender is owed an answer, or that it has to be cut.
 #[inline(never)]
 pub fn run(batch: &mut Batch, ip_id: &mut u16, env: &Env<impl Recorder>) {
     let mut id = *ip_id;
@@ -26,7 +26,7 @@ pub fn run(batch: &mut Batch, ip_id: &mut u16, env: &Env<impl Recorder>) {
             let next_hop = route::next_hop(meta, env);
             let verdict = forward(frame, meta, next_hop, &mut id, env);
             meta.decide(verdict);
-            if verdict.is_owed() {
+            if verdict.is_unfinished() {
                 cold_path();
                 owes = true;
             }
@@ -82,7 +82,7 @@ fn send(
     };
     let (ethernet, ip) = ethernet::split(head);
     if ipv4::total_len(ip) > next_hop.mtu {
-        return Verdict::Owed(Answer::FragmentationNeeded).into();
+        return oversize::verdict(ip, next_hop.mtu).into();
     }
     // Its own packets a switch does not count down.
     if meta.answer.is_none() {

@@ -214,7 +214,7 @@ impl World {
         let held = both(&|port| port.held.get());
         assert_eq!(held, (0..2).map(|worker| u64::from(self.switch.census(worker).memories[0].in_hand)).sum::<u64>());
         let left = both(&|port| port.forwarded.get() + port.answers.iter().map(|counter| counter.get()).sum::<u64>());
-        assert_eq!(both(&|port| port.rx_packets.get()), dropped + left + held);
+        assert_eq!(both(&|port| port.rx_packets.get() + port.fragments.get()), dropped + left + held);
         assert_eq!(left, both(&|port| port.tx_packets.get() + port.tx_dropped.get()));
     }
 
