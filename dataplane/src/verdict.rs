@@ -26,12 +26,6 @@ pub struct PackedVerdict(u32);
 impl PackedVerdict {
     /// [`Verdict::Pending`].
     pub const PENDING: PackedVerdict = PackedVerdict(0);
-
-    /// True for [`Verdict::Owed`] and [`Verdict::Oversized`]: there is more to do than to send or to drop.
-    #[inline(always)]
-    pub fn is_unfinished(self) -> bool {
-        self.0 >> 24 >= 4
-    }
 }
 
 impl From<Verdict> for PackedVerdict {

@@ -15,12 +15,12 @@ use crate::{
 
 const IP: usize = ethernet::HEADER_LEN;
 
-/// What becomes of a packet that is longer than `mtu`. `ip` is its IPv4 header up to the options.
+/// What becomes of an IPv4 packet that is longer than `mtu`.
 #[cold]
-pub fn verdict(ip: &[u8; ipv4::HEADER_LEN], mtu: u16) -> Verdict {
-    if be16(ip, ipv4::FRAGMENT) & ipv4::DF != 0 || mtu < ipv4::LEAST_MTU {
+pub fn verdict(packet: &[u8], mtu: u16) -> Verdict {
+    if be16(packet, ipv4::FRAGMENT) & ipv4::DF != 0 || mtu < ipv4::LEAST_MTU {
         Verdict::Owed(Answer::FragmentationNeeded)
-    } else if ip[ipv4::TTL] <= 1 {
+    } else if packet[ipv4::TTL] <= 1 {
         Verdict::Owed(Answer::TimeExceeded)
     } else {
         Verdict::Oversized
@@ -97,6 +97,8 @@ struct Cut {
     /// Where the payload begins in its datagram, and whether it is followed by more: the packet may be a fragment itself.
     start: usize,
     is_followed: bool,
+    /// The flag that nobody uses.
+    reserved: u16,
 }
 
 impl Cut {
@@ -108,6 +110,7 @@ impl Cut {
             step: (usize::from(mtu) - header_len) & !7,
             start: 8 * usize::from(fragment & ipv4::OFFSET),
             is_followed: fragment & ipv4::MORE_FRAGMENTS != 0,
+            reserved: fragment & !(ipv4::FRAGMENTED | ipv4::DF),
         }
     }
 
@@ -145,7 +148,8 @@ impl Cut {
         let follows = self.is_followed || at + 1 < self.pieces();
         let offset = (self.start + at * self.step) / 8;
         put16(ip, ipv4::TOTAL_LEN, (self.header_len + len) as u16);
-        put16(ip, ipv4::FRAGMENT, if follows { ipv4::MORE_FRAGMENTS } else { 0 } | offset as u16);
+        let more = if follows { ipv4::MORE_FRAGMENTS } else { 0 };
+        put16(ip, ipv4::FRAGMENT, self.reserved | more | offset as u16);
         put16(ip, ipv4::CHECKSUM, 0);
         let sum = checksum::sum(ip);
         put16(ip, ipv4::CHECKSUM, !sum);

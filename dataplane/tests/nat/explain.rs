@@ -155,7 +155,7 @@ fn what_the_switch_answers_itself_is_told_as_its_answer() {
     assert_eq!(stages(&refused.packet), ["parse", "track", "service", "answer", "route"]);
     assert_eq!(refused.answer, None);
     let big = Question { length: Some(1451), dont_fragment: true, ..question(UDP, (A, 1), (REMOTE[0], 2)) };
-    let told = explain(&mut world, big).unwrap();
+    let told = explain(&mut world, big.clone()).unwrap();
     assert_eq!(told.packet.fate, Fate::Decided(Verdict::Answer(Answer::FragmentationNeeded, POD_A)));
     let cut = explain(&mut world, Question { dont_fragment: false, ..big }).unwrap().packet;
     assert_eq!(cut.fate, Fate::Decided(Verdict::Tx(UPLINK)));
