@@ -67,11 +67,11 @@ fn what_may_be_cut_arrives(lab: &Lab) -> Result<()> {
         let ping = tools::ping(from, "-c 5 -i 0.05 -M dont -s 1472", *to.ip())?;
         assert!(ping.is_complete(), "{}", ping.text);
         for size in [1423, 1472, 5000] {
-            let report = checks::stream(from, to, 100, 50, size)?;
+            let report = checks::stream(from, to, 250, 50, size)?;
             assert!(report.is_complete(), "{to}, {size} bytes: {report:?}");
         }
     }
-    let report = checks::stream(&lab.pod("a1")?.namespace, SocketAddrV4::new(CUT_VIP, 53), 100, 50, 1472)?;
+    let report = checks::stream(&lab.pod("a1")?.namespace, SocketAddrV4::new(CUT_VIP, 53), 250, 50, 1472)?;
     assert!(report.is_complete(), "through a service: {report:?}");
     for (node, shunt) in lab.daemons() {
         let cut: u64 = shunt.counters()?.ports.iter().map(|port| port.fragments).sum();
