@@ -148,10 +148,21 @@ impl<B: Below> Conntrack<B> {
     }
 
     /// Steps 1 and 2 for one key.
+    #[inline]
     fn claim(&self, key: Key, hash: u64, slot: Slot) -> Claim<'_> {
         let ours = hash & !(COMMITTED | 0xffff_ffff) | slot.to_word();
         let Some((position, claimed)) = self.claim_any(hash, ours) else { return Claim::Crowded };
+        // Mostly nobody else has the tag.
+        let is_alone = position < 2 * SLOTS && self.displaced.load(Ordering::SeqCst) == 0 && {
+            let [own, neighbour] = [0, 1].map(|at| self.alike(self.home(hash, at), ours >> 33));
+            (own | neighbour << SLOTS) & !(1 << position) == 0
+        };
+        if is_alone { Claim::Pending(claimed, ours) } else { self.settle_all(key, hash, ours, position, claimed) }
+    }
 
+    /// Step 2, slot by slot.
+    #[cold]
+    fn settle_all<'a>(&'a self, key: Key, hash: u64, ours: u64, position: usize, claimed: Place<'a>) -> Claim<'a> {
         let buckets = if self.displaced.load(Ordering::SeqCst) == 0 { 2 } else { 4 };
         for at in 0..buckets {
             let mut alike = self.alike(self.home(hash, at), ours >> 33);
