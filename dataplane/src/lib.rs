@@ -42,6 +42,7 @@ pub mod pipeline;
 pub mod publish;
 pub mod record;
 pub mod service_set;
+pub mod shards;
 pub mod snapshot;
 pub mod spec;
 pub mod stages;

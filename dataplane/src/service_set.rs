@@ -1,47 +1,41 @@
 //! The services of a [`ForwardingSpec`](crate::spec::ForwardingSpec): a set that is cheap to clone and to change.
 //!
-//! It is made of shards, each shared until it is changed. Who compares two versions of a set sees which shards differ,
-//! and so finds the change without looking at every service. All services of one VIP are in one shard.
+//! It is made of [shards](Shards), each shared until it is changed. Who compares two versions of a set sees which shards
+//! differ, and so finds the change without looking at every service. All services of one VIP are in one shard.
 
 use std::{net::Ipv4Addr, sync::Arc};
 
-use crate::{net::Protocol, spec::ServiceSpec};
-
-/// Shards of a set. A change copies a list of this many references and the services of one shard: with 100,000
-/// services both are some hundreds.
-pub const SHARDS: usize = 512;
+use crate::{
+    net::Protocol,
+    shards::{self, Shards},
+    spec::ServiceSpec,
+};
 
 /// What a service is found by: VIP, port and protocol.
 pub type ServiceKey = (Ipv4Addr, u16, Protocol);
 
 /// Services, each key at most once.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ServiceSet {
-    /// In each, ascending by key.
-    shards: Arc<[Shard]>,
+    /// By [`shard_of`]. In each, ascending by key.
+    shards: Shards<Shard>,
     len: usize,
 }
 
 /// The services of one shard, ascending by key.
 pub type Shard = Arc<Vec<ServiceSpec>>;
 
-impl Default for ServiceSet {
-    fn default() -> Self {
-        ServiceSet { shards: vec![Shard::default(); SHARDS].into(), len: 0 }
-    }
-}
-
 /// The shard that services of `vip` (host order) are in.
 #[inline(always)]
 pub fn shard_of(vip: u32) -> usize {
     // Fibonacci hashing (Knuth, volume 3, 6.4): neighbouring addresses spread evenly. Nothing is gained by addresses
     // that meet in a shard: within it, services are found by a seeded hash.
-    (vip.wrapping_mul(0x9e37_79b9) >> (32 - SHARDS.trailing_zeros())) as usize
+    (vip.wrapping_mul(0x9e37_79b9) >> (32 - shards::COUNT.trailing_zeros())) as usize
 }
 
 impl ServiceSet {
     /// The shards, by [`shard_of`]. Those of a clone are the same until they are changed.
-    pub fn shards(&self) -> &[Shard] {
+    pub fn shards(&self) -> &Shards<Shard> {
         &self.shards
     }
 
@@ -50,8 +44,8 @@ impl ServiceSet {
         &'a self,
         before: &'a ServiceSet,
     ) -> impl Iterator<Item = (&'a [ServiceSpec], &'a [ServiceSpec])> {
-        let both = before.shards.iter().zip(&*self.shards);
-        both.filter(|(old, new)| !Arc::ptr_eq(old, new)).map(|(old, new)| (old.as_slice(), new.as_slice()))
+        let both = self.shards.with_other_groups(&before.shards);
+        both.filter(|(new, old)| !Arc::ptr_eq(new, old)).map(|(new, old)| (old.as_slice(), new.as_slice()))
     }
 
     /// How many services there are.
@@ -71,7 +65,7 @@ impl ServiceSet {
 
     /// The service with this key.
     pub fn get(&self, key: ServiceKey) -> Option<&ServiceSpec> {
-        let shard = &self.shards[shard_of(key.0.into())];
+        let shard = self.shards.get(shard_of(key.0.into()));
         shard.binary_search_by_key(&key, ServiceSpec::key).ok().map(|at| &shard[at])
     }
 
@@ -100,7 +94,7 @@ impl ServiceSet {
     }
 
     fn shard_mut(&mut self, vip: Ipv4Addr) -> &mut Vec<ServiceSpec> {
-        Arc::make_mut(&mut Arc::make_mut(&mut self.shards)[shard_of(vip.into())])
+        Arc::make_mut(self.shards.get_mut(shard_of(vip.into())))
     }
 }
 
@@ -141,20 +135,21 @@ mod tests {
 
     #[test]
     fn neighbouring_addresses_spread_evenly() {
-        let mut filled = [0; SHARDS];
+        let mut filled = [0; shards::COUNT];
         (0..100_000u32).for_each(|n| filled[shard_of(0x0a60_0000 + n)] += 1);
         let (least, most) = (filled.iter().min().unwrap(), filled.iter().max().unwrap());
-        assert!(*least > 150 && *most < 250, "{least} to {most} of 195");
+        assert!(*least > 15 && *most < 35, "{least} to {most} of 24");
     }
 
     #[test]
     fn a_change_leaves_all_shards_but_one_shared() {
         let before: ServiceSet = (0..10_000).map(|n| service(0x0a60_0000 + n, 80, n)).collect();
         let mut after = before.clone();
+        assert_eq!(after.changed(&before).count(), 0);
         after.insert(service(0x0a60_0007, 80, 99_999));
-        let differ = |(a, b): &(&Shard, &Shard)| !Arc::ptr_eq(a, b);
-        let differing: Vec<_> = before.shards().iter().zip(after.shards()).filter(differ).collect();
-        assert_eq!(differing.len(), 1);
+        let changed: Vec<_> = after.changed(&before).collect();
+        assert_eq!(changed.len(), 1);
+        assert!(changed[0].0.len() < 10 && changed[0].0.len() == changed[0].1.len());
         assert_ne!(before, after);
         after.insert(service(0x0a60_0007, 80, 7));
         assert_eq!(before, after);

@@ -341,7 +341,7 @@ fn services(
     seed: u64,
 ) -> Result<(Arc<ServiceTable>, Arc<Endpoints>), CompileError> {
     let changed: Vec<&[ServiceSpec]> = match previous {
-        None => set.shards().iter().map(|shard| shard.as_slice()).collect(),
+        None => set.shards().iter().map(|shard| shard.as_slice()).filter(|shard| !shard.is_empty()).collect(),
         Some(previous) => set.changed(previous.services.set()).map(|(_, new)| new).collect(),
     };
     changed.iter().try_for_each(|shard| check_services(shard))?;

@@ -117,6 +117,15 @@ impl Maglev {
         &self.endpoints
     }
 
+    /// Where its slots are in memory; `None`: the list of endpoints is all there is.
+    pub(super) fn slots_at(&self) -> Option<*const u8> {
+        match &self.slots {
+            Slots::Nobody | Slots::Only(_) | Slots::Few => None,
+            Slots::Narrow(slots) => Some(slots.as_ptr()),
+            Slots::Wide(slots) => Some(slots.as_ptr().cast()),
+        }
+    }
+
     /// Whether a table of `endpoints` would be this one. Costs no comparison for the list this one was built from, if
     /// that was ascending.
     pub(super) fn is_of(&self, endpoints: &Arc<[Endpoint]>) -> bool {

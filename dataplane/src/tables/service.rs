@@ -3,19 +3,23 @@
 //! An open-addressing hash of cache lines: each line holds up to five keys and the services they belong to, and a
 //! lookup reads one, rarely two. What a service's new flows need (its Maglev table) is kept apart, by index.
 //!
-//! The table is in shards, one for each of the [`ServiceSet`] it is built from. A shard that did not change is shared
-//! with the table before, so a change costs one shard, however many services there are.
+//! The table is in [shards](Shards), one for each of the [`ServiceSet`] it is built from. A shard that did not change is
+//! shared with the table before, so a change costs one shard, however many services there are.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use ipnet::Ipv4Net;
 
 use super::{Prefixes, arena::prefetch, hash::Hasher, maglev::Maglev};
 use crate::{
-    service_set::{SHARDS, ServiceSet, shard_of},
+    service_set::{ServiceSet, shard_of},
+    shards::Shards,
     spec::{Affinity, Backend, Endpoint, Otherwise, Rule, Scheduler, ServiceSpec},
 };
 
@@ -36,7 +40,7 @@ pub struct ServiceIndex {
 pub struct ServiceTable {
     seed: u64,
     hasher: Hasher,
-    shards: Box<[Shard; SHARDS]>,
+    shards: Shards<Shard>,
     /// What it was built from.
     set: ServiceSet,
 }
@@ -156,23 +160,22 @@ impl Choice {
 
 impl ServiceTable {
     /// The table of `set`. Shards that `previous` was built from too are shared with it, if it has the same seed; in
-    /// the others, services with the same endpoints as before share their Maglev tables.
+    /// the others, services with the same endpoints as before share their Maglev tables. Frontends and rules with one list
+    /// of endpoints share its table.
     ///
     /// # Panics
     /// If a service has more than [`MAX_BACKENDS`](super::maglev::MAX_BACKENDS).
     pub fn build(set: &ServiceSet, previous: Option<&ServiceTable>, seed: u64) -> ServiceTable {
-        let hasher = Hasher::new(seed, PURPOSE);
+        let mut build = Build { hasher: Hasher::new(seed, PURPOSE), seed, tables: HashMap::new() };
+        let none = build.shard(&[], &[]);
         let previous = previous.filter(|previous| previous.seed == seed);
-        let none = Shard::build(&[], &[], hasher, seed);
-        let shard = |at: usize| {
-            let specs = &set.shards()[at];
-            match previous {
-                Some(previous) if Arc::ptr_eq(specs, &previous.set.shards()[at]) => previous.shards[at].clone(),
-                _ if specs.is_empty() => none.clone(),
-                _ => Shard::build(specs, previous.map_or(&[], |previous| &previous.shards[at].services), hasher, seed),
-            }
-        };
-        ServiceTable { seed, hasher, shards: Box::new(std::array::from_fn(shard)), set: set.clone() }
+        let previous = previous.map(|previous| (previous.set.shards(), &previous.shards));
+        let shards = set.shards().map(previous, |specs, known| match known {
+            Some((same, shard)) if Arc::ptr_eq(specs, same) => shard.clone(),
+            _ if specs.is_empty() => none.clone(),
+            _ => build.shard(specs, known.map_or(&[], |(_, shard)| &shard.services)),
+        });
+        ServiceTable { seed, hasher: build.hasher, shards, set: set.clone() }
     }
 
     /// What it was built from.
@@ -201,7 +204,7 @@ impl ServiceTable {
     #[inline]
     pub fn ask(&self, vip: u32, port: u16, protocol: u8) -> u64 {
         let hash = self.hasher.hash(key(vip, port, protocol));
-        let lines = &self.shards[shard_of(vip)].lines;
+        let lines = &self.shards.get(shard_of(vip)).lines;
         prefetch(lines.as_ptr().wrapping_add(hash as usize & (lines.len() - 1)));
         hash
     }
@@ -210,7 +213,7 @@ impl ServiceTable {
     #[inline]
     pub fn find(&self, vip: u32, port: u16, protocol: u8, hash: u64) -> Option<ServiceIndex> {
         let shard = shard_of(vip);
-        let at = self.shards[shard].find(key(vip, port, protocol), hash)?;
+        let at = self.shards.get(shard).find(key(vip, port, protocol), hash)?;
         Some(ServiceIndex { shard: shard as u32, at })
     }
 
@@ -224,7 +227,7 @@ impl ServiceTable {
 
     /// Whether any service has this VIP (host order).
     pub fn has_vip(&self, vip: u32) -> bool {
-        self.shards[shard_of(vip)].find(vip_key(vip), self.hasher.hash(vip_key(vip))).is_some()
+        self.shards.get(shard_of(vip)).find(vip_key(vip), self.hasher.hash(vip_key(vip))).is_some()
     }
 
     /// A service of this table.
@@ -233,13 +236,13 @@ impl ServiceTable {
     /// If the index is another table's and beyond this one's.
     #[inline]
     pub fn get(&self, service: ServiceIndex) -> &Service {
-        &self.shards[service.shard as usize].services[service.at as usize]
+        &self.shards.get(service.shard as usize).services[service.at as usize]
     }
 
     /// Whether `backend` still serves a service of this table, whomever, if only with the flows that it has.
     #[inline]
     pub fn has_backend(&self, service: ServiceIndex, backend: Backend) -> bool {
-        let service = self.shards.get(service.shard as usize).and_then(|shard| shard.services.get(service.at as usize));
+        let service = self.shards.get(service.shard as usize).services.get(service.at as usize);
         service.is_some_and(|service| {
             service.choices.iter().any(|choice| choice.maglev.contains(backend))
                 || service.leaving.binary_search(&backend).is_ok()
@@ -247,39 +250,78 @@ impl ServiceTable {
     }
 }
 
-impl Shard {
+/// A table at work.
+struct Build {
+    hasher: Hasher,
+    seed: u64,
+    /// The Maglev tables that are more than the list itself, by its address: of as many frontends and rules as share it.
+    tables: HashMap<*const Endpoint, Maglev>,
+}
+
+impl Build {
     /// A shard of `specs`, ascending by key; `previous` are the services that were in its place.
-    fn build(specs: &[ServiceSpec], previous: &[Service], hasher: Hasher, seed: u64) -> Shard {
+    fn shard(&mut self, specs: &[ServiceSpec], previous: &[Service]) -> Shard {
         let mut vips: Vec<u32> = specs.iter().map(|spec| spec.vip.into()).collect();
         vips.dedup();
         let mut lines = vec![Line::default(); ((specs.len() + vips.len()) / 2 + 1).next_power_of_two()];
+        let hasher = self.hasher;
         let service = |(at, spec): (usize, &ServiceSpec)| {
             let key = key(spec.vip.into(), spec.port, spec.protocol as u8);
             insert(&mut lines, hasher, key, at as u32);
             let known = previous.binary_search_by_key(&key, |service| service.key).ok().map(|at| &previous[at]);
-            let choices = choices(spec.rules(), known.map_or(&[], |service| &service.choices), seed);
-            // Else every update would make the first endpoints' turn come first.
-            let turn = AtomicU32::new(known.map_or(0, |service| service.turn.load(Ordering::Relaxed)));
-            let (affinity, scheduler, mut leaving) = (spec.affinity, spec.scheduler, spec.leaving.clone());
-            if !leaving.is_sorted() {
-                Arc::make_mut(&mut leaving).sort_unstable();
-            }
-            Service {
-                key,
-                affinity,
-                scheduler,
-                direct: spec.relayed.is_some(),
-                turn,
-                choices,
-                sources: Prefixes::new(&spec.sources),
-                leaving,
-            }
+            self.service(key, spec, known)
         };
         let services = specs.iter().enumerate().map(service).collect();
         vips.into_iter().for_each(|vip| insert(&mut lines, hasher, vip_key(vip), 0));
         Shard { lines: lines.into(), services }
     }
 
+    fn service(&mut self, key: u64, spec: &ServiceSpec, known: Option<&Service>) -> Service {
+        let mut leaving = spec.leaving.clone();
+        if !leaving.is_sorted() {
+            Arc::make_mut(&mut leaving).sort_unstable();
+        }
+        Service {
+            key,
+            affinity: spec.affinity,
+            scheduler: spec.scheduler,
+            direct: spec.relayed.is_some(),
+            // Else every update would make the first endpoints' turn come first.
+            turn: AtomicU32::new(known.map_or(0, Service::turns)),
+            choices: self.choices(spec.rules(), known.map_or(&[], |service| &service.choices)),
+            sources: Prefixes::new(&spec.sources),
+            leaving,
+        }
+    }
+
+    /// The choices of a service's rules.
+    fn choices(&mut self, rules: [&Rule; 4], previous: &[Choice]) -> [Choice; 4] {
+        let mut made = [const { None::<Choice> }; 4];
+        for (at, rule) in rules.into_iter().enumerate() {
+            let maglev = self.maglev(&rule.endpoints, previous.iter().chain(made[..at].iter().flatten()));
+            made[at] = Some(Choice { maglev, masquerade: rule.masquerade, otherwise: rule.otherwise });
+        }
+        made.map(|choice| choice.expect("there is one for each rule"))
+    }
+
+    /// The table of a list: that of another frontend with the same list, or one of `known` with the same endpoints.
+    fn maglev<'a>(&mut self, list: &Arc<[Endpoint]>, mut known: impl Iterator<Item = &'a Choice>) -> Maglev {
+        // The lists live longer than this: an address stands for one of them.
+        if let Some(maglev) = self.tables.get(&list.as_ptr()) {
+            return maglev.clone();
+        }
+        let maglev = match known.find(|choice| choice.maglev.is_of(list)) {
+            Some(choice) => choice.maglev.clone(),
+            None => Maglev::build(list, self.seed),
+        };
+        if maglev.slots_at().is_some() {
+            self.tables.insert(list.as_ptr(), maglev.clone());
+        }
+        maglev
+    }
+}
+
+impl Shard {
     #[inline(always)]
     fn find(&self, key: u64, hash: u64) -> Option<u32> {
         let mut at = hash as usize;
@@ -330,20 +372,6 @@ fn vip_key(vip: u32) -> u64 {
     u64::from(vip) << 32 | 2
 }
 
-/// The choices of a service's rules. A Maglev table is taken over from `previous` or shared with an earlier rule.
-fn choices(rules: [&Rule; 4], previous: &[Choice], seed: u64) -> [Choice; 4] {
-    let mut made = [const { None::<Choice> }; 4];
-    for (at, rule) in rules.into_iter().enumerate() {
-        let mut known = previous.iter().chain(made[..at].iter().flatten());
-        let maglev = match known.find(|choice| choice.maglev.is_of(&rule.endpoints)) {
-            Some(choice) => choice.maglev.clone(),
-            None => Maglev::build(&rule.endpoints, seed),
-        };
-        made[at] = Some(Choice { maglev, masquerade: rule.masquerade, otherwise: rule.otherwise });
-    }
-    made.map(|choice| choice.expect("there is one for each rule"))
-}
-
 #[cfg(test)]
 mod tests {
     use std::{collections::HashMap, net::Ipv4Addr};
@@ -351,7 +379,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::net::Protocol;
+    use crate::{net::Protocol, service_set::ServiceKey};
 
     fn backend(i: u32) -> Backend {
         Backend { address: Ipv4Addr::from(0x0af4_0000 + i), port: 8080 }
@@ -421,8 +449,8 @@ mod tests {
 
     #[test]
     fn full_lines_overflow_into_the_next() {
-        // Of 80k keys in 32k lines (two for each service: its own and its VIP's), by the Poisson distribution some
-        // thousand lines are wanted by more than five.
+        // Of 80k keys in 64k lines (two for each service: its own and its VIP's), by the Poisson distribution some
+        // hundred lines are wanted by five or more.
         let set = many(40_000);
         let table = ServiceTable::build(&set, None, 1);
         assert!(table.shards.iter().flat_map(|shard| shard.lines.iter()).any(Line::is_full));
@@ -448,7 +476,7 @@ mod tests {
         let touched: Vec<_> =
             [100, 500, 600].map(|n| shard_of(0x0a60_0000 + n)).into_iter().chain([shard_of(77)]).collect();
         assert_eq!(changed.changed(&set).count(), 4);
-        for (at, (old, new)) in before.shards.iter().zip(&*after.shards).enumerate() {
+        for (at, (old, new)) in before.shards.iter().zip(after.shards.iter()).enumerate() {
             assert_eq!(Arc::ptr_eq(&old.services, &new.services), !touched.contains(&at), "shard {at}");
         }
         for spec in changed.iter().filter(|spec| spec.vip != Ipv4Addr::from(77)) {
@@ -487,11 +515,34 @@ mod tests {
         assert!(share(&after.get(service).choice(Origin::Node).maglev, &pods.maglev));
     }
 
+    #[test]
+    fn frontends_with_one_list_share_its_table() {
+        let list = endpoints(&(0..20).collect::<Vec<_>>());
+        let at = |vip: u32, list: &Arc<[Endpoint]>| ServiceSpec::simple(vip.into(), 80, Protocol::Tcp, list.clone());
+        let slots = |table: &ServiceTable, spec: &ServiceSpec| maglev(table, spec).slots_at().unwrap();
+        let specs = [at(1, &list), at(2, &list), at(3, &endpoints(&(0..20).collect::<Vec<_>>()))];
+        let table = build(&specs, None, 1);
+        assert_eq!(slots(&table, &specs[0]), slots(&table, &specs[1]));
+        assert_ne!(slots(&table, &specs[0]), slots(&table, &specs[2]), "a list of its own");
+
+        // Another one comes, and with it the list is made anew: all of them share what one of them had.
+        let list = endpoints(&(0..20).collect::<Vec<_>>());
+        let again = [at(2, &list), at(3, &specs[2].from_pods.endpoints), at(4, &list)];
+        let after = build(&again, Some(&table), 1);
+        assert_eq!(slots(&after, &again[0]), slots(&after, &again[2]));
+        assert_eq!(slots(&after, &again[1]), slots(&table, &specs[2]));
+    }
+
     type Model = HashMap<(u32, u16, Protocol), Vec<Backend>>;
 
     fn specs() -> impl Strategy<Value = Vec<ServiceSpec>> {
         let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp)];
-        let service = (0u32..40, 0u16..3, protocol, prop::collection::vec(0u32..12, 0..6));
+        // Some have so many that they need a table.
+        let backends = prop_oneof![
+            9 => prop::collection::vec(0u32..12, 0..6),
+            1 => (12u32..30).prop_map(|n| (0..n).collect()),
+        ];
+        let service = (0u32..40, 0u16..3, protocol, backends);
         prop::collection::vec(service.prop_map(|(vip, port, protocol, b)| spec(vip, port, protocol, &b)), 0..80)
     }
 
@@ -505,7 +556,18 @@ mod tests {
                     let backends = spec.from_pods.endpoints.iter().map(|endpoint| endpoint.backend).collect();
                     model.insert((spec.vip.into(), spec.port, spec.protocol), backends);
                 }
-                let table = ServiceTable::build(&specs.into_iter().collect(), previous.as_ref(), seed);
+                // Step by step: what stays as it was is shared, as in an update.
+                let mut set = previous.as_ref().map_or_else(ServiceSet::default, |table| table.set().clone());
+                let is_gone = |key: &ServiceKey| !model.contains_key(&(key.0.into(), key.1, key.2));
+                let gone: Vec<_> = set.iter().map(ServiceSpec::key).filter(is_gone).collect();
+                gone.into_iter().for_each(|key| drop(set.remove(key)));
+                for spec in specs {
+                    if set.get(spec.key()) != Some(&spec) {
+                        set.insert(spec);
+                    }
+                }
+                let table = ServiceTable::build(&set, previous.as_ref(), seed);
+                let anew = ServiceTable::build(&set.iter().cloned().collect(), None, seed);
                 prop_assert_eq!(table.len(), model.len());
                 for vip in 0..41 {
                     prop_assert_eq!(table.has_vip(vip), model.keys().any(|key| key.0 == vip));
@@ -519,10 +581,11 @@ mod tests {
                     let Some((service, expected)) = found.zip(expected) else { continue };
                     for hash in [0, 1, 0x1234_5678, u64::MAX, seed] {
                         let selected = table.get(service).choice(Origin::Outside).select(hash);
+                        prop_assert_eq!(selected, anew.get(service).choice(Origin::Outside).select(hash));
                         prop_assert_eq!(selected.is_some(), !expected.is_empty());
                         prop_assert!(selected.is_none_or(|backend| expected.contains(&backend)));
                     }
-                    for backend in (0..13).map(backend) {
+                    for backend in (0..31).map(backend) {
                         prop_assert_eq!(table.has_backend(service, backend), expected.contains(&backend));
                     }
                 }
