@@ -34,7 +34,10 @@ use std::{
     thread::yield_now,
 };
 
-/// How often control looks whether the workers have adopted what it published.
+/// For how long control looks without a pause whether the workers have adopted what it published: most do between two
+/// bursts, or as soon as they are woken, and a pause is longer than that.
+const LOOK: Duration = Duration::from_micros(100);
+/// How often it looks after that.
 const POLL: Duration = Duration::from_micros(50);
 
 /// Control's end. Publishing from several threads at once is in order: each gets its sequence number.
@@ -138,10 +141,12 @@ impl<V: Clone> Publisher<V> {
             if workers.is_empty() {
                 return Ok(());
             }
-            if start.elapsed() >= timeout {
-                return Err(Lagging { sequence, workers });
+            match start.elapsed() {
+                elapsed if elapsed >= timeout => return Err(Lagging { sequence, workers }),
+                // A worker may have to share this core.
+                elapsed if elapsed < LOOK => std::thread::yield_now(),
+                _ => std::thread::sleep(POLL),
             }
-            std::thread::sleep(POLL);
         }
     }
 

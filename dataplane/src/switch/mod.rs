@@ -187,7 +187,8 @@ impl Switch {
     pub fn publish(&self, spec: &ForwardingSpec) -> Result<u64, SwitchError> {
         let mut state = self.state();
         let next = Snapshot::compile(spec, Some(&state.current), state.next_generation(), self.seed)?;
-        state.node_traffic = NodeTraffic::of(spec);
+        let State { current, node_traffic, .. } = &mut *state;
+        node_traffic.follow(current.services.set(), spec);
         self.adopt(state, next)
     }
 
@@ -196,7 +197,7 @@ impl Switch {
         let mut state = self.state();
         let next = state.current.with_services(services, state.next_generation())?;
         let State { current, node_traffic, .. } = &mut *state;
-        node_traffic.follow(current.services.set(), services);
+        node_traffic.follow_services(current.services.set(), services);
         self.adopt(state, next)
     }
 
@@ -217,8 +218,9 @@ impl Switch {
         let mut state = self.state();
         let State { ports, node_traffic, .. } = &mut *state;
         for uplink in ports.values_mut().filter(|port| port.role == PortRole::Uplink) {
-            uplink.classifier.set_node_traffic(node_traffic)?;
+            uplink.classifier.follow_node_traffic(node_traffic)?;
         }
+        node_traffic.settle();
         Ok(())
     }
 

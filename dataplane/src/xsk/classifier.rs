@@ -208,13 +208,21 @@ impl Classifier {
         Ok(())
     }
 
-    /// Replaces what the uplink takes of the packets addressed to the node, while traffic flows. What is in both the old
-    /// and the new one is taken throughout.
+    /// Makes an uplink that was just attached take packets addressed to the node.
     ///
     /// # Errors
     /// [`XskError::Map`], for example if there are too many frontends.
     pub fn set_node_traffic(&mut self, wanted: &NodeTraffic) -> Result<(), XskError> {
-        let result = self.node.update(wanted);
+        let result = self.node.fill(wanted);
+        result.map_err(|(map, e)| self.map_error(map, &e))
+    }
+
+    /// Makes it follow the recent changes of what was set, while traffic flows. What stays is taken throughout.
+    ///
+    /// # Errors
+    /// [`XskError::Map`], for example if there are too many frontends.
+    pub fn follow_node_traffic(&mut self, wanted: &NodeTraffic) -> Result<(), XskError> {
+        let result = self.node.follow(wanted);
         result.map_err(|(map, e)| self.map_error(map, &e))
     }
 

@@ -18,32 +18,45 @@ type Key = u64;
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct NodeTraffic {
     frontends: HashSet<Key>,
+    /// Those that came or went, or may have, since the uplinks were told last.
+    recent: HashSet<Key>,
     masquerade: Option<(Ipv4Addr, RangeInclusive<u16>)>,
     /// Addresses that nobody outside knows the way to.
     cluster_ips: Vec<Ipv4Net>,
 }
 
 impl NodeTraffic {
-    /// What `spec` asks for: all services but those at ClusterIPs, which nobody outside knows the way to.
-    pub fn of(spec: &ForwardingSpec) -> NodeTraffic {
-        let mut traffic = NodeTraffic {
-            frontends: HashSet::new(),
-            masquerade: spec.masquerade.as_ref().map(|wanted| (wanted.underlay, wanted.ports.clone())),
-            cluster_ips: spec.service_cidrs.clone(),
-        };
-        traffic.follow(&ServiceSet::default(), &spec.services);
-        traffic
+    /// Goes over to what `spec` asks for, from a spec with the services `before`: all services but those at ClusterIPs, which
+    /// nobody outside knows the way to.
+    pub fn follow(&mut self, before: &ServiceSet, spec: &ForwardingSpec) {
+        self.masquerade = spec.masquerade.as_ref().map(|wanted| (wanted.underlay, wanted.ports.clone()));
+        if self.cluster_ips == spec.service_cidrs {
+            return self.follow_services(before, &spec.services);
+        }
+        self.cluster_ips.clone_from(&spec.service_cidrs);
+        self.recent.extend(self.frontends.drain());
+        self.follow_services(&ServiceSet::default(), &spec.services);
     }
 
-    /// Goes over from one set of services to another. Costs in proportion to the shards that differ.
-    pub fn follow(&mut self, before: &ServiceSet, now: &ServiceSet) {
+    /// The same where only services have changed. Costs in proportion to the shards that differ.
+    pub fn follow_services(&mut self, before: &ServiceSet, now: &ServiceSet) {
         for (old, new) in now.changed(before) {
-            for service in old {
-                self.frontends.remove(&key(service));
+            for key in old.iter().map(key) {
+                if self.frontends.remove(&key) {
+                    self.recent.insert(key);
+                }
             }
             let is_cluster_ip = |vip| self.cluster_ips.iter().any(|range| range.contains(&vip));
-            self.frontends.extend(new.iter().filter(|service| !is_cluster_ip(service.vip)).map(key));
+            for key in new.iter().filter(|service| !is_cluster_ip(service.vip)).map(key) {
+                self.frontends.insert(key);
+                self.recent.insert(key);
+            }
         }
+    }
+
+    /// Every uplink has been told.
+    pub fn settle(&mut self) {
+        self.recent.clear();
     }
 
     /// `struct masquerade` of the classifier, written in one piece.
@@ -74,18 +87,91 @@ impl Taken {
         Taken { frontends, masquerade, present: HashSet::new() }
     }
 
-    /// Makes the maps say `wanted`. An error comes with the map's name; what was done until then stays.
-    pub(super) fn update(&mut self, wanted: &NodeTraffic) -> Result<(), (&'static str, MapError)> {
-        let masquerade = wanted.masquerade_value();
-        self.masquerade.set(0, masquerade, 0).map_err(|e| ("masquerade", e))?;
-        for key in &wanted.frontends - &self.present {
-            self.frontends.insert(key, 1, 0).map_err(|e| ("frontends", e))?;
-            self.present.insert(key);
+    /// Makes maps that are empty say `wanted`. An error comes with the map's name; what was done until then stays.
+    pub(super) fn fill(&mut self, wanted: &NodeTraffic) -> Result<(), (&'static str, MapError)> {
+        self.update(wanted, &wanted.frontends)
+    }
+
+    /// Makes maps that say what `wanted` was before its recent changes follow them. Errors are as above.
+    pub(super) fn follow(&mut self, wanted: &NodeTraffic) -> Result<(), (&'static str, MapError)> {
+        self.update(wanted, &wanted.recent)
+    }
+
+    fn update(&mut self, wanted: &NodeTraffic, keys: &HashSet<Key>) -> Result<(), (&'static str, MapError)> {
+        self.masquerade.set(0, wanted.masquerade_value(), 0).map_err(|e| ("masquerade", e))?;
+        // There may be room for those that come only once the others have gone.
+        for key in keys.iter().filter(|key| !wanted.frontends.contains(*key)) {
+            if self.present.contains(key) {
+                self.frontends.remove(key).map_err(|e| ("frontends", e))?;
+                self.present.remove(key);
+            }
         }
-        for key in &self.present - &wanted.frontends {
-            self.frontends.remove(&key).map_err(|e| ("frontends", e))?;
-            self.present.remove(&key);
+        for &key in keys.iter().filter(|key| wanted.frontends.contains(*key)) {
+            if !self.present.contains(&key) {
+                self.frontends.insert(key, 1, 0).map_err(|e| ("frontends", e))?;
+                self.present.insert(key);
+            }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{net::Protocol, spec::Backend};
+
+    fn service(vip: u32, port: u16) -> ServiceSpec {
+        let backend = Backend { address: [10, 244, 0, 1].into(), port: 80 };
+        ServiceSpec::simple(vip.into(), port, Protocol::Tcp, [backend.into()].into())
+    }
+
+    /// Addresses below 8 are ClusterIPs, or those below 4.
+    fn spec(services: &ServiceSet, wide: bool) -> ForwardingSpec {
+        let range = Ipv4Net::new(Ipv4Addr::UNSPECIFIED, if wide { 29 } else { 30 }).unwrap();
+        ForwardingSpec { services: services.clone(), service_cidrs: vec![range], ..ForwardingSpec::default() }
+    }
+
+    proptest! {
+        /// Whoever follows the recent changes of each step, or of several at once, has what one who starts at the end has.
+        #[test]
+        fn following_is_the_same_as_beginning(
+            steps in prop::collection::vec(
+                (prop::collection::vec((0u32..16, 0u16..3, any::<bool>()), 0..6), any::<bool>(), any::<bool>(), any::<bool>()),
+                1..12,
+            ),
+        ) {
+            let (mut traffic, mut services) = (NodeTraffic::default(), ServiceSet::default());
+            let (mut present, mut wide) = (HashSet::new(), false);
+            traffic.follow(&ServiceSet::default(), &spec(&services, wide));
+            for (changes, is_wide, whole, told) in steps {
+                let before = services.clone();
+                for (vip, port, here) in changes {
+                    if here {
+                        services.insert(service(vip, port));
+                    } else {
+                        services.remove((vip.into(), port, Protocol::Tcp));
+                    }
+                }
+                if whole {
+                    wide = is_wide;
+                    traffic.follow(&before, &spec(&services, wide));
+                } else {
+                    traffic.follow_services(&before, &services);
+                }
+                let mut fresh = NodeTraffic::default();
+                fresh.follow(&ServiceSet::default(), &spec(&services, wide));
+                prop_assert_eq!(&traffic.frontends, &fresh.frontends);
+                if told {
+                    for key in &traffic.recent {
+                        if traffic.frontends.contains(key) { present.insert(*key) } else { present.remove(key) };
+                    }
+                    prop_assert_eq!(&present, &traffic.frontends);
+                    traffic.settle();
+                }
+            }
+        }
     }
 }
