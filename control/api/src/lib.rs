@@ -19,6 +19,7 @@ mod route;
 mod selection;
 mod service;
 mod vtep;
+pub mod wire;
 
 pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice};
 pub use exposure::{Exposure, ServiceType};

@@ -10,8 +10,9 @@
 //! ```
 //!
 //! A record is synced before the change is acknowledged. One that a crash cut short is the last and was never
-//! acknowledged: it is dropped. Anything else that is wrong is damage, and is refused, not guessed at. Once the changes
-//! are longer than the state they began with, the file is written anew, beside the old one and on a thread of its own.
+//! acknowledged: it is dropped. Anything else that is wrong is damage, and is refused, not guessed at. Once the changes that
+//! took the place of something, or took it away, are longer than what still counts, the file is written anew, beside the old
+//! one and on a thread of its own.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -22,8 +23,8 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use prost::Message;
-use shunt_control_api::{FieldError, Key, Resource, v1};
+use prost::{Message, encoding};
+use shunt_control_api::{FieldError, Key, Resource, v1, wire};
 
 use super::{Change, State, StoreError, store::failed};
 
@@ -36,10 +37,10 @@ const MAGIC: [u8; 8] = *b"SHUNTDS\x02";
 const HEADER: usize = 8 + 4 + 4;
 /// Resources in one record of the whole state.
 const CHUNK: usize = 1024;
-/// Changes may always grow to this many bytes before the file is written anew.
+/// The file may always have this many bytes that do not count before it is written anew.
 const LEAST_TO_REWRITE: u64 = 4 << 20;
 
-/// A payload. A change's version is one more than that of the record before it.
+/// A payload, as it is read. A change's version is one more than that of the record before it.
 #[derive(Clone, PartialEq, Message)]
 struct Record {
     #[prost(uint64, tag = "1")]
@@ -59,10 +60,27 @@ pub(super) struct Journal {
     dir: PathBuf,
     /// `None`: there is no usable file, so the next change writes the whole state.
     file: Option<File>,
-    /// Length of the whole state at the beginning, and of the file, in bytes.
-    whole: u64,
+    live: Live,
+    /// Length of the file in bytes.
     length: u64,
     rewrite: Option<Rewrite>,
+}
+
+/// How much of the file still counts, about: each resource as much as all do on average.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Live {
+    bytes: u64,
+    resources: usize,
+}
+
+impl Live {
+    /// A record of `length` bytes with so many `upserts` and `deletes` has left `resources` in the state.
+    fn follow(&mut self, length: u64, upserts: usize, deletes: usize, resources: usize) {
+        let created = (resources + deletes).saturating_sub(self.resources);
+        let share = |bytes: u64, part: usize, of: usize| (u128::from(bytes) * part as u128 / of.max(1) as u128) as u64;
+        let bytes = self.bytes + share(length, created, upserts + deletes);
+        *self = Live { bytes: share(bytes, resources, self.resources + created), resources };
+    }
 }
 
 /// The file is being written anew.
@@ -77,14 +95,14 @@ impl Journal {
     /// The journal in `dir`, and the state that it holds: that of a fresh daemon if there is none.
     pub fn open(dir: &Path) -> Result<(Journal, State), StoreError> {
         let path = dir.join(FILE);
-        let mut journal = Journal { dir: dir.to_owned(), file: None, whole: 0, length: 0, rewrite: None };
+        let mut journal = Journal { dir: dir.to_owned(), file: None, live: Live::default(), length: 0, rewrite: None };
         let file = match OpenOptions::new().read(true).write(true).open(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((journal, State::default())),
             Err(e) => return Err(failed("open", &path)(e)),
         };
         let bytes = file.metadata().map_err(failed("read", &path))?.len();
-        let Replayed { state, whole, length } =
+        let Replayed { state, live, length, .. } =
             replay(&mut BufReader::new(&file), bytes).map_err(|e| e.of_file(&path))?;
         if length < bytes {
             tracing::warn!(
@@ -95,7 +113,7 @@ impl Journal {
             file.set_len(length).and_then(|()| file.sync_all()).map_err(failed("truncate", &path))?;
         }
         (&file).seek(SeekFrom::Start(length)).map_err(failed("read", &path))?;
-        (journal.file, journal.whole, journal.length) = (Some(file), whole, length);
+        (journal.file, journal.live, journal.length) = (Some(file), live, length);
         Ok((journal, state))
     }
 
@@ -104,19 +122,15 @@ impl Journal {
         self.finish_rewrite();
         if self.file.is_none() {
             let (file, length) = write_whole(&self.dir, state)?;
-            self.replace(file, length, length)?;
-            return Ok(());
+            return self.replace(file, Live { bytes: length, resources: state.resources.len() }, length);
         }
-        let record = encode(&Record {
-            version: change.version,
-            upserts: change.upserts.iter().map(|resource| (&**resource).into()).collect(),
-            deletes: change.deletes.iter().map(v1::Key::from).collect(),
-            more: false,
-        });
+        let upserts = change.upserts.iter().map(|resource| &**resource);
+        let record = encode(change.version, upserts, &change.deletes, false);
         self.append(&record)?;
+        self.live.follow(record.len() as u64, change.upserts.len(), change.deletes.len(), state.resources.len());
         if let Some(rewrite) = &mut self.rewrite {
             rewrite.since.extend(record);
-        } else if self.length - self.whole > self.whole.max(LEAST_TO_REWRITE) {
+        } else if self.length.saturating_sub(self.live.bytes) > self.live.bytes.max(LEAST_TO_REWRITE) {
             let (dir, state) = (self.dir.clone(), state.clone());
             let thread = thread::Builder::new().name("journal".into()).spawn(move || write_whole(&dir, &state));
             match thread {
@@ -151,7 +165,7 @@ impl Journal {
         let finish = written.and_then(|(mut file, whole)| {
             let path = self.dir.join(NEW_FILE);
             file.write_all(&since).and_then(|()| file.sync_data()).map_err(failed("write", &path))?;
-            self.replace(file, whole, whole + since.len() as u64)
+            self.replace(file, Live { bytes: whole, ..self.live }, whole + since.len() as u64)
         });
         if let Err(e) = finish {
             self.put_off_rewrite(&e);
@@ -161,12 +175,12 @@ impl Journal {
     /// The old file stays, and may double before it is tried again.
     fn put_off_rewrite(&mut self, why: &dyn std::error::Error) {
         tracing::warn!("desired-state keeps growing: {why}");
-        self.whole = self.length;
+        self.live.bytes = self.length;
     }
 
-    fn replace(&mut self, file: File, whole: u64, length: u64) -> Result<(), StoreError> {
+    fn replace(&mut self, file: File, live: Live, length: u64) -> Result<(), StoreError> {
         rename_synced(&self.dir.join(NEW_FILE), &self.dir.join(FILE), &self.dir)?;
-        (self.file, self.whole, self.length) = (Some(file), whole, length);
+        (self.file, self.live, self.length) = (Some(file), live, length);
         Ok(())
     }
 }
@@ -191,10 +205,12 @@ fn write_whole(dir: &Path, state: &State) -> Result<(File, u64), StoreError> {
         out.write_all(&MAGIC)?;
         let mut length = MAGIC.len() as u64;
         let mut resources = state.resources.values();
+        let mut left = state.resources.len();
         loop {
-            let upserts: Vec<_> = resources.by_ref().take(CHUNK).map(|resource| (&**resource).into()).collect();
-            let more = upserts.len() == CHUNK;
-            let record = encode(&Record { version: state.version, upserts, deletes: Vec::new(), more });
+            let more = left >= CHUNK;
+            left = left.saturating_sub(CHUNK);
+            let upserts = resources.by_ref().take(CHUNK).map(|resource| &**resource);
+            let record = encode(state.version, upserts, &[], more);
             out.write_all(&record)?;
             length += record.len() as u64;
             if !more {
@@ -215,9 +231,13 @@ pub(super) fn rename_synced(from: &Path, to: &Path, dir: &Path) -> Result<(), St
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))
 }
 
-fn encode(record: &Record) -> Vec<u8> {
+/// A record with a [`Record`].
+fn encode<'a>(version: u64, upserts: impl Iterator<Item = &'a Resource>, deletes: &[Key], more: bool) -> Vec<u8> {
     let mut bytes = vec![0; HEADER];
-    record.encode(&mut bytes).expect("a vector has room");
+    encoding::uint64::encode(1, &version, &mut bytes);
+    upserts.for_each(|resource| wire::put_resource(2, resource, &mut bytes));
+    deletes.iter().for_each(|key| encoding::message::encode(3, &v1::Key::from(key), &mut bytes));
+    encoding::bool::encode(4, &more, &mut bytes);
     let (header, payload) = bytes.split_at_mut(HEADER);
     header[..8].copy_from_slice(&(payload.len() as u64).to_le_bytes());
     header[8..12].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
@@ -256,7 +276,9 @@ fn damaged<T>(problem: impl Into<String>) -> Result<T, Unreadable> {
 
 struct Replayed {
     state: State,
+    /// Behind the whole state at the beginning.
     whole: u64,
+    live: Live,
     /// Behind the last complete record.
     length: u64,
 }
@@ -274,7 +296,8 @@ fn replay(file: &mut impl Read, bytes: u64) -> Result<Replayed, Unreadable> {
     if magic != MAGIC {
         return Err(Unreadable::Format(magic[7]));
     }
-    let mut replayed = Replayed { state: State::default(), whole: 0, length: MAGIC.len() as u64 };
+    let mut replayed =
+        Replayed { state: State::default(), whole: 0, live: Live::default(), length: MAGIC.len() as u64 };
     loop {
         let left = bytes - replayed.length;
         let record = match read_record(file, left)? {
@@ -283,8 +306,9 @@ fn replay(file: &mut impl Read, bytes: u64) -> Result<Replayed, Unreadable> {
             None => return Ok(replayed),
             Some(record) => record,
         };
-        let Replayed { state, whole, length } = &mut replayed;
+        let Replayed { state, whole, live, length } = &mut replayed;
         *length += record.bytes;
+        let (upserts, deletes) = (record.upserts.len(), record.deletes.len());
         if *whole == 0 {
             *whole = if record.more { 0 } else { *length };
         } else if record.version != state.version + 1 {
@@ -297,6 +321,7 @@ fn replay(file: &mut impl Read, bytes: u64) -> Result<Replayed, Unreadable> {
         for key in record.deletes {
             state.resources.remove(&key);
         }
+        live.follow(record.bytes, upserts, deletes, state.resources.len());
     }
 }
 

@@ -147,13 +147,55 @@ fn what_cannot_be_appended_leaves_the_former_state() {
 }
 
 #[test]
+fn what_counts_is_known_through_changes_of_all_kinds() {
+    // A thousand resources of 100 bytes, each of which changes three times.
+    let mut live = Live::default();
+    live.follow(100_000, 1000, 0, 1000);
+    (0..3000).for_each(|_| live.follow(100, 1, 0, 1000));
+    assert_eq!(live, Live { bytes: 100_000, resources: 1000 });
+    // Some that come and go, time and again.
+    for _ in 0..10_000 {
+        live.follow(300, 1, 0, 1001);
+        live.follow(40, 0, 1, 1000);
+    }
+    assert!((100_000..310_000).contains(&live.bytes), "{} bytes", live.bytes);
+    // One takes the place of another.
+    live.follow(340, 1, 1, 1000);
+    assert_eq!(live.resources, 1000);
+    live.follow(40_000, 0, 1000, 0);
+    assert_eq!(live, Live::default());
+}
+
+#[test]
+fn a_state_that_is_all_new_is_not_written_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, states, _) = three(dir.path());
+    let slice = |n: u32| v1::EndpointSlice {
+        namespace: "default".into(),
+        service: format!("service-{n}"),
+        name: "all".into(),
+        ports: vec![v1::EndpointPort { name: String::new(), port: 8080 }],
+        endpoints: (0..250).map(|i| v1::Endpoint { address: format!("10.244.2.{i}"), ..Default::default() }).collect(),
+    };
+    let mut state = states[2].clone();
+    state.version += 1;
+    let upserts: Vec<_> = (0..2000).map(|n| Arc::new(Resource::EndpointSlice(slice(n).try_into().unwrap()))).collect();
+    state.resources.extend(upserts.iter().map(|resource| (resource.key(), resource.clone())));
+    journal.commit(&state, &Change { version: state.version, upserts, deletes: vec![] }).unwrap();
+    assert!(journal.length > LEAST_TO_REWRITE + LEAST_TO_REWRITE / 2 && journal.rewrite.is_none());
+    let live = journal.live;
+    drop(journal);
+    let (journal, kept) = Journal::open(dir.path()).unwrap();
+    assert!(kept == state && journal.live.bytes.abs_diff(live.bytes) < 1000, "{:?} {live:?}", journal.live);
+}
+
+#[test]
 fn it_is_written_anew_once_the_changes_are_longer_than_the_state() {
     let dir = tempfile::tempdir().unwrap();
     let (mut journal, states, ends) = three(dir.path());
     // As if it had grown by that much already.
     let grown = LEAST_TO_REWRITE + 1;
     journal.length += grown;
-    journal.whole = 0;
     let (state, change) = add(&states[2], 4);
     // Hides the growth again: it is only in our books.
     journal.commit(&state, &change).unwrap();
