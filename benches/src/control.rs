@@ -77,17 +77,26 @@ pub fn run(plan: &Plan, ledger: &mut Ledger) -> Result<(), Error> {
 }
 
 fn updates(contender: &Contender, services: u32, plan: &Plan, case: &str, ledger: &mut Ledger) -> Result<(), Error> {
-    let (cold, changes) = contender.alone(|running| {
+    let (cold, changes, memory) = contender.alone(|running| {
+        let before = running.resident()?;
         let cold = running.load(services)?;
+        let memory = running.resident()?.zip(before).map(|(now, before)| now.saturating_sub(before));
         let change = |n: u32| running.change(&Service::changed(n * 7 % services, n));
-        Ok((cold, (0..plan.changes).map(change).collect::<Result<Vec<_>, _>>()?))
+        Ok((cold, (0..plan.changes).map(change).collect::<Result<Vec<_>, _>>()?, memory))
     })?;
-    let mut record = |metric, time: Duration| {
-        ledger.record(Part::Control, case, contender.name, metric, Unit::Nanoseconds, time.as_nanos() as f64);
-    };
-    record("cold load", cold);
-    let changes: Vec<_> = changes.iter().map(Duration::as_secs_f64).collect();
-    record("one change", Duration::from_secs_f64(median(&changes).ok_or("no change was measured")?));
+    let mut record =
+        |metric: &str, unit, value| ledger.record(Part::Control, case, contender.name, metric, unit, value);
+    for (what, all) in [("cold load", &[cold][..]), ("one change", &changes)] {
+        let totals: Vec<_> = all.iter().map(|took| took.total.as_nanos() as f64).collect();
+        record(what, Unit::Nanoseconds, median(&totals).ok_or("no change was measured")?);
+        for (at, (step, _)) in all[0].steps.iter().enumerate() {
+            let times: Vec<_> = all.iter().map(|took| took.steps[at].1.as_nanos() as f64).collect();
+            record(&format!("{what}, {step}"), Unit::Nanoseconds, median(&times).ok_or("no change was measured")?);
+        }
+    }
+    if let Some(bytes) = memory {
+        record("memory", Unit::Bytes, bytes as f64);
+    }
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Shunt's daemon under measurement: started in the namespace of the calling thread, told what to do by gRPC.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use shunt_control_api::v1::{self, switch_client::SwitchClient};
 use shunt_control_lab::{binaries, command::Background, wait};
@@ -53,6 +53,14 @@ impl Daemon {
     pub fn apply(&mut self, request: v1::ApplyRequest) -> Result<v1::ApplyResponse, Error> {
         let answer = self.runtime.block_on(self.client.apply(request))?.into_inner();
         if answer.warnings.is_empty() { Ok(answer) } else { Err(answer.warnings.join("; ").into()) }
+    }
+
+    /// Its memory that is in use, in bytes.
+    pub fn resident(&self) -> Result<u64, Error> {
+        let process = self.process.as_ref().ok_or("it has been stopped")?;
+        let status = fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        Ok(line.trim_end_matches("kB").trim().parse::<u64>()? * 1024)
     }
 
     /// What it counts.

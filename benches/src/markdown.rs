@@ -76,8 +76,10 @@ pub fn explained(part: Part) -> &'static str {
             "From a request in hand to all workers forwarding by it: for Shunt a gRPC `Apply` (it answers when they do, and the\n\
              state is on disk), for the kernel `nft -f` of the rules that kube-proxy's nftables mode would write. *Cold load* is\n\
              all services on an empty node: for Shunt at once, for nft 500 in a transaction, since the kernel's time for one\n\
-             grows with the square of its size. *One change* is another endpoint for one service. In a storm, one service is\n\
-             changed after the other without a pause, while 64-byte packets go to all of them at half of what the contender\n\
+             grows with the square of its size. *One change* is another endpoint for one service. Shunt says how long its steps\n\
+             took: fields and rules *checked*, services *compiled and published*, which ends when every worker forwards by them,\n\
+             and *written* to disk; the rest is for gRPC. *Memory* is what the process has more after the load: desired state,\n\
+             tables, and what the request took and is free again. In a storm, one service is changed after the other without a pause, while 64-byte packets go to all of them at half of what the contender\n\
              carries in quiet. Control has core 0 and shares it with the source; the contender forwards on core 1."
         }
         Part::Generators => {

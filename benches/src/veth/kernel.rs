@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use super::{
-    Running,
+    Running, Took,
     cluster::{
         self, NODE, OVERLAY, POD, REMOTE, REMOTE_OVERLAY, REMOTE_POD_CIDR, REMOTE_VTEP_MAC, Service, VNI, VXLAN_PORT,
     },
@@ -19,7 +19,7 @@ const LOAD_LIMIT: Duration = Duration::from_secs(300);
 pub struct Kernel;
 
 impl Running for Kernel {
-    fn load(&mut self, count: u32) -> Result<Duration, Error> {
+    fn load(&mut self, count: u32) -> Result<Took, Error> {
         let mut taken = Duration::ZERO;
         for (at, transaction) in nftables::transactions(cluster::services(count)).enumerate() {
             if taken > LOAD_LIMIT {
@@ -28,11 +28,11 @@ impl Running for Kernel {
             }
             taken += nft(&transaction)?;
         }
-        Ok(taken)
+        Ok(taken.into())
     }
 
-    fn change(&mut self, service: &Service) -> Result<Duration, Error> {
-        nft(&nftables::change(service))
+    fn change(&mut self, service: &Service) -> Result<Took, Error> {
+        nft(&nftables::change(service)).map(Took::from)
     }
 }
 

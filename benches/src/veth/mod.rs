@@ -42,17 +42,36 @@ const LOADS: [f64; 3] = [0.1, 0.5, 0.9];
 const WARM_UP: Duration = Duration::from_millis(2 * FLOWS as u64 / 50);
 const SHARES: [(f64, &str); 3] = [(0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")];
 
+/// How long a change took.
+pub struct Took {
+    /// From the request in hand to the answer.
+    pub total: Duration,
+    /// What the contender says of its steps, each with a name; the total has more in it.
+    pub steps: Vec<(&'static str, Duration)>,
+}
+
+impl From<Duration> for Took {
+    fn from(total: Duration) -> Took {
+        Took { total, steps: Vec::new() }
+    }
+}
+
 /// A contender at work. Dropping it stops it.
 pub trait Running {
     /// Gives it the first `count` services of the cluster, and tells how long it took until it forwarded by them, from
     /// the request in hand. Who does I/O only has no services.
-    fn load(&mut self, _count: u32) -> Result<Duration, Error> {
+    fn load(&mut self, _count: u32) -> Result<Took, Error> {
         Err("it knows no services".into())
     }
 
     /// Changes one service, and tells how long that took.
-    fn change(&mut self, _service: &Service) -> Result<Duration, Error> {
+    fn change(&mut self, _service: &Service) -> Result<Took, Error> {
         Err("it knows no services".into())
+    }
+
+    /// Memory that it has in use, in bytes; `None`: it is the kernel's, and not told apart.
+    fn resident(&self) -> Result<Option<u64>, Error> {
+        Ok(None)
     }
 
     /// Whether it has kept its own promises.

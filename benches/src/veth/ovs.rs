@@ -11,7 +11,7 @@ use std::{
 use shunt_control_lab::{command, command::Background, wait};
 
 use super::{
-    Running,
+    Running, Took,
     cluster::{self, NODE, REMOTE, REMOTE_POD_CIDR, REMOTE_VTEP_MAC, TARGET_PORT, VIP_PORT, VNI, VTEP_MAC, VXLAN_PORT},
     topology::{SWITCH_CORE, Topology, run},
 };
@@ -28,7 +28,7 @@ pub struct Ovs {
 }
 
 impl Running for Ovs {
-    fn load(&mut self, count: u32) -> Result<Duration, Error> {
+    fn load(&mut self, count: u32) -> Result<Took, Error> {
         let (mut groups, mut flows) = (String::new(), String::new());
         for service in cluster::services(count) {
             let group = service.number + 1;
@@ -43,7 +43,7 @@ impl Running for Ovs {
         let start = Instant::now();
         self.openflow("add-groups", &groups)?;
         self.openflow("add-flows", &flows)?;
-        Ok(start.elapsed())
+        Ok(start.elapsed().into())
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use shunt_control_api::v1;
 
 use super::{
-    Running,
+    Running, Took,
     cluster::{self, NODE, POD, REMOTE, REMOTE_POD_CIDR, REMOTE_VTEP_MAC},
     topology::{Topology, run},
 };
@@ -42,22 +42,30 @@ impl Shunt {
         Ok(Shunt { daemon })
     }
 
-    fn timed(&mut self, request: v1::ApplyRequest) -> Result<Duration, Error> {
+    fn timed(&mut self, request: v1::ApplyRequest) -> Result<Took, Error> {
         let start = Instant::now();
-        self.daemon.apply(request)?;
-        Ok(start.elapsed())
+        let answer = self.daemon.apply(request)?;
+        let total = start.elapsed();
+        let v1::ApplyTimes { checked, compiled, published, written } =
+            answer.times.ok_or("shuntd does not say how long its steps took")?;
+        let steps = [("checked", checked), ("compiled and published", compiled + published), ("written", written)];
+        Ok(Took { total, steps: steps.map(|(name, nanoseconds)| (name, Duration::from_nanos(nanoseconds))).into() })
     }
 }
 
 impl Running for Shunt {
-    fn load(&mut self, count: u32) -> Result<Duration, Error> {
+    fn load(&mut self, count: u32) -> Result<Took, Error> {
         let (services, endpoint_slices) =
             cluster::services(count).map(|service| (message(&service), slice(&service))).unzip();
         self.timed(v1::ApplyRequest { services, endpoint_slices, ..v1::ApplyRequest::default() })
     }
 
-    fn change(&mut self, service: &cluster::Service) -> Result<Duration, Error> {
+    fn change(&mut self, service: &cluster::Service) -> Result<Took, Error> {
         self.timed(v1::ApplyRequest { endpoint_slices: vec![slice(service)], ..v1::ApplyRequest::default() })
+    }
+
+    fn resident(&self) -> Result<Option<u64>, Error> {
+        self.daemon.resident().map(Some)
     }
 
     fn finish(&mut self) -> Result<(), Error> {

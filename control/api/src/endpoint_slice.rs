@@ -68,7 +68,7 @@ pub struct EndpointHints {
 impl EndpointSlice {
     /// `namespace/name` of its service.
     pub fn service_name(&self) -> String {
-        format!("{}/{}", self.namespace, self.service)
+        [&*self.namespace, "/", &self.service].concat()
     }
 }
 

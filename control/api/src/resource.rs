@@ -18,6 +18,17 @@ pub enum Resource {
 }
 
 impl Resource {
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Resource::Vtep(_) => Kind::Vtep,
+            Resource::Port(_) => Kind::Port,
+            Resource::Route(_) => Kind::Route,
+            Resource::Service(_) => Kind::Service,
+            Resource::EndpointSlice(_) => Kind::EndpointSlice,
+        }
+    }
+
     /// What it is called.
     pub fn key(&self) -> Key {
         match self {
@@ -26,7 +37,8 @@ impl Resource {
             Resource::Route(route) => Key::new(Kind::Route, route.prefix.to_string()),
             Resource::Service(service) => Key::new(Kind::Service, service.full_name()),
             Resource::EndpointSlice(slice) => {
-                Key::new(Kind::EndpointSlice, format!("{}/{}", slice.service_name(), slice.name))
+                let EndpointSlice { namespace, service, name, .. } = slice;
+                Key::new(Kind::EndpointSlice, [&**namespace, "/", service, "/", name].concat())
             }
         }
     }

@@ -53,7 +53,7 @@ pub enum TrafficPolicy {
 impl Service {
     /// `namespace/name`: its key, and what endpoint slices know it by.
     pub fn full_name(&self) -> String {
-        format!("{}/{}", self.namespace, self.name)
+        [&*self.namespace, "/", &self.name].concat()
     }
 
     /// Its type.

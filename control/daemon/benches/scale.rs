@@ -9,15 +9,19 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::Path,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
+use prost::Message;
 use shunt_control_api::v1;
 use shunt_control_daemon::{
     compile::{Identity, NodeAddresses, services},
     config::{Config, Node},
-    controller::{Controller, ControllerHandle},
+    controller::{Controller, ControllerHandle, Times},
     desired::{Store, Transaction},
     engine::{Engine, EngineError},
     health::HealthServer,
@@ -43,6 +47,8 @@ const CHANGES: u32 = 1000;
 struct Workers {
     switch: Switch,
     adopted: Mutex<Instant>,
+    /// By how much memory grew while services were published first, in MiB.
+    tables: AtomicU64,
 }
 
 impl Workers {
@@ -81,7 +87,13 @@ impl Engine for Workers {
     }
 
     fn publish_services(&self, services: &ServiceSet) -> Result<u64, EngineError> {
-        self.adopted(Engine::publish_services(&self.switch, services))
+        if self.tables.load(Ordering::Relaxed) > 0 {
+            return self.adopted(Engine::publish_services(&self.switch, services));
+        }
+        let before = memory("VmRSS");
+        let generation = self.adopted(Engine::publish_services(&self.switch, services));
+        self.tables.store(memory("VmRSS").saturating_sub(before), Ordering::Relaxed);
+        generation
     }
 
     fn report(&self) -> SwitchReport {
@@ -207,7 +219,7 @@ fn main() {
     let dir = tempfile::tempdir().unwrap();
     let config = SwitchConfig { cores: vec![0, 1], frames_per_worker: 1024, flow_capacity: 1024, hash_seed: 1 };
     let adopted = Mutex::new(Instant::now());
-    let workers = Arc::new(Workers { switch: Switch::start(config).unwrap(), adopted });
+    let workers = Arc::new(Workers { switch: Switch::start(config).unwrap(), adopted, tables: AtomicU64::new(0) });
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let start = |workers: &Arc<Workers>| {
         let store = Store::open(&identity(dir.path()).config.state_dir).unwrap();
@@ -215,26 +227,39 @@ fn main() {
         Controller::start(identity(dir.path()), workers.clone(), Box::new(Still::new()), store, health).unwrap()
     };
     let (controller, thread) = ControllerHandle::spawn(start(&workers)).unwrap();
-    // How long until it was adopted, and until it was answered.
-    let apply = |controller: &ControllerHandle, request: v1::ApplyRequest| {
-        let transaction = Transaction::try_from(request).unwrap();
+    // How long until it was adopted, and until it was answered, and what the controller says of its steps.
+    let apply = |controller: &ControllerHandle, transaction: Transaction| {
         let begin = Instant::now();
-        runtime.block_on(controller.apply(transaction)).unwrap();
+        let applied = runtime.block_on(controller.apply(transaction)).unwrap();
         let answered = begin.elapsed();
-        (workers.adopted.lock().unwrap().duration_since(begin), answered)
+        (workers.adopted.lock().unwrap().duration_since(begin), answered, applied.times)
     };
 
-    apply(&controller, v1::ApplyRequest { vteps: (1..NODES).map(vtep).collect(), ..Default::default() });
+    let nodes = v1::ApplyRequest { vteps: (1..NODES).map(vtep).collect(), ..Default::default() };
+    apply(&controller, nodes.try_into().unwrap());
     let before = memory("VmRSS");
     let request = v1::ApplyRequest {
         services: (0..count).map(service).collect(),
         endpoint_slices: (0..count).map(|n| slice(n, None)).collect(),
         ..Default::default()
     };
-    let (adopted, answered) = apply(&controller, request);
+    let bytes = request.encode_to_vec();
+    drop(request);
     println!("{count} services, {} endpoints, {NODES} nodes, 2 workers\n", count * ENDPOINTS);
+    let begin = Instant::now();
+    let request = v1::ApplyRequest::decode(bytes.as_slice()).unwrap();
+    row(&format!("a request of {} MB decoded", bytes.len() / 1_000_000), millis(begin.elapsed()));
+    drop(bytes);
+    let begin = Instant::now();
+    let transaction = Transaction::try_from(request).unwrap();
+    row("its fields checked", millis(begin.elapsed()));
+    let (adopted, answered, times) = apply(&controller, transaction);
     row("all in one transaction, from taken to adopted", millis(adopted));
     row("  until answered (written to disk)", millis(answered));
+    row("  of it: rules checked", millis(times.checked));
+    row("  of it: compiled", millis(times.compiled));
+    row("  of it: published", millis(times.published));
+    row("  of it: written", millis(times.written));
     let state = controller.feed().state();
     let begin = Instant::now();
     let set = services::compile_all(&state, controller.identity().place(&NodeAddresses::default()));
@@ -250,18 +275,20 @@ fn main() {
     let mut times: Vec<_> = (0..CHANGES)
         .map(|i| {
             let slice = slice((i * 7919) % count, Some(i % ENDPOINTS));
-            apply(&controller, v1::ApplyRequest { endpoint_slices: vec![slice], ..Default::default() })
+            let request = v1::ApplyRequest { endpoint_slices: vec![slice], ..Default::default() };
+            apply(&controller, request.try_into().unwrap())
         })
         .collect();
     let at = |share: f64| (f64::from(CHANGES - 1) * share) as usize;
     for (what, of) in [("adopted", 0), ("answered", 1)] {
-        let time = |times: &(Duration, Duration)| if of == 0 { times.0 } else { times.1 };
+        let time = |times: &(Duration, Duration, Times)| if of == 0 { times.0 } else { times.1 };
         times.sort_by_key(time);
         for (name, share) in [("median", 0.5), ("99 of 100", 0.99), ("greatest", 1.0)] {
             row(&format!("one endpoint changed, from taken to {what}, {name}"), millis(time(&times[at(share)])));
         }
     }
     row("memory of all of it", format!("{} MiB", memory("VmRSS").saturating_sub(before)));
+    row("  of it tables", format!("{} MiB", workers.tables.load(Ordering::Relaxed)));
     row("  at most at any time, the request included", format!("{} MiB", memory("VmHWM").saturating_sub(before)));
 
     controller.stop();

@@ -22,7 +22,7 @@ pub use handle::{ControllerHandle, Observed};
 use crate::{
     attachments::{Attachments, wanted},
     compile::{self, Identity, NodeAddresses, services, stations},
-    desired::{Change, Claims, Counts, Feed, Rules, State, Store, StoreError, Transaction},
+    desired::{Change, Claims, Counts, Feed, Place, Rules, State, Store, StoreError, Transaction},
     engine::{Engine, EngineError},
     health::HealthServer,
     kernel::{Kernel, KernelView},
@@ -53,6 +53,27 @@ pub struct Applied {
     pub counts: Counts,
     /// What it asked for and is not there yet.
     pub warnings: Vec<String>,
+    /// Where the time went.
+    pub times: Times,
+}
+
+/// How long the steps of a transaction took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Its rules were checked.
+    pub checked: Duration,
+    /// The services were compiled.
+    pub compiled: Duration,
+    /// Tables were built and adopted by every worker; if more than services changed, ports attached.
+    pub published: Duration,
+    /// It was written to disk.
+    pub written: Duration,
+}
+
+/// The time since `since`, which is now from now on.
+fn lap(since: &mut Instant) -> Duration {
+    let now = Instant::now();
+    now.duration_since(std::mem::replace(since, now))
 }
 
 /// A transaction of which nothing is in force.
@@ -106,7 +127,7 @@ pub enum StartError {
 
 /// Whether the change is of services and their endpoints, and of nothing else.
 fn only_services(change: &Change) -> bool {
-    change.keys().all(|key| matches!(key.kind, Kind::Service | Kind::EndpointSlice))
+    change.kinds().all(|kind| matches!(kind, Kind::Service | Kind::EndpointSlice))
 }
 
 /// Everything the controller owns.
@@ -180,7 +201,9 @@ impl Controller {
         controller.claims = state.claims(&controller.rules()).map_err(misfit)?;
         let services = services::compile_all(&state, controller.identity.place(&controller.addresses));
         let staged = controller.stage(&state, services)?;
-        controller.health.update(&state, state.services().map(Service::full_name));
+        let has_port =
+            |service: &&Service| service.exposure.as_ref().is_some_and(|e| e.health_check_node_port.is_some());
+        controller.health.update(&state, state.services().filter(has_port).map(Service::full_name));
         controller.settle(staged);
         let own = [controller.identity.config.uplink.clone(), controller.identity.config.host_peer()];
         for interface in own {
@@ -223,22 +246,27 @@ impl Controller {
         if let Some(expected) = transaction.expected_version.filter(|&expected| expected != actual) {
             return Err(ApplyError::Conflict { expected, actual });
         }
+        let (mut times, mut since) = (Times::default(), Instant::now());
         let plan = transaction.plan(&self.state, &self.claims, &self.rules())?;
+        times.checked = lap(&mut since);
         if let Some(change) = plan.change {
             let state = Arc::new(plan.state);
             let place = self.identity.place(&self.addresses);
             let services = services::update(&self.published.services, &self.state, &state, &change, place);
+            times.compiled = lap(&mut since);
             if only_services(&change) {
-                self.apply_services(&state, &change, services)?;
+                self.apply_services(&state, &change, services, &mut times)?;
             } else {
                 self.view = self.kernel.follow(stations(&state));
                 let staged = self.stage(&state, services)?;
+                times.published = lap(&mut since);
                 if let Err(e) = self.store.commit(&state, &change) {
                     self.revert(&staged);
                     return Err(e.into());
                 }
+                times.written = lap(&mut since);
                 self.state = state.clone();
-                self.health.update(&state, services::touched(&change));
+                self.health.follow(&state, &change);
                 self.settle(staged);
             }
             self.claims = plan.claims;
@@ -250,13 +278,13 @@ impl Controller {
             self.view = self.kernel.follow(stations(&self.state));
             self.follow_kernel();
         }
-        let port = |(path, interface): (&str, &str)| {
+        let port = |(place, interface): (Place, &str)| {
             let why = self.attachments.get(interface)?.pending()?;
-            Some(format!("{path}.interface: {why}"))
+            Some(format!("{place}.interface: {why}"))
         };
-        let service = |(path, name): (&str, String)| {
-            let why = self.health.problems().get(&name)?;
-            Some(format!("{path}.health_check_node_port: {why}"))
+        let service = |(place, name): (Place, &str)| {
+            let why = self.health.problems().get(name)?;
+            Some(format!("{place}.health_check_node_port: {why}"))
         };
         let warnings = transaction.ports().filter_map(port).chain(transaction.services().filter_map(service));
         Ok(Applied {
@@ -264,12 +292,20 @@ impl Controller {
             generation: self.generation,
             counts: plan.counts,
             warnings: warnings.collect(),
+            times,
         })
     }
 
     /// Puts a state in force that differs from the former one in its services only. The rest is not looked at: it may
     /// be large.
-    fn apply_services(&mut self, state: &Arc<State>, change: &Change, services: ServiceSet) -> Result<(), ApplyError> {
+    fn apply_services(
+        &mut self,
+        state: &Arc<State>,
+        change: &Change,
+        services: ServiceSet,
+        times: &mut Times,
+    ) -> Result<(), ApplyError> {
+        let mut since = Instant::now();
         let before = std::mem::replace(&mut self.published.services, services);
         if before != self.published.services {
             match self.engine.publish_services(&self.published.services) {
@@ -282,13 +318,15 @@ impl Controller {
                 }
             }
         }
+        times.published = lap(&mut since);
         if let Err(e) = self.store.commit(state, change) {
             self.published.services = before;
             self.publish_again(&self.published.clone());
             return Err(e.into());
         }
+        times.written = lap(&mut since);
         self.state = state.clone();
-        self.health.update(state, services::touched(change));
+        self.health.follow(state, change);
         self.plan_retry();
         self.observe();
         Ok(())

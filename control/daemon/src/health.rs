@@ -12,11 +12,12 @@ use std::{
 };
 
 use hyper::{StatusCode, header::HeaderName};
-use shunt_control_api::EndpointSlice;
+use shunt_control_api::{EndpointSlice, Resource, Service};
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{
-    desired::State,
+    compile::services,
+    desired::{Change, State},
     http::{self, Answer},
 };
 
@@ -81,6 +82,22 @@ impl HealthServer {
     /// Why some are not answered.
     pub fn problems(&self) -> &Problems {
         &self.problems
+    }
+
+    /// Follows `change`, which made `state`.
+    pub fn follow(&mut self, state: &State, change: &Change) {
+        let has_port =
+            |service: &Service| service.exposure.as_ref()?.health_check_node_port.map(|_| service.full_name());
+        let mut names: BTreeSet<String> = change
+            .upserts
+            .iter()
+            .filter_map(|resource| if let Resource::Service(service) = &**resource { has_port(service) } else { None })
+            .collect();
+        // The others matter only if they have been answered for.
+        if !self.ports.is_empty() {
+            names.extend(services::touched(change).into_iter().filter(|name| self.ports.contains_key(name)));
+        }
+        self.update(state, names);
     }
 
     /// Makes the answers about the services called `names` (`namespace/name`) those of `state`.

@@ -7,7 +7,10 @@ mod services;
 mod status;
 mod watch;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use shunt_control_api::{FieldError, Key, Kind, Resource, v1};
 use shunt_dataplane::switch::SwitchReport;
@@ -71,8 +74,11 @@ impl From<ApplyError> for Status {
 #[tonic::async_trait]
 impl v1::switch_server::Switch for SwitchApi {
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Result<Response<v1::ApplyResponse>, Status> {
+        let begin = Instant::now();
         let transaction = Transaction::try_from(request.into_inner()).map_err(invalid)?;
+        let checked = begin.elapsed();
         let applied = self.controller.apply(transaction).await?;
+        let nanoseconds = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         Ok(Response::new(v1::ApplyResponse {
             version: applied.version,
             generation: applied.generation,
@@ -81,6 +87,12 @@ impl v1::switch_server::Switch for SwitchApi {
             unchanged: applied.counts.unchanged,
             deleted: applied.counts.deleted,
             warnings: applied.warnings,
+            times: Some(v1::ApplyTimes {
+                checked: nanoseconds(checked + applied.times.checked),
+                compiled: nanoseconds(applied.times.compiled),
+                published: nanoseconds(applied.times.published),
+                written: nanoseconds(applied.times.written),
+            }),
         }))
     }
 

@@ -6,14 +6,15 @@ pub mod published;
 pub mod selection;
 
 use std::{
-    collections::BTreeSet,
+    collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
 };
 
-use shunt_control_api::{EndpointSlice, Key, Kind, Service, TrafficPolicy};
+use shunt_control_api::{EndpointSlice, Key, Kind, Resource, Service, TrafficPolicy};
 use shunt_dataplane::{
     service_set::ServiceSet,
-    spec::{Affinity, Otherwise, Rule, ServiceSpec},
+    spec::{Affinity, Endpoint, Otherwise, Rule, ServiceSpec},
 };
 
 use self::{
@@ -25,6 +26,14 @@ use crate::desired::{Change, State};
 /// What `before`, compiled from the state `from`, becomes when `change` makes `to` of that state. Costs in proportion
 /// to the services and pods that the change touches.
 pub fn update(before: &ServiceSet, from: &State, to: &State, change: &Change, place: Place<'_>) -> ServiceSet {
+    // To go through all is cheaper than to look up most.
+    if change.upserts.len() + change.deletes.len() > to.resources.len() / 2 {
+        return compile_all(to, place);
+    }
+    step(before, from, to, change, place)
+}
+
+fn step(before: &ServiceSet, from: &State, to: &State, change: &Change, place: Place<'_>) -> ServiceSet {
     let mut services = before.clone();
     let touched = touched(change);
     // All go before the first one comes: an address may move from service to service.
@@ -35,62 +44,81 @@ pub fn update(before: &ServiceSet, from: &State, to: &State, change: &Change, pl
             }
         }
     }
-    let pods: Vec<_> = change.keys().filter(|key| key.kind == Kind::Port).map(|key| key.name).collect();
+    let pods = pods(change);
     for pod in pods.iter().filter_map(|name| from.port(name)) {
         published::keys(pod, place.addresses).for_each(|key| drop(services.remove(key)));
     }
     for (name, service) in touched.iter().filter_map(|name| Some((name, to.service(name)?))) {
         let slices: Vec<_> = to.slices(name).collect();
-        services.extend(compile(service, &slices, place));
+        compile(service, &slices, place, &mut services);
     }
-    services.extend(pods.iter().filter_map(|name| to.port(name)).flat_map(|pod| published::compile(pod, place)));
+    services.extend(pods.into_iter().filter_map(|name| to.port(name)).flat_map(|pod| published::compile(pod, place)));
     services
 }
 
-/// `namespace/name` of the services that `change` touches, themselves or by their endpoints.
-pub fn touched(change: &Change) -> BTreeSet<String> {
-    change.keys().filter_map(service_name).collect()
+/// `namespace/name` of the services that `change` touches, themselves or by their endpoints: each once, ascending.
+pub fn touched(change: &Change) -> Vec<String> {
+    let upserts = change.upserts.iter().filter_map(|resource| match &**resource {
+        Resource::Service(service) => Some(service.full_name()),
+        Resource::EndpointSlice(slice) => Some(slice.service_name()),
+        Resource::Vtep(_) | Resource::Port(_) | Resource::Route(_) => None,
+    });
+    let mut names: Vec<_> = upserts.chain(change.deletes.iter().filter_map(service_name)).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// The names of the pods that `change` touches.
+fn pods(change: &Change) -> Vec<&str> {
+    let upserts = change.upserts.iter().filter_map(|resource| match &**resource {
+        Resource::Port(port) => Some(port.name.as_str()),
+        _ => None,
+    });
+    let deletes = change.deletes.iter().filter(|key| key.kind == Kind::Port).map(|key| key.name.as_str());
+    upserts.chain(deletes).collect()
 }
 
 /// All services and published ports of `state`.
 pub fn compile_all(state: &State, place: Place<'_>) -> ServiceSet {
     let mut services = ServiceSet::default();
+    // Those of one service are in a row.
+    let slices: Vec<_> = state.all_slices().collect();
+    let rows = slices.chunk_by(|a, b| (&a.namespace, &a.service) == (&b.namespace, &b.service));
+    let rows: HashMap<_, _> = rows.map(|row| ((row[0].namespace.as_str(), row[0].service.as_str()), row)).collect();
     for service in state.services() {
-        let slices: Vec<_> = state.slices(&service.full_name()).collect();
-        services.extend(compile(service, &slices, place));
+        let row = rows.get(&(service.namespace.as_str(), service.name.as_str())).copied().unwrap_or_default();
+        compile(service, row, place, &mut services);
     }
     services.extend(state.ports().flat_map(|pod| published::compile(pod, place)));
     services
 }
 
 /// `namespace/name` of the service that a resource is or belongs to.
-fn service_name(key: Key) -> Option<String> {
+fn service_name(key: &Key) -> Option<String> {
     match key.kind {
-        Kind::Service => Some(key.name),
+        Kind::Service => Some(key.name.clone()),
         Kind::EndpointSlice => key.name.rsplit_once('/').map(|(service, _)| service.to_owned()),
         Kind::Vtep | Kind::Port | Kind::Route => None,
     }
 }
 
-/// One for each frontend of each port.
-fn compile<'a>(
-    service: &'a Service,
-    slices: &'a [&EndpointSlice],
-    place: Place<'a>,
-) -> impl Iterator<Item = ServiceSpec> + use<'a> {
-    service.ports.iter().flat_map(move |port| {
+/// Adds one to `services` for each frontend of each port of `service`.
+fn compile(service: &Service, slices: &[&EndpointSlice], place: Place<'_>, services: &mut ServiceSet) {
+    let mut lists = Vec::new();
+    for port in &service.ports {
         let selection = Selection::new(slices, &port.name, place);
         let leaving = selection.leaving();
-        let mut rules = Rules::new(selection);
+        let mut rules = Rules { selection, made: Vec::new(), lists: &mut lists };
         let affinity = service.affinity.map(|timeout| Affinity { timeout, group: group(service, &port.name) });
-        let spec = move |frontend: Frontend| {
+        for frontend in Frontend::of(service, port, place.addresses) {
             let [from_pods, from_node, mut from_outside] =
                 frontend.treatments(service).map(|treatment| rules.of(treatment));
             if place.isolated {
                 from_outside = shut_out();
             }
             let relayed = frontend.is_direct(service, place).then(|| rules.of_relayed());
-            ServiceSpec {
+            services.insert(ServiceSpec {
                 vip: frontend.address,
                 port: frontend.port,
                 protocol: frontend.protocol,
@@ -102,10 +130,9 @@ fn compile<'a>(
                 affinity,
                 scheduler: service.scheduler,
                 leaving: leaving.clone(),
-            }
-        };
-        Frontend::of(service, port, place.addresses).into_iter().map(spec)
-    })
+            });
+        }
+    }
 }
 
 /// The rule for who is outside of an isolated node's cluster.
@@ -117,23 +144,24 @@ fn shut_out() -> Rule {
 struct Rules<'a> {
     selection: Selection<'a>,
     made: Vec<(TrafficPolicy, Rule)>,
-}
-
-impl<'a> Rules<'a> {
-    fn new(selection: Selection<'a>) -> Rules<'a> {
-        Rules { selection, made: Vec::new() }
-    }
-
-    fn of(&mut self, Treatment { policy, masquerade }: Treatment) -> Rule {
-        if !self.made.iter().any(|(known, _)| *known == policy) {
-            self.made.push((policy, self.selection.rule(policy)));
-        }
-        let (_, rule) = self.made.iter().find(|(known, _)| *known == policy).expect("just made");
-        Rule { masquerade, ..rule.clone() }
-    }
+    /// The different lists of the service's ports. Who has one and the same has its table, too.
+    lists: &'a mut Vec<Arc<[Endpoint]>>,
 }
 
 impl Rules<'_> {
+    fn of(&mut self, Treatment { policy, masquerade }: Treatment) -> Rule {
+        if let Some((_, rule)) = self.made.iter().find(|(known, _)| *known == policy) {
+            return Rule { masquerade, ..rule.clone() };
+        }
+        let mut rule = self.selection.rule(policy);
+        match self.lists.iter().find(|list| **list == rule.endpoints) {
+            Some(list) => rule.endpoints = list.clone(),
+            None => self.lists.push(rule.endpoints.clone()),
+        }
+        self.made.push((policy, rule.clone()));
+        Rule { masquerade, ..rule }
+    }
+
     /// Of what other nodes relay to this one for the sake of its endpoints. If they have gone meanwhile, answers come back
     /// here.
     fn of_relayed(&mut self) -> Rule {

@@ -17,7 +17,7 @@ pub use claims::Claims;
 pub use feed::{Feed, Tick};
 pub use rules::Rules;
 pub use store::{Store, StoreError};
-pub use transaction::{Counts, Plan, Transaction};
+pub use transaction::{Counts, Place, Plan, Transaction};
 
 /// All resources, at one version. Cheap to clone, and to change a clone: what stays as it was is shared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -80,6 +80,12 @@ impl State {
         }
     }
 
+    /// All endpoint slices, those of one service in a row.
+    pub fn all_slices(&self) -> impl Iterator<Item = &EndpointSlice> {
+        self.of_kind(Kind::EndpointSlice)
+            .filter_map(|r| if let Resource::EndpointSlice(slice) = &**r { Some(slice) } else { None })
+    }
+
     /// The endpoint slices of the service called `name` (`namespace/name`).
     pub fn slices(&self, name: &str) -> impl Iterator<Item = &EndpointSlice> {
         let prefix = format!("{name}/");
@@ -102,8 +108,8 @@ pub struct Change {
 }
 
 impl Change {
-    /// The resources that it brought, took away or changed.
-    pub fn keys(&self) -> impl Iterator<Item = Key> {
-        self.upserts.iter().map(|resource| resource.key()).chain(self.deletes.iter().cloned())
+    /// Of which kinds the resources are that it brought, took away or changed.
+    pub fn kinds(&self) -> impl Iterator<Item = Kind> {
+        self.upserts.iter().map(|resource| resource.kind()).chain(self.deletes.iter().map(|key| key.kind))
     }
 }

@@ -1,8 +1,8 @@
 //! One `Apply`: from the request to the state it would make.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
-use shunt_control_api::{FieldError, Key, Resource, v1};
+use shunt_control_api::{FieldError, Key, Kind, Resource, v1};
 
 use super::{Change, Claims, Rules, State};
 
@@ -20,8 +20,20 @@ pub struct Transaction {
 struct Upsert {
     key: Key,
     resource: Arc<Resource>,
-    /// Where it stands in the request: `services[3]`.
-    path: String,
+    place: Place,
+}
+
+/// Where a resource stands in a request: `services[3]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    list: &'static str,
+    at: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}[{}]", self.list, self.at)
+    }
 }
 
 /// How many resources a transaction touches.
@@ -63,16 +75,10 @@ impl TryFrom<v1::ApplyRequest> for Transaction {
             expected_version: request.expected_version,
             ..Transaction::default()
         };
-        let mut seen = HashSet::new();
-        let mut upsert = |list: &str, i: usize, resource: Result<Resource, FieldError>| {
-            let path = format!("{list}[{i}]");
-            let resource = resource.map_err(|e| e.within(&path))?;
-            let key = resource.key();
-            if !seen.insert(key.clone()) {
-                let problem = format!("{} is in this request already; name each resource once", key.name);
-                return Err(FieldError::new(key_field(&resource), problem).within(&path));
-            }
-            transaction.upserts.push(Upsert { key, resource: Arc::new(resource), path });
+        let mut upsert = |list, at, resource: Result<Resource, FieldError>| {
+            let place = Place { list, at };
+            let resource = resource.map_err(|e| e.within(place))?;
+            transaction.upserts.push(Upsert { key: resource.key(), resource: Arc::new(resource), place });
             Ok(())
         };
         for (i, vtep) in request.vteps.into_iter().enumerate() {
@@ -91,13 +97,9 @@ impl TryFrom<v1::ApplyRequest> for Transaction {
             upsert("endpoint_slices", i, slice.try_into().map(Resource::EndpointSlice))?;
         }
         for (i, key) in request.deletes.into_iter().enumerate() {
-            let key = Key::try_from(key).map_err(|e| e.within(format_args!("deletes[{i}]")))?;
-            if !seen.insert(key.clone()) {
-                let problem = format!("{key} is in this request already; name each resource once");
-                return Err(FieldError::new(format!("deletes[{i}].name"), problem));
-            }
-            transaction.deletes.push(key);
+            transaction.deletes.push(Key::try_from(key).map_err(|e| e.within(format_args!("deletes[{i}]")))?);
         }
+        transaction.check_keys()?;
         Ok(transaction)
     }
 }
@@ -112,6 +114,24 @@ fn key_field(resource: &Resource) -> &'static str {
 }
 
 impl Transaction {
+    /// Each resource at most once.
+    fn check_keys(&self) -> Result<(), FieldError> {
+        let mut seen = HashSet::with_capacity(self.upserts.len() + self.deletes.len());
+        for Upsert { key, resource, place } in &self.upserts {
+            if !seen.insert(key) {
+                let problem = format!("{} is in this request already; name each resource once", key.name);
+                return Err(FieldError::new(key_field(resource), problem).within(place));
+            }
+        }
+        for (i, key) in self.deletes.iter().enumerate() {
+            if !seen.insert(key) {
+                let problem = format!("{key} is in this request already; name each resource once");
+                return Err(FieldError::new(format!("deletes[{i}].name"), problem));
+            }
+        }
+        Ok(())
+    }
+
     /// What it would make of `current`, whose resources have taken `claims`. Costs in proportion to the request, not to
     /// the state, unless it replaces the state. An error names the field that breaks a rule.
     pub fn plan(&self, current: &State, claims: &Claims, rules: &Rules) -> Result<Plan, FieldError> {
@@ -144,8 +164,8 @@ impl Transaction {
             fresh.push(upsert);
         }
         // All have let go before the first one takes: addresses may move within a request.
-        for Upsert { key, resource, path } in fresh {
-            rules.admit(resource, &mut claims).map_err(|e| e.within(path))?;
+        for Upsert { key, resource, place } in fresh {
+            rules.admit(resource, &mut claims).map_err(|e| e.within(place))?;
             state.resources.insert(key.clone(), resource.clone());
             change.upserts.push(resource.clone());
         }
@@ -163,18 +183,18 @@ impl Transaction {
         current.resources.keys().filter(|key| !named.contains(key)).collect()
     }
 
-    /// The services it upserts: path and `namespace/name`.
-    pub fn services(&self) -> impl Iterator<Item = (&str, String)> {
-        self.upserts.iter().filter_map(|upsert| match &*upsert.resource {
-            Resource::Service(service) => Some((upsert.path.as_str(), service.full_name())),
-            _ => None,
-        })
+    /// The services it upserts, each with its `namespace/name`.
+    pub fn services(&self) -> impl Iterator<Item = (Place, &str)> {
+        self.upserts
+            .iter()
+            .filter(|upsert| upsert.key.kind == Kind::Service)
+            .map(|upsert| (upsert.place, &*upsert.key.name))
     }
 
-    /// The ports it upserts: path and interface.
-    pub fn ports(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// The ports it upserts, each with its interface.
+    pub fn ports(&self) -> impl Iterator<Item = (Place, &str)> {
         self.upserts.iter().filter_map(|upsert| match &*upsert.resource {
-            Resource::Port(port) => Some((upsert.path.as_str(), port.interface.as_str())),
+            Resource::Port(port) => Some((upsert.place, port.interface.as_str())),
             _ => None,
         })
     }

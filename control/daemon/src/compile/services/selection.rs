@@ -156,8 +156,10 @@ impl<'a> Selection<'a> {
     /// What becomes of new flows under `policy`. Nowhere an endpoint: refused. None here, but elsewhere: dropped.
     pub fn rule(&self, policy: TrafficPolicy) -> Rule {
         let chosen = self.candidates.iter().filter(|candidate| self.standing(candidate, policy).is_chosen());
+        let mut endpoints = Vec::with_capacity(self.candidates.len());
+        endpoints.extend(chosen.map(Candidate::spec));
         Rule {
-            endpoints: chosen.map(Candidate::spec).collect(),
+            endpoints: endpoints.into(),
             otherwise: if self.anywhere == Usability::Unusable { Otherwise::Refuse } else { Otherwise::Drop },
             ..Rule::default()
         }
@@ -168,7 +170,9 @@ impl<'a> Selection<'a> {
     pub fn leaving(&self) -> Arc<[Backend]> {
         let serves = |candidate: &&Candidate| candidate.usability != Usability::Unusable;
         let is_left = |candidate: &&Candidate| !self.standing(candidate, TrafficPolicy::Cluster).is_chosen();
-        self.candidates.iter().filter(serves).filter(is_left).map(|candidate| candidate.backend).collect()
+        let left: Vec<_> = self.candidates.iter().filter(serves).filter(is_left).map(|c| c.backend).collect();
+        // Most services have none, and what is empty is shared.
+        if left.is_empty() { Arc::default() } else { left.into() }
     }
 
     /// Whether new flows under `policy` may go to one of the candidates, and why.

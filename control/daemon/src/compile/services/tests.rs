@@ -130,14 +130,14 @@ fn slices_may_come_before_their_service_and_go_before_it() {
     let key = slice.key();
     let service = Resource::Service(service(1, 10, &[("", 80)], TrafficPolicy::Cluster));
     let (one, change) = next(&State::default(), vec![slice], vec![]);
-    let services = update(&ServiceSet::default(), &State::default(), &one, &change, HERE);
+    let services = step(&ServiceSet::default(), &State::default(), &one, &change, HERE);
     assert!(services.is_empty());
     let (two, change) = next(&one, vec![service], vec![]);
-    let services = update(&services, &one, &two, &change, HERE);
+    let services = step(&services, &one, &two, &change, HERE);
     let vip = Ipv4Addr::new(10, 96, 0, 10);
     assert_eq!(listed(&services), [((vip, 80), vec![1])].into());
     let (three, change) = next(&two, vec![], vec![key]);
-    assert_eq!(listed(&update(&services, &two, &three, &change, HERE)), [((vip, 80), vec![])].into());
+    assert_eq!(listed(&step(&services, &two, &three, &change, HERE)), [((vip, 80), vec![])].into());
 }
 
 #[test]
@@ -147,7 +147,7 @@ fn an_address_moves_from_service_to_service() {
     let swapped = [(1, 12), (2, 11)]
         .map(|(name, address)| Resource::Service(service(name, address, &[("", 80)], TrafficPolicy::Cluster)));
     let (two, change) = next(&one, swapped.into(), vec![]);
-    assert_eq!(update(&whole(&one), &one, &two, &change, HERE), whole(&two));
+    assert_eq!(step(&whole(&one), &one, &two, &change, HERE), whole(&two));
 }
 
 const LB: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
@@ -303,7 +303,8 @@ proptest! {
         let (mut state, mut services) = (State::default(), ServiceSet::default());
         for (upserts, deletes) in steps {
             let (to, change) = next(&state, upserts, deletes.iter().map(Resource::key).collect());
-            services = update(&services, &state, &to, &change, HERE);
+            prop_assert_eq!(&update(&services, &state, &to, &change, HERE), &whole(&to));
+            services = step(&services, &state, &to, &change, HERE);
             state = to;
             prop_assert_eq!(&services, &whole(&state));
         }
@@ -332,7 +333,7 @@ fn pod(n: u8, published: &[(u16, Option<Ipv4Addr>)]) -> Resource {
 fn a_published_port_leads_to_its_pod_from_everywhere_and_keeps_the_source() {
     let other = Ipv4Addr::new(192, 168, 51, 1);
     let (first, change) = next(&State::default(), vec![pod(10, &[(8080, None), (8080, Some(other))])], vec![]);
-    let services = update(&ServiceSet::default(), &State::default(), &first, &change, HERE);
+    let services = step(&ServiceSet::default(), &State::default(), &first, &change, HERE);
     assert_eq!(services, whole(&first));
     assert_eq!(listed(&services), [((NODE, 8080), vec![10]), ((other, 8080), vec![10])].into());
     let service = services.get((NODE, 8080, Protocol::Tcp)).unwrap();
@@ -344,10 +345,10 @@ fn a_published_port_leads_to_its_pod_from_everywhere_and_keeps_the_source() {
 
     // It goes over to another pod, and then nobody has it.
     let (second, change) = next(&first, vec![pod(11, &[(8080, None)]), pod(10, &[(8081, None)])], vec![]);
-    let services = update(&services, &first, &second, &change, HERE);
+    let services = step(&services, &first, &second, &change, HERE);
     assert_eq!(services, whole(&second));
     assert_eq!(listed(&services), [((NODE, 8080), vec![11]), ((NODE, 8081), vec![10])].into());
     let gone = ["default/p10", "default/p11"].map(|name| Key::new(Kind::Port, name));
     let (third, change) = next(&second, vec![], gone.into());
-    assert!(update(&services, &second, &third, &change, HERE).is_empty());
+    assert!(step(&services, &second, &third, &change, HERE).is_empty());
 }
