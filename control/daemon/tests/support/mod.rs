@@ -122,6 +122,7 @@ impl Engine for MemoryEngine {
             xdp_mode: XdpMode::Native,
             zero_copy: false,
             why_copy: (spec.memory == MemoryChoice::ZeroCopy).then(|| "the driver cannot".into()),
+            not_led: None,
         };
         state.ports.insert(spec.id, spec);
         Ok(info)
