@@ -30,7 +30,9 @@ pub fn wanted(config: &Config, state: &State, view: &KernelView) -> BTreeMap<Str
         native: if config.node.isolated { Vec::new() } else { vec![config.node.pod_cidr] },
     };
     let mut wanted: BTreeMap<_, _> = state.ports().map(|port| (port.interface.clone(), plain(PortRole::Pod))).collect();
-    wanted.insert(config.host_peer(), Wanted { kernel_end: Some(config.host.clone()), ..plain(PortRole::Host) });
+    // Of an isolated node's own, only what has its overlay address is taken.
+    let kernel_end = (!config.node.isolated).then(|| config.host.clone());
+    wanted.insert(config.host_peer(), Wanted { kernel_end, ..plain(PortRole::Host) });
     let memory = config.uplink_memory;
     wanted.insert(config.uplink.clone(), Wanted { classify, memory, ..plain(PortRole::Uplink) });
     wanted

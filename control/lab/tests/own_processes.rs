@@ -58,6 +58,7 @@ fn on_the_node(plan: Plan, body: impl FnOnce(&mut Lab) -> Result<()>) {
     trial(plan, |lab| {
         lab.underlay.ip(&format!("addr add {ROUTER}/24 dev br0"))?;
         for node in &lab.nodes {
+            node.namespace.sysctl("net.ipv4.ip_forward", "1")?;
             node.namespace.ip(&format!("route add default via {ROUTER}"))?;
         }
         body(lab)
@@ -144,8 +145,11 @@ fn long_packets_and_endpoints_on_nodes(forwarder: Forwarder) {
             for number in [1, 2] {
                 checks::echo(node, at(address, port + number), 1_000_000)?.must_hold("a transfer to a node's process");
             }
-            // The first ones may be lost: their sender hears how long they may be.
-            checks::stream(node, at(address, port), 100, 5, 5000)?;
+            // Their sender hears how long they may be: 1500 bytes to the switch, and then 1450. Where it is the node's own
+            // address, only sockets opened later know.
+            for _ in 0..3 {
+                checks::stream(node, at(address, port), 100, 2, 5000)?;
+            }
             for size in [1400, 1460, 1472, 1473, 3000, 9000] {
                 let stream = checks::stream(node, at(address, port), 100, 20, size)?;
                 assert!(stream.is_complete(), "{size} bytes to {address}: {stream:?}");
@@ -168,7 +172,9 @@ fn services_uplink_and_daemon_come_and_go() {
             lab.node("node-a")?.shunt()?.apply(&cluster, &[]).map(drop)
         };
         goes_to(&lab.node("node-a")?.namespace, "tcp", to, &ALL)?;
-        tell(lab, Service { exposure: None, ..everywhere.clone() })?;
+        let mut inside = Service { exposure: None, ..everywhere.clone() };
+        inside.ports.iter_mut().for_each(|port| port.node_port = None);
+        tell(lab, inside)?;
         is_refused(&lab.node("node-a")?.namespace, to)?;
         tell(lab, everywhere.clone())?;
         goes_to(&lab.node("node-a")?.namespace, "tcp", to, &ALL)?;

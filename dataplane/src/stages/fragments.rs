@@ -35,9 +35,6 @@ const KNOWN_FOR: u32 = 2_000;
 /// Fragments that may wait at one worker.
 const WAITING: usize = 64;
 
-/// Copies that may: others overtake as well.
-const WAITING_COPIES: usize = WAITING / 2;
-
 /// The sender of copies on the host port.
 pub const OVERTAKER: MacAddr = MacAddr([0x02, 0x53, 0x48, 0x55, 0x4e, 0x54]);
 
@@ -83,6 +80,15 @@ impl Held {
         self.0.iter().map(|waiting| &waiting.frame)
     }
 
+    /// Takes out the copy that has waited longest, to be dropped: its first fragment is the least likely to come still.
+    fn take_oldest_copy(&mut self, env: &Env<impl Recorder>) -> Option<(Frame, Meta)> {
+        let at = self.0.iter().position(|waiting| waiting.is_copy)?;
+        let Waiting { frame, mut meta, .. } = self.0.remove(at);
+        env.counters.port(meta.in_port).held.subtract(1);
+        meta.decide(Verdict::Drop(DropReason::KernelsFragment));
+        Some((frame, meta))
+    }
+
     /// Lets none of them wait any longer, and counts them as dropped.
     pub fn give_up<'a>(&'a mut self, counters: &'a WorkerCounters) -> impl Iterator<Item = Frame> + 'a {
         self.0.drain(..).map(|waiting| {
@@ -113,14 +119,18 @@ pub fn run(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
         let is_copy = is_fragment && is_copy(frame, meta, env);
         let is_ours = is_fragment && needed && has_ports(meta);
         if is_ours && !is_known(frame, meta, is_copy, env) {
-            if held.len() < if is_copy { WAITING_COPIES } else { WAITING } {
+            let gives_way = if held.len() < WAITING { None } else { held.take_oldest_copy(env) };
+            if held.len() < WAITING {
                 let (frame, meta) = (batch.frames.remove(at), batch.metas.remove(at));
                 env.counters.port(meta.in_port).held.add(1);
                 held.0.push(Waiting { frame, meta, is_copy, until: Now(env.now.0 + PATIENCE) });
-                continue;
+                let Some((frame, meta)) = gives_way else { continue };
+                batch.frames.insert(at, frame);
+                batch.metas.insert(at, meta);
+            } else {
+                let reason = if is_copy { DropReason::KernelsFragment } else { DropReason::FragmentsWaiting };
+                meta.decide(Verdict::Drop(reason));
             }
-            let reason = if is_copy { DropReason::KernelsFragment } else { DropReason::FragmentsWaiting };
-            meta.decide(Verdict::Drop(reason));
         } else if is_copy && !is_ours {
             meta.decide(Verdict::Drop(DropReason::KernelsFragment));
         }

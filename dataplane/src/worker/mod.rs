@@ -279,17 +279,18 @@ impl Worker {
             }
         });
         let delivered = self.take_deliveries();
-        let received = self.batch.len();
-        if received > 0 || !self.pipeline.held.is_empty() {
-            self.process(now);
-        }
-        if received > 0 || delivered {
+        let received = !self.batch.is_empty();
+        // What waits may go on though nothing came: another worker, or a flow, has what it waits for.
+        let released = (received || !self.pipeline.held.is_empty()) && self.process(now);
+        let moved = received || released || delivered;
+        if moved {
             self.ports.flush(&mut self.memories, &self.counters, self.poll.registry());
         }
-        received > 0 || delivered
+        moved
     }
 
-    fn process(&mut self, now: Now) {
+    /// Takes the batch through the pipeline. True if it comes out with a packet.
+    fn process(&mut self, now: Now) -> bool {
         let Shared { conntrack, fragments, clients, .. } = &self.shared;
         let snapshot = self.snapshot.current();
         let env = Env { snapshot, conntrack, fragments, clients, counters: &self.counters, now, recorder: Off };
@@ -297,6 +298,7 @@ impl Worker {
         self.counters.packets.add(self.batch.len() as u64);
         self.pipeline.run(&mut self.batch, &env);
         let Worker { batch, ports, memories, shared, counters, .. } = self;
+        let any = !batch.is_empty();
         let mut frames = batch.frames.drain(..);
         for run in &batch.runs {
             // Its length is known to whoever takes it, other than `take`'s.
@@ -319,6 +321,7 @@ impl Worker {
         }
         drop(frames);
         batch.clear();
+        any
     }
 
     /// Queues what other workers handed over.

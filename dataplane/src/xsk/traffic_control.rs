@@ -21,9 +21,6 @@ use crate::{net::MacAddr, stages::fragments::OVERTAKER};
 const FROM_NODE: &str = "shunt_from_node";
 const OVERTAKING: &str = "shunt_overtaking";
 
-/// The first kernel with links for such programs.
-const NEEDED: (u32, u32) = (6, 6);
-
 /// `struct host_port`, as it lies in memory.
 type Value = [u8; 32];
 
@@ -103,8 +100,8 @@ fn attach(program: &mut SchedClassifier, interface: &str, way: TcAttachType) -> 
 /// What to say of it.
 fn refusal(error: &str, release: &str) -> String {
     match kernel::version(release) {
-        Some(version) if version < NEEDED => {
-            let (major, minor) = NEEDED;
+        Some(version) if version < kernel::WITH_TCX => {
+            let (major, minor) = kernel::WITH_TCX;
             format!("Linux {major}.{minor} or newer is needed, and this is {release}")
         }
         _ => error.to_owned(),
