@@ -94,6 +94,8 @@ pub struct WorkerCounters {
     pub flows_opened: Counter,
     /// Flows that expired by this worker's sweep.
     pub flows_expired: Counter,
+    /// Connections begun anew because their backend did not answer: another one gets them, if there is one.
+    pub flows_unanswered: Counter,
     /// Clients of services with session affinity forgotten before their time, for want of room.
     pub clients_forgotten: Counter,
     /// Half open flows that this worker removed from a full table to make room.
@@ -109,6 +111,7 @@ impl Default for WorkerCounters {
             sleeps: Counter::default(),
             flows_opened: Counter::default(),
             flows_expired: Counter::default(),
+            flows_unanswered: Counter::default(),
             clients_forgotten: Counter::default(),
             flows_gave_way: Counter::default(),
         }

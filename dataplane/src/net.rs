@@ -10,11 +10,11 @@ impl MacAddr {
     /// The broadcast address `ff:ff:ff:ff:ff:ff`.
     pub const BROADCAST: MacAddr = MacAddr([0xff; 6]);
 
-    /// The address as a number of 48 bits.
+    /// The address as a number, to be compared: that of the eight bytes 0, 0 and the address, read little-endian.
     #[inline(always)]
     pub fn to_number(self) -> u64 {
         let [a, b, c, d, e, f] = self.0;
-        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+        u64::from_le_bytes([0, 0, a, b, c, d, e, f])
     }
 
     /// True for a group address (multicast or broadcast): the lowest bit of the first byte is set.

@@ -3,6 +3,7 @@
 use crate::{
     net::MacAddr,
     spec::{PortId, PortSpec, VtepSpec, VxlanSpec},
+    verdict::{PackedVerdict, Verdict},
     wire::{be16, bytes_at, checksum, ethernet, ipv4, udp, vxlan},
 };
 
@@ -42,12 +43,14 @@ pub struct NextHop {
     pub header: [u8; HEADER_LEN],
     /// Sum of the outer IPv4 header's words, with length, identification and ECN zero.
     pub outer_sum: u32,
-    /// Longest IP packet that may go there, in bytes, before encapsulation.
+    /// Longest IP packet that may go there, in bytes, before encapsulation; 0 if none may.
     pub mtu: u16,
     /// The port to send on.
     pub port: PortId,
     /// What to do.
     pub kind: Kind,
+    /// The fate of a packet that was sent there.
+    pub sent: PackedVerdict,
     /// The same with [`Kind::Relay`], if there is one, as an index.
     pub relay: Option<u32>,
 }
@@ -55,12 +58,17 @@ pub struct NextHop {
 impl NextHop {
     /// A next hop that sends nothing.
     pub fn inert(kind: Kind) -> NextHop {
-        NextHop { header: [0; HEADER_LEN], outer_sum: 0, mtu: u16::MAX, port: PortId(u16::MAX), kind, relay: None }
+        NextHop::towards(PortId(u16::MAX), 0, kind)
+    }
+
+    fn towards(port: PortId, mtu: u16, kind: Kind) -> NextHop {
+        let sent = Verdict::Tx(port).into();
+        NextHop { header: [0; HEADER_LEN], outer_sum: 0, mtu, port, kind, sent, relay: None }
     }
 
     /// The station `mac` behind `port`.
     pub fn plain(port: &PortSpec, mac: MacAddr) -> NextHop {
-        let mut next_hop = NextHop { mtu: port.mtu, port: port.id, ..NextHop::inert(Kind::Plain) };
+        let mut next_hop = NextHop::towards(port.id, port.mtu, Kind::Plain);
         ethernet::emit(&mut next_hop.header[vxlan::OVERHEAD..], mac, port.mac, ethernet::IPV4);
         next_hop
     }
@@ -71,7 +79,7 @@ impl NextHop {
     /// RFC 2983: the inner DSCP is not shown to the underlay), UDP checksum 0.
     pub fn overlay(uplink: &PortSpec, vxlan: &VxlanSpec, vtep: &VtepSpec, mac: MacAddr) -> NextHop {
         let mtu = uplink.mtu.saturating_sub(vxlan::OVERHEAD as u16);
-        let mut next_hop = NextHop { mtu, port: uplink.id, ..NextHop::inert(Kind::Overlay) };
+        let mut next_hop = NextHop::towards(uplink.id, mtu, Kind::Overlay);
         let header = &mut next_hop.header;
         ethernet::emit(header, mac, uplink.mac, ethernet::IPV4);
         ipv4::Header {

@@ -118,7 +118,7 @@ impl Meta {
     }
 
     /// Nothing is known of it but the port it came in on.
-    fn new(in_port: PortId) -> Meta {
+    pub(crate) fn new(in_port: PortId) -> Meta {
         Meta {
             key: [0; 2],
             other: [0; 2],
@@ -196,8 +196,7 @@ impl Batch {
     /// Frame and meta of every packet.
     #[inline(always)]
     pub fn packets(&mut self) -> impl Iterator<Item = (&mut Frame, &mut Meta)> {
-        let mut metas = self.metas.iter_mut();
-        self.frames.iter_mut().map_while(move |frame| Some((frame, metas.next()?)))
+        self.frames.iter_mut().zip(&mut self.metas)
     }
 
     /// The packets of one port after those of another, as they were received: while none has left the batch.

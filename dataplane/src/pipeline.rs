@@ -107,9 +107,11 @@ impl Pipeline {
         // The answers are routed like any packet; one that cannot be sent is not answered in its turn.
         forward::run(batch, &mut self.ip_id, env);
         for meta in &mut batch.metas {
-            if let Verdict::Owed(_) = meta.verdict() {
-                let answer = meta.answer.expect("only answers are left");
-                meta.decide(Verdict::Drop(local::unanswered(answer)));
+            let Some(answer) = meta.answer else { continue };
+            match meta.verdict() {
+                Verdict::Tx(port) => meta.decide(Verdict::Answer(answer, port)),
+                Verdict::Owed(_) => meta.decide(Verdict::Drop(local::unanswered(answer))),
+                _ => {}
             }
         }
     }

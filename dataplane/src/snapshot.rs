@@ -85,7 +85,7 @@ pub struct Guard {
 impl Guard {
     /// Its Ethernet address.
     pub fn station(&self) -> MacAddr {
-        let [_, _, mac @ ..] = self.mac.to_be_bytes();
+        let [_, _, mac @ ..] = self.mac.to_le_bytes();
         MacAddr(mac)
     }
 }
@@ -94,7 +94,7 @@ impl Guard {
 const NOBODY: PortEntry = PortEntry { role: None, mac: MacAddr([0; 6]), unfinished_checksums: false, guard: None };
 
 /// The overlay, as decapsulation needs it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Overlay {
     /// Our VNI.
     pub vni: u32,

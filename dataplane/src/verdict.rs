@@ -24,12 +24,6 @@ pub struct PackedVerdict(u32);
 impl PackedVerdict {
     /// [`Verdict::Pending`].
     pub const PENDING: PackedVerdict = PackedVerdict(0);
-
-    /// True for [`Verdict::Owed`].
-    #[inline(always)]
-    pub fn is_owed(self) -> bool {
-        self.0 >> 24 == 4
-    }
 }
 
 impl From<Verdict> for PackedVerdict {

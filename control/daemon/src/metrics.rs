@@ -147,13 +147,14 @@ impl Page {
 
     fn workers(&mut self, workers: &[WorkerReport]) {
         type Field = fn(&WorkerReport) -> u64;
-        let families: [(&str, &str, Field); 7] = [
+        let families: [(&str, &str, Field); 8] = [
             ("packets", "Packets a worker has taken in.", |w| w.packets),
             ("bursts", "Bursts a worker has taken in.", |w| w.bursts),
             ("sleeps", "Times a worker went to sleep.", |w| w.sleeps),
             ("flows_opened", "Flows a worker put into the connection table.", |w| w.flows_opened),
             ("flows_expired", "Flows a worker expired.", |w| w.flows_expired),
             ("flows_gave_way", "Half open flows a worker removed from a full table.", |w| w.flows_gave_way),
+            ("flows_unanswered", "Connections begun anew: their backend did not answer.", |w| w.flows_unanswered),
             ("clients_forgotten", "Clients with session affinity forgotten for want of room.", |w| w.clients_forgotten),
         ];
         for (name, help, field) in families {

@@ -60,6 +60,8 @@ pub struct WorkerCounters {
     pub packets: u64,
     /// Times it went to sleep.
     pub sleeps: u64,
+    /// Connections begun anew because their backend did not answer.
+    pub flows_unanswered: u64,
 }
 
 /// One memory's frames.
@@ -124,7 +126,7 @@ mod tests {
                    "forwarded": 5, "to_host": 3, "answered": 1, "dropped": 1, "held": 1}],
         "removed": {"name": "removed", "rx_packets": 1, "tx_packets": 1, "tx_dropped": 0, "tx_no_frame": 0,
                     "forwarded": 1, "to_host": 0, "answered": 0, "dropped": 0, "held": 0},
-        "workers": [{"core": 0, "packets": 10, "sleeps": 2, "memories": [
+        "workers": [{"core": 0, "packets": 10, "sleeps": 2, "flows_unanswered": 0, "memories": [
             {"capacity": 100, "free": 40, "in_hand": 0, "receive": 50, "transmit": 10}]}]
     }"#;
 

@@ -1,11 +1,15 @@
 //! Who gets new flows: session affinity and schedulers, with real clients.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    time::Duration,
+};
 
 use shunt_control_lab::{
-    Result, checks,
-    cluster::{Cluster, Service},
+    Result, change, checks,
+    cluster::{Cluster, Exposure, Policy, Service},
     plan::{Forwarder, Plan, TCP_PORT, UDP_PORT},
+    probe::{self, hold::HoldReport, transfer::TransferReport},
     topology::Lab,
     trial::trial,
 };
@@ -113,6 +117,81 @@ fn flushed_flows_are_explained_and_taken_up_again() {
         }
         assert_eq!(flows(&["list"])?["flows"].as_array().map(Vec::len), Some(0), "explaining opens none");
         checks::echo(a1, to, 100_000)?.must_hold("a connection after the flush");
+        Ok(())
+    });
+}
+
+/// A server that drops SYNs without a word costs its new clients two retransmissions: then another one has them, also where
+/// servers answer clients outside directly. Nobody else notices.
+#[test]
+fn a_silent_backend_s_new_connections_go_to_another_one() {
+    const CLIENTS: usize = 16;
+    const NODE_PORTS: [u16; 2] = [30_083, 30_084];
+    let mut plan = Plan::three_nodes(Forwarder::Shunt);
+    let [a2, b1, b2] = [plan.nodes[0].pod(2), plan.nodes[1].pod(1), plan.nodes[1].pod(2)].map(|pod| pod.address);
+    // Who answers a SYN to b1 is found where b1 is if the client is outside: by node-b.
+    plan.services = [("here", [a2, b2]), ("there", [b1, b2])]
+        .into_iter()
+        .zip(NODE_PORTS)
+        .map(|((name, backends), node_port)| {
+            let vip = Ipv4Addr::new(10, 96, 0, (node_port - 30_000) as u8);
+            let mut service = Service::simple(name, vip, Protocol::Tcp, 80, TCP_PORT, backends);
+            service.ports[0].node_port = Some(node_port);
+            service.exposure = Some(Exposure { direct_server_return: true, ..Exposure::balanced(Policy::Cluster) });
+            service
+        })
+        .collect();
+    trial(plan, |lab| {
+        let client = lab.outsider("client", 200)?;
+        // As on every node of Kubernetes: answers to who is outside take the kernel's way.
+        lab.nodes.iter().try_for_each(|node| node.namespace.sysctl("net.ipv4.ip_forward", "1"))?;
+        let (a1, node) = (&lab.pod("a1")?.namespace, lab.node("node-a")?.plan.underlay());
+        let (vip, [here, there]) =
+            (lab.plan.services[0].cluster_ip, NODE_PORTS.map(|port| SocketAddrV4::new(node, port)));
+        let held = [(a1, SocketAddrV4::new(vip, 80)), (&client, here), (&client, there)]
+            .into_iter()
+            .flat_map(|from_to| [from_to; 4])
+            .map(|(from, to)| change::hold(lab, from, to, Duration::from_secs(5)))
+            .collect::<Result<Vec<_>>>()?;
+        std::thread::sleep(Duration::from_millis(500));
+        for silent in ["a2", "b1"] {
+            let pod = &lab.pod(silent)?.namespace;
+            pod.run("nft add table inet silent")?;
+            pod.run("nft add chain inet silent input { type filter hook input priority 0 ; }")?;
+            pod.run("nft add rule inet silent input tcp flags & ( syn | ack ) == syn drop")?;
+        }
+
+        let unanswered = || -> Result<u64> {
+            let counters = lab.daemons().map(|(_, shunt)| shunt.counters()).collect::<Result<Vec<_>>>()?;
+            Ok(counters.iter().flat_map(|counters| &counters.workers).map(|worker| worker.flows_unanswered).sum())
+        };
+        assert_eq!(unanswered()?, 0);
+        let mut late = 0;
+        for (name, from, to) in
+            [("cluster", a1, SocketAddrV4::new(vip, 80)), ("here", &client, here), ("there", &client, there)]
+        {
+            let transfers = (0..CLIENTS)
+                .map(|at| {
+                    let log = lab.log(&format!("transfer-{name}-{at}"));
+                    probe::start(from, &["transfer", &to.to_string(), "1000"], &log)
+                })
+                .collect::<Result<Vec<_>>>()?;
+            let reports = transfers
+                .into_iter()
+                .map(|transfer| transfer.finish(Duration::from_secs(20)))
+                .collect::<Result<Vec<TransferReport>>>()?;
+            assert!(reports.iter().all(|report| report.server == "b2" && report.echoed == 1000), "{name}: {reports:?}");
+            // TCP's first timeout is a second (RFC 6298, section 2).
+            let (at_once, twice): (Vec<_>, Vec<_>) = reports.iter().partition(|report| report.seconds < 1.0);
+            assert!(!at_once.is_empty() && !twice.is_empty(), "{name}: {reports:?}");
+            assert!(twice.iter().all(|report| (1.9..4.0).contains(&report.seconds)), "{name}: {reports:?}");
+            late += twice.len() as u64;
+        }
+        assert_eq!(unanswered()?, late);
+        for held in held {
+            let held: HoldReport = held.finish(Duration::from_secs(20))?;
+            assert!(held.messages > 100 && held.longest_ms < 1000.0, "{held:?}");
+        }
         Ok(())
     });
 }

@@ -87,6 +87,18 @@ impl Frame {
         true
     }
 
+    /// Replaces the packet's first `strip` bytes by `N` others, and returns these, to be written: they hold anything.
+    /// `None`, and nothing changed, if the packet is shorter than `strip` or the chunk has no room.
+    #[inline(always)]
+    pub fn replace_head<const N: usize>(&mut self, strip: usize) -> Option<&mut [u8; N]> {
+        if !self.reframe(strip, N) {
+            return None;
+        }
+        // SAFETY: the packet now starts with `N` bytes in front of what is left of it, all inside the chunk this frame
+        // owns, and `&mut self` is the only way to them.
+        Some(unsafe { &mut *self.base.as_ptr().add(self.head as usize).cast() })
+    }
+
     /// Cuts the packet down to its bytes from `start` to `end`.
     ///
     /// # Panics

@@ -5,7 +5,7 @@ use crate::{
     packet::Meta,
     record::{Recorder, Step},
     snapshot::{Overlay, PortEntry},
-    stages::parse::header_with_options,
+    stages::parse::sound_header,
     tables::VtepTable,
     verdict::DropReason,
     wire::{be16, checksum, ethernet, ipv4, udp, vxlan},
@@ -13,11 +13,7 @@ use crate::{
 
 const IP: usize = ethernet::HEADER_LEN;
 
-/// Where the inner frame starts if the outer IPv4 header has no options.
-const PLAIN: usize = vxlan::OVERHEAD;
-
 /// Strips VXLAN from a packet that came in on an uplink. False if it is a native packet: it is left as it is.
-#[inline(always)]
 pub fn strip(
     frame: &mut Frame,
     meta: &mut Meta,
@@ -27,8 +23,8 @@ pub fn strip(
     recorder: impl Recorder,
 ) -> Result<bool, DropReason> {
     let bytes = frame.bytes();
-    let Some(head) = bytes.first_chunk::<PLAIN>() else { return Ok(false) };
-    let ip = head[IP..].first_chunk::<{ ipv4::HEADER_LEN }>().expect("the head holds an IPv4 header");
+    let Some(head) = bytes.first_chunk::<{ vxlan::OVERHEAD }>() else { return Ok(false) };
+    let ip = &head[IP..];
     if ipv4::dst(ip) != overlay.local
         || ethernet::ethertype(head) != ethernet::IPV4
         || ip[ipv4::PROTOCOL] != ipv4::UDP
@@ -36,25 +32,17 @@ pub fn strip(
     {
         return Ok(false);
     }
-    let udp_at = IP + if ip[0] == ipv4::PLAIN { ipv4::HEADER_LEN } else { header_with_options(&bytes[IP..])? };
-    let (start, total_len) = (udp_at + udp::HEADER_LEN + vxlan::HEADER_LEN, usize::from(ipv4::total_len(ip)));
-    // Headers without options are in the head, at places known beforehand.
-    let headers = if start == PLAIN {
-        &head[IP + ipv4::HEADER_LEN..PLAIN]
-    } else {
-        bytes.get(udp_at..start).ok_or(DropReason::BadVxlan)?
-    };
+    let udp_at = IP + sound_header(&bytes[IP..])?;
+    let start = udp_at + udp::HEADER_LEN + vxlan::HEADER_LEN;
+    let headers = bytes.get(udp_at..start).ok_or(DropReason::BadVxlan)?;
     if be16(headers, udp::DST_PORT) != overlay.udp_port {
         return Ok(false);
     }
     if ethernet::destination(head) != port.mac.to_number() {
         return Err(DropReason::NotOurMac);
     }
-    if start == PLAIN && !ipv4::checksum_holds(ip) {
-        return Err(DropReason::BadIpChecksum);
-    }
-    let end = udp_at + usize::from(be16(headers, udp::LEN));
-    if IP + total_len > bytes.len() || end > IP + total_len || end < start {
+    let (ip_end, end) = (IP + usize::from(ipv4::total_len(ip)), udp_at + usize::from(be16(headers, udp::LEN)));
+    if ip_end > bytes.len() || end > ip_end || end < start {
         return Err(DropReason::BadVxlan);
     }
     let src = ipv4::src(ip);
@@ -79,7 +67,6 @@ pub fn strip(
 }
 
 /// Checks the outer UDP checksum of a sender that computes one.
-#[inline(never)]
 fn check_outer(datagram: &[u8], src: u32, dst: u32, unfinished_checksums: bool) -> Result<(), DropReason> {
     let holds = udp::checksum_holds(datagram, src, dst)
         || unfinished_checksums
@@ -90,7 +77,6 @@ fn check_outer(datagram: &[u8], src: u32, dst: u32, unfinished_checksums: bool) 
 /// True if the outer checksum is right for the packet that this one becomes when its inner checksum is finished: a
 /// Linux sender computes the outer sum ahead of the inner one ("local checksum offload"). What the inner transport
 /// header and payload will sum to is known from its unfinished field, so they need not be read.
-#[cold]
 fn holds_once_inner_is_finished(datagram: &[u8], src: u32, dst: u32) -> bool {
     let inner = udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN;
     let Some(ip) = datagram.get(inner..).filter(|ip| ip.len() >= ipv4::HEADER_LEN) else { return false };

@@ -9,8 +9,8 @@ use crate::{
     packet::{Batch, Meta},
     pipeline::Env,
     record::{Recorder, Step},
-    stages::{fragments, local, nat, relay, route},
-    verdict::{Answer, DropReason, PackedVerdict, Verdict},
+    stages::{fragments, local, nat, relay, route::Routes},
+    verdict::{Answer, DropReason, Verdict},
     wire::{ethernet, ipv4, put16, udp, vxlan},
 };
 
@@ -21,54 +21,26 @@ const IP: usize = ethernet::HEADER_LEN;
 pub fn run(batch: &mut Batch, ip_id: &mut u16, env: &Env<impl Recorder>) {
     let mut id = *ip_id;
     let mut owes = false;
+    let routes = Routes::of(env.snapshot);
     for (frame, meta) in batch.packets() {
         if meta.is_pending() {
-            let next_hop = route::next_hop(meta, env);
-            let verdict = forward(frame, meta, next_hop, &mut id, env);
+            let next_hop = routes.next_hop(meta, env);
+            let verdict = match send(frame, meta, next_hop, &mut id, env) {
+                Ok(()) => next_hop.sent,
+                Err(fate) => {
+                    cold_path();
+                    owes |= matches!(fate, Verdict::Owed(_));
+                    fate.into()
+                }
+            };
             meta.decide(verdict);
-            if verdict.is_owed() {
-                cold_path();
-                owes = true;
-            }
         }
     }
     *ip_id = id;
     batch.owes |= owes;
 }
 
-#[inline(always)]
-fn forward(
-    frame: &mut Frame,
-    meta: &mut Meta,
-    next_hop: &NextHop,
-    ip_id: &mut u16,
-    env: &Env<impl Recorder>,
-) -> PackedVerdict {
-    match next_hop.kind {
-        Kind::Plain | Kind::Overlay => send(frame, meta, next_hop, ip_id, env),
-        Kind::Relay => relay(frame, meta, next_hop, ip_id, env),
-        kind => not_forwarded(frame, meta, kind, env).into(),
-    }
-}
-
-/// Sends a packet on as it is, with the name of the endpoint that its flow has.
-#[inline(never)]
-fn relay(
-    frame: &mut Frame,
-    meta: &mut Meta,
-    next_hop: &NextHop,
-    ip_id: &mut u16,
-    env: &Env<impl Recorder>,
-) -> PackedVerdict {
-    let endpoint = (meta.other[0] >> 32) as u32;
-    meta.flags &= !Meta::TRANSLATE;
-    let verdict = send(frame, meta, next_hop, ip_id, env);
-    if matches!(verdict.into(), Verdict::Tx(_)) {
-        relay::name(frame, vxlan::OVERHEAD, endpoint);
-    }
-    verdict
-}
-
+/// Sends a packet to its next hop, or says what becomes of it otherwise.
 #[inline(always)]
 fn send(
     frame: &mut Frame,
@@ -76,63 +48,65 @@ fn send(
     next_hop: &NextHop,
     ip_id: &mut u16,
     env: &Env<impl Recorder>,
-) -> PackedVerdict {
+) -> Result<(), Verdict> {
     let Some((head, rest)) = frame.bytes_mut().split_first_chunk_mut::<{ IP + ipv4::HEADER_LEN }>() else {
-        return Verdict::Drop(DropReason::Truncated).into();
+        return Err(fate(Verdict::Drop(DropReason::Truncated)));
     };
     let (ethernet, ip) = ethernet::split(head);
-    if ipv4::total_len(ip) > next_hop.mtu {
-        return Verdict::Owed(Answer::FragmentationNeeded).into();
+    let inner = Inner { ecn: ip[ipv4::TOS] & ipv4::ECN_CE, total_len: ipv4::total_len(ip) };
+    // To what sends nothing, nothing may go: its MTU is 0.
+    if inner.total_len > next_hop.mtu {
+        return Err(unsent(frame, meta, next_hop.kind, env));
     }
-    // Its own packets a switch does not count down.
-    if meta.answer.is_none() {
-        if ip[ipv4::TTL] <= 1 {
-            return Verdict::Owed(Answer::TimeExceeded).into();
-        }
-        ipv4::decrement_ttl(ip);
+    if ip[ipv4::TTL] <= 1 {
+        return Err(fate(Verdict::Owed(Answer::TimeExceeded)));
     }
-    if meta.has(Meta::TRANSLATE) {
+    ipv4::decrement_ttl(ip);
+    // Where the endpoint's node answers directly, it translates.
+    if meta.has(Meta::TRANSLATE) && next_hop.kind != Kind::Relay {
         let options = usize::from(meta.ip_header_len) - ipv4::HEADER_LEN;
         let translate = if meta.has(Meta::FRAGMENT) { fragments::translate } else { nat::translate };
         translate(ip, &mut rest[options..], meta);
         env.recorder.note(|| Step::Rewritten { to: FiveTuple::from_words(meta.other).reversed() });
     }
-    match next_hop.kind {
-        Kind::Overlay | Kind::Relay => {
-            let hash = if meta.has(Meta::HASHED) { meta.hash } else { env.conntrack.hash(meta.key) };
-            *ip_id = ip_id.wrapping_add(1);
-            if !encapsulate(frame, next_hop, hash, *ip_id) {
-                return Verdict::Drop(DropReason::NoHeadroom).into();
-            }
-            env.recorder.note(|| Step::Encapsulated { vtep: next_hop.vtep().unwrap_or(0), port: entropy(hash) });
-        }
-        _ => ethernet.copy_from_slice(&next_hop.header[vxlan::OVERHEAD..]),
+    if next_hop.kind == Kind::Plain {
+        ethernet.copy_from_slice(&next_hop.header[vxlan::OVERHEAD..]);
+        return Ok(());
     }
-    match meta.answer {
-        None => Verdict::Tx(next_hop.port).into(),
-        Some(answer) => Verdict::Answer(answer, next_hop.port).into(),
+    let hash = if meta.has(Meta::HASHED) { meta.hash } else { env.conntrack.hash(meta.key) };
+    *ip_id = ip_id.wrapping_add(1);
+    if !encapsulate(frame, next_hop, inner, hash, *ip_id) {
+        return Err(fate(Verdict::Drop(DropReason::NoHeadroom)));
     }
+    env.recorder.note(|| Step::Encapsulated { vtep: next_hop.vtep().unwrap_or(0), port: entropy(hash) });
+    if next_hop.kind == Kind::Relay {
+        cold_path();
+        relay::name(frame, vxlan::OVERHEAD, (meta.other[0] >> 32) as u32);
+    }
+    Ok(())
 }
 
 /// Replaces the Ethernet header by the outer headers and a new inner one. False if the frame has no room in front.
 #[inline(always)]
-fn encapsulate(frame: &mut Frame, next_hop: &NextHop, hash: u64, id: u16) -> bool {
-    if !frame.reframe(IP, HEADER_LEN) {
-        return false;
-    }
-    let Some(head) = frame.bytes_mut().first_chunk_mut::<{ HEADER_LEN + ipv4::HEADER_LEN }>() else { return false };
-    let (header, inner) = head.split_at_mut(HEADER_LEN);
-    // RFC 6040, section 4.1, normal mode: the outer header carries the inner one's ECN field.
-    let ecn = inner[ipv4::TOS] & ipv4::ECN_CE;
-    let total_len = ipv4::total_len(inner) + vxlan::OVERHEAD as u16;
-    header.copy_from_slice(&next_hop.header);
-    header[OUTER_IP + ipv4::TOS] = ecn;
+fn encapsulate(frame: &mut Frame, next_hop: &NextHop, inner: Inner, hash: u64, id: u16) -> bool {
+    let Some(header) = frame.replace_head::<HEADER_LEN>(IP) else { return false };
+    let total_len = inner.total_len + vxlan::OVERHEAD as u16;
+    *header = next_hop.header;
+    header[OUTER_IP + ipv4::TOS] = inner.ecn;
     put16(header, OUTER_IP + ipv4::TOTAL_LEN, total_len);
     put16(header, OUTER_IP + ipv4::ID, id);
-    put16(header, OUTER_IP + ipv4::CHECKSUM, next_hop.outer_checksum(ecn, total_len, id));
+    put16(header, OUTER_IP + ipv4::CHECKSUM, next_hop.outer_checksum(inner.ecn, total_len, id));
     put16(header, OUTER_UDP, entropy(hash));
     put16(header, OUTER_UDP + udp::LEN, total_len - ipv4::HEADER_LEN as u16);
     true
+}
+
+/// What the outer header has to know of the inner one.
+#[derive(Clone, Copy)]
+struct Inner {
+    /// RFC 6040, section 4.1, normal mode: the outer header carries the inner one's ECN field.
+    ecn: u8,
+    total_len: u16,
 }
 
 /// RFC 7348, section 5: a source port from the dynamic range, the same for all packets of a flow.
@@ -141,9 +115,18 @@ fn entropy(hash: u64) -> u16 {
     0xc000 | (hash >> 17) as u16 & 0x3fff
 }
 
+/// Keeps what seldom happens out of the way of what mostly does.
 #[cold]
-fn not_forwarded(frame: &mut Frame, meta: &Meta, kind: Kind, env: &Env<impl Recorder>) -> Verdict {
+#[inline(never)]
+fn fate(verdict: Verdict) -> Verdict {
+    verdict
+}
+
+/// What becomes of a packet that is too long for its next hop, or has none.
+#[cold]
+fn unsent(frame: &mut Frame, meta: &Meta, kind: Kind, env: &Env<impl Recorder>) -> Verdict {
     match kind {
+        Kind::Plain | Kind::Overlay | Kind::Relay => Verdict::Owed(Answer::FragmentationNeeded),
         Kind::Local if local::echo(frame, meta) => Verdict::Owed(Answer::Echo),
         Kind::Local => Verdict::Drop(DropReason::SwitchAddress),
         Kind::Unreachable if meta.dst() >= 0xe000_0000 => Verdict::Drop(DropReason::ForwardedBroadcast),
@@ -152,6 +135,5 @@ fn not_forwarded(frame: &mut Frame, meta: &Meta, kind: Kind, env: &Env<impl Reco
         Kind::ServiceRange if env.snapshot.services.has_vip(meta.dst()) => Verdict::Owed(Answer::PortUnreachable),
         Kind::ServiceRange => Verdict::Drop(DropReason::NoService),
         Kind::Unresolved => Verdict::Drop(DropReason::Unresolved),
-        Kind::Plain | Kind::Overlay | Kind::Relay => unreachable!("forwarded"),
     }
 }

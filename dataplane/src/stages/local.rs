@@ -94,7 +94,8 @@ pub fn answer(frame: &mut Frame, meta: &mut Meta, answer: Answer, snapshot: &Sna
         id: 0,
         // An atomic datagram needs no identification (RFC 6864).
         flags: ipv4::DF,
-        ttl: ipv4::DEFAULT_TTL,
+        // One more than it is to have, as forwarding takes one.
+        ttl: ipv4::DEFAULT_TTL + 1,
         protocol: ipv4::ICMP,
         src: from,
         dst: replied_to.0,

@@ -15,3 +15,4 @@ pub mod route;
 pub mod select;
 pub mod service;
 pub mod track;
+pub mod usual;

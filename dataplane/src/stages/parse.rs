@@ -1,16 +1,17 @@
 //! Finds the headers, checks them, and takes out the five-tuple.
 
-use std::hint::cold_path;
-
 use crate::{
     flow::FiveTuple,
     io::Frame,
     packet::{Batch, Meta},
     pipeline::Env,
     record::{Recorder, Step},
-    snapshot::{Overlay, PortEntry, Snapshot},
-    spec::{PortId, PortRole},
-    stages::{decap, local, track},
+    snapshot::{PortEntry, Snapshot},
+    spec::PortRole,
+    stages::{
+        decap, local, track,
+        usual::{self, Arrival},
+    },
     verdict::{DropReason, Verdict},
     wire::{be16, be32, be64, checksum, ethernet, icmpv4, ipv4, put16, sctp, tcp, udp},
 };
@@ -19,75 +20,95 @@ const IP: usize = ethernet::HEADER_LEN;
 
 /// Decapsulates what comes over the overlay, parses every packet, and asks for the buckets of the flows.
 ///
-/// Returns the flags of all packets together, by which the pipeline knows whether there is anything unusual among them.
-/// Not inlined, as no stage is: each then has the registers to itself.
-#[inline(never)]
+/// Returns the flags of all packets together that are not [as usual](usual), by which the pipeline knows whether there is
+/// anything unusual among them.
 pub fn run(batch: &mut Batch, env: &Env<impl Recorder>) -> u8 {
-    let tracking = track::is_needed(env);
-    // What comes to our VTEP and is no VXLAN: an answer to a masqueraded flow, or nothing that we take.
-    let takes_native = env.snapshot.masquerade.is_some();
     let mut flags = 0;
     for (in_port, frames, metas) in batch.by_port() {
-        // Copies, which no write to a packet can be suspected to change.
         let port = *env.snapshot.port(in_port);
         let overlay = env.snapshot.overlay.filter(|_| port.role == Some(PortRole::Uplink));
-        for (frame, meta) in frames.iter_mut().zip(metas) {
-            match decap_and_parse(frame, meta, &port, overlay.as_ref(), env.snapshot, takes_native, env.recorder) {
-                Ok(()) if tracking => track::ask(meta, env.conntrack),
-                Ok(()) => {}
-                Err(reason) => {
-                    cold_path();
-                    let reconsidered = match reason {
-                        DropReason::UnknownEtherType => Err(not_ipv4(frame, meta, in_port, &port, env.snapshot)),
-                        DropReason::NotOurMac => for_a_neighbour(frame, meta, &port, env).map_err(Verdict::Drop),
-                        reason => Err(Verdict::Drop(reason)),
-                    };
-                    match reconsidered {
-                        Ok(()) if tracking => track::ask(meta, env.conntrack),
-                        Ok(()) => {}
-                        Err(verdict) => meta.decide(verdict),
-                    }
-                }
+        let takes_native = env.snapshot.masquerade.is_some();
+        let arrival = Arrival { port, overlay, takes_native, vteps: &env.snapshot.vteps };
+        flags |= match (overlay.is_some(), port.guard.is_some()) {
+            (false, false) => arrive::<false, false>(frames, metas, &arrival, env),
+            (false, true) => arrive::<false, true>(frames, metas, &arrival, env),
+            (true, false) => arrive::<true, false>(frames, metas, &arrival, env),
+            (true, true) => arrive::<true, true>(frames, metas, &arrival, env),
+        };
+    }
+    flags
+}
+
+/// Parses what came in on one port. Not inlined, as no stage is: each then has the registers to itself.
+#[inline(never)]
+fn arrive<const OVERLAY: bool, const GUARD: bool>(
+    frames: &mut [Frame],
+    metas: &mut [Meta],
+    arrival: &Arrival,
+    env: &Env<impl Recorder>,
+) -> u8 {
+    let overlay = arrival.overlay.unwrap_or_default();
+    let tracking = track::is_needed(env);
+    let mut flags = 0;
+    for (frame, meta) in frames.iter_mut().zip(metas) {
+        if usual::take::<OVERLAY, GUARD>(frame, meta, arrival, &overlay, env.recorder) {
+            if tracking {
+                track::ask(meta, env.conntrack);
             }
-            flags |= meta.flags;
+        } else {
+            flags |= take(frame, meta, arrival, tracking, env);
         }
     }
     flags
 }
 
+/// Takes a packet of any kind, or decides what becomes of it otherwise. Returns its flags.
+#[cold]
+fn take(frame: &mut Frame, meta: &mut Meta, arrival: &Arrival, tracking: bool, env: &Env<impl Recorder>) -> u8 {
+    let taken = match decap_and_parse(frame, meta, arrival, env.snapshot, env.recorder) {
+        Err(DropReason::UnknownEtherType) => Err(not_ipv4(frame, meta, &arrival.port, env.snapshot)),
+        Err(DropReason::NotOurMac) => for_a_neighbour(frame, meta, arrival, env).map_err(Verdict::Drop),
+        taken => taken.map_err(Verdict::Drop),
+    };
+    match taken {
+        Ok(()) if tracking => track::ask(meta, env.conntrack),
+        Ok(()) => {}
+        Err(verdict) => meta.decide(verdict),
+    }
+    meta.flags
+}
+
 /// A pod that was behind a bridge still knows its neighbours there by their own addresses: what it sends them is parsed as
 /// if it were sent to us.
-#[cold]
 fn for_a_neighbour(
     frame: &mut Frame,
     meta: &mut Meta,
-    port: &PortEntry,
+    arrival: &Arrival,
     env: &Env<impl Recorder>,
 ) -> Result<(), DropReason> {
     let is_to_one_station = frame.bytes()[0] & 1 == 0;
-    if !is_to_one_station || env.snapshot.on_link.is_none() || port.role != Some(PortRole::Pod) {
+    if !is_to_one_station || env.snapshot.on_link.is_none() || arrival.port.role != Some(PortRole::Pod) {
         return Err(DropReason::NotOurMac);
     }
-    frame.bytes_mut()[..6].copy_from_slice(&port.mac.0);
-    decap_and_parse(frame, meta, port, None, env.snapshot, false, env.recorder)
+    frame.bytes_mut()[..6].copy_from_slice(&arrival.port.mac.0);
+    decap_and_parse(frame, meta, arrival, env.snapshot, env.recorder)
 }
 
-#[inline(always)]
-fn decap_and_parse(
+/// Checks a packet of any kind and takes out what its headers say.
+pub(super) fn decap_and_parse(
     frame: &mut Frame,
     meta: &mut Meta,
-    port: &PortEntry,
-    overlay: Option<&Overlay>,
+    arrival: &Arrival,
     snapshot: &Snapshot,
-    takes_native: bool,
     recorder: impl Recorder,
 ) -> Result<(), DropReason> {
+    let port = &arrival.port;
     let (mut station, mut native_on) = (port.mac.to_number(), None);
-    if let Some(overlay) = overlay {
-        if decap::strip(frame, meta, port, overlay, &snapshot.vteps, recorder)? {
+    if let Some(overlay) = &arrival.overlay {
+        if decap::strip(frame, meta, port, overlay, arrival.vteps, recorder)? {
             station = overlay.mac.to_number();
         } else {
-            native_on = Some(overlay.local).filter(|_| !takes_native);
+            native_on = Some(overlay.local).filter(|_| !arrival.takes_native);
         }
     }
     let packet = parse(frame.bytes(), station, port)?;
@@ -109,8 +130,7 @@ fn decap_and_parse(
         if meta.src() != guard.address {
             return Err(DropReason::SpoofedAddress);
         }
-        let may_be_for_a_vtep = meta.dst_port() == guard.vtep_port || meta.has(Meta::FRAGMENT);
-        if may_be_for_a_vtep && is_for_a_vtep(frame, meta, snapshot) {
+        if is_for_a_vtep(frame, meta, snapshot) {
             return Err(DropReason::VtepOnly);
         }
     }
@@ -120,7 +140,6 @@ fn decap_and_parse(
 /// Whether a pod tries to be a VTEP. What it sends could leave with its node's address as the source (masqueraded, by us or
 /// by the node's kernel), and then its inner frame would be taken for another pod's. Without its first fragment a
 /// datagram is never put together.
-#[cold]
 fn is_for_a_vtep(frame: &Frame, meta: &Meta, snapshot: &Snapshot) -> bool {
     let ip = &frame.bytes()[IP..];
     let is_first = be16(ip, ipv4::FRAGMENT) & ipv4::OFFSET == 0;
@@ -128,10 +147,9 @@ fn is_for_a_vtep(frame: &Frame, meta: &Meta, snapshot: &Snapshot) -> bool {
     is_first && l4.len() >= udp::HEADER_LEN && snapshot.is_vtep(meta.dst(), be16(l4, udp::DST_PORT), meta.protocol())
 }
 
-#[cold]
-fn not_ipv4(frame: &mut Frame, meta: &Meta, in_port: PortId, port: &PortEntry, snapshot: &Snapshot) -> Verdict {
+fn not_ipv4(frame: &mut Frame, meta: &Meta, port: &PortEntry, snapshot: &Snapshot) -> Verdict {
     if ethernet::ethertype(frame.bytes()) == ethernet::ARP && !meta.has(Meta::DECAPSULATED) {
-        local::arp(frame, in_port, port, snapshot)
+        local::arp(frame, meta.in_port, port, snapshot)
     } else {
         Verdict::Drop(DropReason::UnknownEtherType)
     }
@@ -153,9 +171,7 @@ struct Packet {
 }
 
 /// Checks the headers of a packet for `station` and takes out what is in them.
-#[inline(always)]
 fn parse(bytes: &[u8], station: u64, port: &PortEntry) -> Result<Packet, DropReason> {
-    let may_be_unfinished = port.unfinished_checksums;
     let head = bytes.first_chunk::<{ IP + ipv4::HEADER_LEN }>().ok_or(DropReason::Truncated)?;
     if ethernet::ethertype(head) != ethernet::IPV4 {
         return Err(DropReason::UnknownEtherType);
@@ -166,85 +182,41 @@ fn parse(bytes: &[u8], station: u64, port: &PortEntry) -> Result<Packet, DropRea
     if port.guard.is_some_and(|guard| ethernet::source_number(head) != guard.mac) {
         return Err(DropReason::SpoofedMac);
     }
-    let ip = head.last_chunk().expect("the header is the head's end");
-    if ip[0] != ipv4::PLAIN {
-        return parse_with_options(bytes, ip, may_be_unfinished);
-    }
-    if !ipv4::checksum_holds(ip) {
-        return Err(DropReason::BadIpChecksum);
-    }
-    parse_packet(bytes, ip, ipv4::HEADER_LEN, may_be_unfinished)
-}
-
-#[cold]
-fn parse_with_options(
-    bytes: &[u8],
-    ip: &[u8; ipv4::HEADER_LEN],
-    may_be_unfinished: bool,
-) -> Result<Packet, DropReason> {
-    parse_packet(bytes, ip, header_with_options(&bytes[IP..])?, may_be_unfinished)
-}
-
-/// As [`parse`], when the IPv4 header is known to be sound and `header_len` long. `may_be_unfinished`: see
-/// [`finish_checksum`].
-#[inline(always)]
-fn parse_packet(
-    bytes: &[u8],
-    ip: &[u8; ipv4::HEADER_LEN],
-    header_len: usize,
-    may_be_unfinished: bool,
-) -> Result<Packet, DropReason> {
+    let header_len = sound_header(&bytes[IP..])?;
+    let ip = &bytes[IP..][..header_len];
     let end = IP + usize::from(ipv4::total_len(ip));
     let l4 = bytes.get(IP + header_len..end).ok_or(DropReason::BadIpHeader)?;
     let (addresses, protocol) = (be64(ip, ipv4::SRC), ip[ipv4::PROTOCOL]);
-    if MARTIAN[(addresses >> 56) as usize] {
+    if is_martian(ipv4::src(ip)) {
         return Err(DropReason::MartianSource);
     }
-    let (mut ports, mut checksum, mut tcp_flags, mut flags) = (0, 0, 0, 0);
+    let (mut ports, mut tcp_flags, mut flags, mut unfinished) = (0, 0, 0, false);
+    let pseudo = || checksum::pseudo_header((addresses >> 32) as u32, addresses as u32, protocol, l4.len() as u16);
     if be16(ip, ipv4::FRAGMENT) & ipv4::FRAGMENTED != 0 {
         flags = Meta::FRAGMENT;
     } else if protocol == ipv4::UDP {
         let l4 = l4.first_chunk::<{ udp::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
-        (ports, checksum) = (be32(l4, 0), be16(l4, udp::CHECKSUM));
+        ports = be32(l4, 0);
+        unfinished = be16(l4, udp::CHECKSUM) == checksum::fold(pseudo());
     } else if protocol == ipv4::TCP {
         let l4 = l4.first_chunk::<{ tcp::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
-        (ports, checksum, tcp_flags) = (be32(l4, 0), be16(l4, tcp::CHECKSUM), l4[tcp::FLAGS]);
-    } else {
-        return parse_other(protocol, l4, addresses, header_len, end, may_be_unfinished);
-    }
-    let pseudo = || checksum::pseudo_header((addresses >> 32) as u32, addresses as u32, protocol, l4.len() as u16);
-    // Not so of a fragment: the pseudo header's sum is never 0.
-    let unfinished = may_be_unfinished && checksum == checksum::fold(pseudo());
-    Ok(Packet { addresses, ports, protocol, tcp_flags, flags, header_len: header_len as u8, end, unfinished })
-}
-
-/// As [`parse_packet`], for what is neither TCP nor UDP; `l4` is all but the IPv4 header. (Handing over what is known so
-/// far in one piece would cost the others some instructions.)
-#[cold]
-fn parse_other(
-    protocol: u8,
-    l4: &[u8],
-    addresses: u64,
-    header_len: usize,
-    end: usize,
-    may_be_unfinished: bool,
-) -> Result<Packet, DropReason> {
-    let (mut ports, mut tcp_flags, mut flags, mut unfinished) = (0, 0, 0, false);
-    if protocol == ipv4::ICMP {
+        (ports, tcp_flags) = (be32(l4, 0), l4[tcp::FLAGS]);
+        unfinished = be16(l4, tcp::CHECKSUM) == checksum::fold(pseudo());
+    } else if protocol == ipv4::ICMP {
         let header = l4.first_chunk().ok_or(DropReason::BadL4Header)?;
         ports = icmpv4::echo_ports(header);
         flags = if icmpv4::follows_a_flow(header[0]) { Meta::ICMP_ERROR } else { 0 };
     } else if protocol == ipv4::SCTP {
         let header = l4.first_chunk().ok_or(DropReason::BadL4Header)?;
         (ports, tcp_flags) = (be32(header, 0), sctp::flags(l4));
-        unfinished = may_be_unfinished && sctp::is_unfinished(header);
+        unfinished = sctp::is_unfinished(header);
     }
+    unfinished &= port.unfinished_checksums;
     Ok(Packet { addresses, ports, protocol, tcp_flags, flags, header_len: header_len as u8, end, unfinished })
 }
 
-/// Header length of a header that is not the usual 20 bytes of version 4.
-#[cold]
-pub(super) fn header_with_options(packet: &[u8]) -> Result<usize, DropReason> {
+/// The length of an IPv4 header, if it is sound.
+pub(super) fn sound_header(packet: &[u8]) -> Result<usize, DropReason> {
     let header_len = ipv4::header_len(packet);
     if packet[0] >> 4 != 4 || header_len < ipv4::HEADER_LEN {
         return Err(DropReason::BadIpHeader);
@@ -253,24 +225,18 @@ pub(super) fn header_with_options(packet: &[u8]) -> Result<usize, DropReason> {
     if checksum::sum(header) == 0xffff { Ok(header_len) } else { Err(DropReason::BadIpChecksum) }
 }
 
-/// Sources no packet may have, by their first byte (RFC 1122, section 3.2.1.3): 0/8, 127/8, multicast and above.
-static MARTIAN: [bool; 256] = {
-    let mut martian = [false; 256];
-    martian[0] = true;
-    martian[127] = true;
-    let mut first = 224;
-    while first < martian.len() {
-        martian[first] = true;
-        first += 1;
-    }
-    martian
-};
+/// Whether no packet may have this source (RFC 1122, section 3.2.1.3): 0/8, 127/8, multicast and above.
+#[inline(always)]
+pub(super) fn is_martian(src: u32) -> bool {
+    let first = (src >> 24) as u8;
+    first.wrapping_sub(1) >= 223 || first == 127
+}
 
 /// A device without a wire may pass on packets whose sender left the checksum to hardware: the field then holds the
 /// pseudo header's sum (Linux: `CHECKSUM_PARTIAL`), or that of SCTP zero. Such a checksum is computed here; a finished one that looks the
 /// same by chance comes out unchanged.
 #[inline(never)]
-fn finish_checksum(frame: &mut Frame, protocol: u8, header_len: u8) {
+pub(super) fn finish_checksum(frame: &mut Frame, protocol: u8, header_len: u8) {
     let l4 = &mut frame.bytes_mut()[IP + usize::from(header_len)..];
     let Some(field) = checksum::field(protocol) else { return sctp::finish(l4) };
     // The pseudo header's sum, which the field holds now, is part of what is to be summed.
@@ -285,7 +251,7 @@ mod tests {
 
     #[test]
     fn martians() {
-        let is_martian = |address: &str| MARTIAN[usize::from(address.parse::<Ipv4Addr>().unwrap().octets()[0])];
+        let is_martian = |address: &str| is_martian(address.parse::<Ipv4Addr>().unwrap().into());
         for address in ["0.1.2.3", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
             assert!(is_martian(address), "{address}");
         }

@@ -315,7 +315,8 @@ fn open(
                 flow.state = FlowState::first(meta.protocol());
                 reply_hash = env.conntrack.hash(meta.other);
             }
-            Err(InsertError::Full) => {
+            Err(InsertError::Crowded(hash)) if make_room_for(hash, env) => {}
+            Err(InsertError::Full | InsertError::Crowded(_)) => {
                 failure = DropReason::ConntrackFull;
                 break;
             }
@@ -347,4 +348,15 @@ fn make_room(entries: &mut Vec<u32>, env: &Env<impl Recorder>) {
         env.counters.flows_gave_way.add(1);
         entries.push(entry);
     }
+}
+
+/// Makes room where a key has to be: its slots are all taken, while there may be free ones elsewhere.
+#[cold]
+fn make_room_for(hash: u64, env: &Env<impl Recorder>) -> bool {
+    let gave_way = env.conntrack.make_room_for(hash, env.now.seconds());
+    if gave_way {
+        env.recorder.note(|| Step::GaveWay);
+        env.counters.flows_gave_way.add(1);
+    }
+    gave_way
 }

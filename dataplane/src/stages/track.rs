@@ -130,6 +130,7 @@ fn begin_anew(meta: &mut Meta, hit: &Hit, env: &Env<impl Recorder>) {
     env.recorder.note(|| Step::BegunAnew { state: hit.state(), backend: backend(hit.other) });
     env.conntrack.remove(hit);
     if hit.state().is_unanswered() {
+        env.counters.flows_unanswered.add(1);
         meta.other = hit.other;
         meta.flags |= Meta::UNANSWERED;
     }

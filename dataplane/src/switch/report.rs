@@ -87,6 +87,8 @@ pub struct WorkerReport {
     pub flows_expired: u64,
     /// Half open flows it removed from the full table to make room.
     pub flows_gave_way: u64,
+    /// Connections begun anew because their backend did not answer.
+    pub flows_unanswered: u64,
     /// Clients of services with session affinity it forgot before their time, for want of room.
     pub clients_forgotten: u64,
 }
@@ -123,6 +125,7 @@ impl Switch {
             flows_opened: worker.counters.flows_opened.get(),
             flows_expired: worker.counters.flows_expired.get(),
             flows_gave_way: worker.counters.flows_gave_way.get(),
+            flows_unanswered: worker.counters.flows_unanswered.get(),
             clients_forgotten: worker.counters.clients_forgotten.get(),
         });
         let state = self.state();

@@ -9,13 +9,12 @@
 //!
 //! How deep a destination's prefix goes changes from packet to packet (a remote node's /24, a local pod's /32), and a
 //! branch on it would be mispredicted as often. So every lookup takes all three steps. Nodes lie in one array of
-//! cells, and the first cells stand for the next hops: cell `n` holds `n`. An entry that is a next hop is a node of
-//! one cell, itself, and the steps left over stay in that cell.
+//! cells, and the first cells stand for the next hops: cell `n` holds `n`. An entry is the number of a node's first cell;
+//! one that is a next hop is a node of one cell, itself, and the steps left over stay in that cell.
+
+use std::hint::select_unpredictable;
 
 use ipnet::Ipv4Net;
-
-/// Set in an entry that is the first cell of a node; an entry without it is a next hop.
-const NODE: u32 = 1 << 31;
 
 const NODE_CELLS: usize = 1 << 8;
 
@@ -26,6 +25,16 @@ pub const MAX_NEXT_HOPS: u32 = 1 << 20;
 pub struct Fib {
     root: Box<[u32; 1 << 16]>,
     cells: Vec<u32>,
+    /// The first cell of the first node; the cells before it are next hops.
+    first_node: u32,
+}
+
+/// Where a FIB lies.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    root: &'a [u32; 1 << 16],
+    cells: &'a [u32],
+    first_node: u32,
 }
 
 impl Fib {
@@ -42,7 +51,7 @@ impl Fib {
         let highest = routes.iter().fold(default, |highest, &(_, next_hop)| highest.max(next_hop));
         assert!(highest < MAX_NEXT_HOPS, "next hop {highest} is not below {MAX_NEXT_HOPS}");
         let root = vec![default; 1 << 16].into_boxed_slice().try_into().expect("of this length");
-        let mut fib = Fib { root, cells: (0..=highest).collect() };
+        let mut fib = Fib { root, cells: (0..=highest).collect(), first_node: highest + 1 };
         for (prefix, next_hop) in routes {
             fib.insert(prefix, next_hop);
         }
@@ -53,19 +62,13 @@ impl Fib {
     /// The next hop for `address` (host order).
     #[inline(always)]
     pub fn lookup(&self, address: u32) -> u32 {
-        let entry = self.root[(address >> 16) as usize];
-        let entry = self.step(entry, address >> 8);
-        self.step(entry, address)
+        self.view().lookup(address)
     }
 
-    /// The entry below `entry` for the low byte of `bits`; a next hop stays what it is.
+    /// Where it lies, for many lookups.
     #[inline(always)]
-    fn step(&self, entry: u32, bits: u32) -> u32 {
-        // The sign bit spread out: a node's cell is chosen by eight bits, a next hop's by none.
-        let choice = (entry as i32 >> 31) as u32 & 0xff;
-        let cell = (entry & !NODE) + (bits & choice);
-        // Entries only lead to cells there are; asked this way, the check costs no path that panics.
-        self.cells.get(cell as usize).copied().unwrap_or(entry)
+    pub fn view(&self) -> View<'_> {
+        View { root: &self.root, cells: &self.cells, first_node: self.first_node }
     }
 
     fn insert(&mut self, prefix: Ipv4Net, next_hop: u32) {
@@ -76,24 +79,42 @@ impl Fib {
             return self.root[high..][..1 << (16 - len)].fill(next_hop);
         }
         self.root[high] = self.node_below(self.root[high]);
-        let middle = (self.root[high] & !NODE) as usize + low;
+        let middle = self.root[high] as usize + low;
         if len <= 24 {
             return self.cells[middle..][..1 << (24 - len)].fill(next_hop);
         }
         self.cells[middle] = self.node_below(self.cells[middle]);
-        let last = (self.cells[middle] & !NODE) as usize + lowest;
+        let last = self.cells[middle] as usize + lowest;
         self.cells[last..][..1 << (32 - len)].fill(next_hop);
     }
 
     /// The entry as a node; a next hop is first pushed down into a new one.
     fn node_below(&mut self, entry: u32) -> u32 {
-        if entry & NODE != 0 {
+        if entry >= self.first_node {
             return entry;
         }
         let first = self.cells.len();
         self.cells.resize(first + NODE_CELLS, entry);
-        assert!(self.cells.len() <= NODE as usize, "more than four million routes");
-        NODE | first as u32
+        assert!(self.cells.len() <= 1 << 31, "more than four million routes");
+        first as u32
+    }
+}
+
+impl View<'_> {
+    /// As [`Fib::lookup`].
+    #[inline(always)]
+    pub fn lookup(&self, address: u32) -> u32 {
+        let entry = self.root[(address >> 16) as usize];
+        let entry = self.step(entry, address >> 8);
+        self.step(entry, address)
+    }
+
+    /// The entry below `entry` for the low byte of `bits`; a next hop stays what it is.
+    #[inline(always)]
+    fn step(&self, entry: u32, bits: u32) -> u32 {
+        let choice = select_unpredictable(entry >= self.first_node, bits & 0xff, 0);
+        // Entries only lead to cells there are; asked this way, the check costs no path that panics.
+        self.cells.get((entry + choice) as usize).copied().unwrap_or(entry)
     }
 }
 

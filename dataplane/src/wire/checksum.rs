@@ -69,6 +69,13 @@ pub fn is_sound(words: u64) -> bool {
     words.is_multiple_of(0xffff)
 }
 
+/// True if the sum that was folded into `folded` is `total`, which must not be 0: as `folded == fold(total)`, in fewer
+/// steps where it mostly is not.
+#[inline(always)]
+pub fn is_sum_of(folded: u16, total: u64) -> bool {
+    is_sound(total + u64::from(!folded)) && folded != 0
+}
+
 /// What to add to a checksum's complement when the words of `old` become those of `new`: `~m + m'` of RFC 1624,
 /// equation 3. Below 2^33, so that deltas can be added up. Any byte order will do, if it is the checksum's.
 #[inline(always)]
@@ -144,6 +151,13 @@ mod tests {
             prop_assert_eq!(fold(total), expected);
             let narrow = total as u32;
             prop_assert_eq!(fold_narrow(narrow), fold(narrow.into()));
+        }
+
+        #[test]
+        fn a_sum_knows_what_it_was_folded_from(total in 1..1_u64 << 48, other: u16) {
+            prop_assert!(is_sum_of(fold(total), total));
+            prop_assert_eq!(is_sum_of(other, total), other == fold(total));
+            prop_assert!(!is_sum_of(0, total));
         }
 
         #[test]

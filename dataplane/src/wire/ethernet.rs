@@ -7,7 +7,7 @@
 //! +-------------------+-------------------+-------+---------
 //! ```
 
-use super::{be16, be64, ipv4, put16};
+use super::{be16, ipv4, le64, put16};
 use crate::net::MacAddr;
 
 /// Bytes of the header, without a VLAN tag.
@@ -28,7 +28,7 @@ pub const ARP: u16 = 0x0806;
 /// If the slice is shorter than the header.
 #[inline(always)]
 pub fn destination(frame: &[u8]) -> u64 {
-    be64(frame, 0) >> 16
+    le64(frame, 0) << 16
 }
 
 /// A frame's source, as a number.
@@ -37,7 +37,7 @@ pub fn destination(frame: &[u8]) -> u64 {
 /// If the slice is shorter than the header.
 #[inline(always)]
 pub fn source_number(frame: &[u8]) -> u64 {
-    be64(frame, SOURCE) >> 16
+    le64(frame, SOURCE) << 16
 }
 
 /// A frame's source.

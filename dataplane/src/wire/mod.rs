@@ -41,6 +41,24 @@ pub fn be32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(bytes_at(bytes, at))
 }
 
+/// Reads the four bytes at `at` as a little-endian number: for comparing them with others in one piece.
+///
+/// # Panics
+/// If the slice ends before that.
+#[inline(always)]
+pub fn le32(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes_at(bytes, at))
+}
+
+/// As [`le32`], of eight bytes.
+///
+/// # Panics
+/// If the slice ends before that.
+#[inline(always)]
+pub fn le64(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes_at(bytes, at))
+}
+
 /// Reads a big-endian 64-bit number at `at`.
 ///
 /// # Panics

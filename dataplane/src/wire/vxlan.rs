@@ -25,6 +25,12 @@ pub fn vni(header: &[u8]) -> Option<u32> {
     (header[0] & VNI_VALID != 0).then(|| be32(header, 4) >> 8)
 }
 
+/// The header that [`emit`] writes, read as a little-endian number.
+#[inline(always)]
+pub fn usual(vni: u32) -> u64 {
+    u64::from(VNI_VALID) | u64::from((vni << 8).swap_bytes()) << 32
+}
+
 /// Writes a header.
 ///
 /// # Panics
@@ -43,6 +49,7 @@ mod tests {
         let mut header = [0xff; HEADER_LEN];
         emit(&mut header, 0xabcdef);
         assert_eq!(header, [8, 0, 0, 0, 0xab, 0xcd, 0xef, 0]);
+        assert_eq!(usual(0xabcdef).to_le_bytes(), header);
         assert_eq!(vni(&header), Some(0xabcdef));
         header[0] = 0;
         assert_eq!(vni(&header), None);

@@ -157,6 +157,8 @@ fn the_next_syn_of_a_connection_that_was_not_answered_takes_another_backend() {
             assert_eq!(world.ask(tcp(CLIENT, to_vip(port), ACK)), Some((client, second)));
             assert_eq!(world.ask(tcp(CLIENT, to_vip(port), SYN)), Some((client, second)), "it never moves again");
         }
+        let moved: u64 = (0..2).map(|worker| world.switch.counters(worker).flows_unanswered.get()).sum();
+        assert_eq!(moved, 40, "{failure:?}");
     }
 }
 

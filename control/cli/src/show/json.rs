@@ -115,6 +115,7 @@ struct Worker<'a> {
     flows_opened: u64,
     flows_expired: u64,
     flows_gave_way: u64,
+    flows_unanswered: u64,
     clients_forgotten: u64,
 }
 
@@ -176,6 +177,7 @@ impl<'a> From<&'a v1::GetCountersResponse> for Counters<'a> {
             flows_opened: worker.flows_opened,
             flows_expired: worker.flows_expired,
             flows_gave_way: worker.flows_gave_way,
+            flows_unanswered: worker.flows_unanswered,
             clients_forgotten: worker.clients_forgotten,
         };
         Counters {

@@ -160,6 +160,7 @@ fn worker_counters<'a>(worker: &WorkerReport, name: impl Fn(PortId) -> &'a str) 
         flows_opened: worker.flows_opened,
         flows_expired: worker.flows_expired,
         flows_gave_way: worker.flows_gave_way,
+        flows_unanswered: worker.flows_unanswered,
         clients_forgotten: worker.clients_forgotten,
     }
 }

@@ -26,8 +26,10 @@ pub enum InsertError {
     Exists,
     /// Answers to this flow could not be told from those to another one.
     ReplyInUse,
-    /// No entry, or no slot for the key, is free.
+    /// No entry is free.
     Full,
+    /// No slot is free for the key with this hash.
+    Crowded(u64),
 }
 
 /// A flow to be tracked.
@@ -58,7 +60,7 @@ enum Claim<'a> {
     Pending(Place<'a>, u64),
     Exists(Slot),
     Withdrawn,
-    Full,
+    Crowded,
 }
 
 impl<B: Below> Conntrack<B> {
@@ -120,7 +122,7 @@ impl<B: Below> Conntrack<B> {
         {
             Claim::Pending(slot, word) => (slot, word),
             Claim::Exists(_) | Claim::Withdrawn => return Err(InsertError::Exists),
-            Claim::Full => return Err(InsertError::Full),
+            Claim::Crowded => return Err(InsertError::Crowded(forward_hash)),
         };
         let failure = match self.claim(reply, reply_hash, Slot::new(entry, Direction::Reply)) {
             Claim::Pending(reply_slot, reply_word) => {
@@ -139,7 +141,7 @@ impl<B: Below> Conntrack<B> {
             Claim::Exists(other) if self.remove_if_over(other, reply, tick) => InsertError::Exists,
             Claim::Exists(_) => InsertError::ReplyInUse,
             Claim::Withdrawn => InsertError::Exists,
-            Claim::Full => InsertError::Full,
+            Claim::Crowded => InsertError::Crowded(reply_hash),
         };
         forward_slot.release(forward_word);
         Err(failure)
@@ -148,7 +150,7 @@ impl<B: Below> Conntrack<B> {
     /// Steps 1 and 2 for one key.
     fn claim(&self, key: Key, hash: u64, slot: Slot) -> Claim<'_> {
         let ours = hash & !(COMMITTED | 0xffff_ffff) | slot.to_word();
-        let Some((position, claimed)) = self.claim_any(hash, ours) else { return Claim::Full };
+        let Some((position, claimed)) = self.claim_any(hash, ours) else { return Claim::Crowded };
 
         let buckets = if self.displaced.load(Ordering::SeqCst) == 0 { 2 } else { 4 };
         for at in 0..buckets {
@@ -219,7 +221,7 @@ impl<B: Below> Conntrack<B> {
     /// The buckets a key can be in, in the order in which all who want to put it somewhere look at them: its own, that one's
     /// neighbour, and the second pair.
     #[inline(always)]
-    fn home(&self, hash: u64, at: usize) -> usize {
+    pub(super) fn home(&self, hash: u64, at: usize) -> usize {
         let first = if at < 2 { hash as usize & self.bucket_mask } else { self.second_home(hash) };
         first ^ at & 1
     }
@@ -232,6 +234,12 @@ impl<B: Below> Conntrack<B> {
 
     fn entry_has(&self, slot: Slot, key: Key) -> bool {
         self.read_in(|phase| phase != FREE, slot, key).is_some()
+    }
+
+    /// The entries that a key's slots lead to now, committed or pending.
+    pub(super) fn neighbours(&self, hash: u64) -> impl Iterator<Item = u32> {
+        let words = (0..4 * SLOTS).map(move |position| self.place(hash, position).word.load(Ordering::Acquire));
+        words.filter_map(|word| Some(Slot::from_word(word)?.entry()))
     }
 
     /// Makes room for a flow whose answers would look like those of a flow that is over.

@@ -30,8 +30,12 @@ fn new(keys: [(Key, u64); 2], next_hops: [u32; 2], generation: u32) -> NewFlow {
     NewFlow { keys, next_hops, generation, state: FlowState::Opening, tick: 0, counted: false }
 }
 
+fn flow(table: &Conntrack, n: u64) -> NewFlow {
+    new(hashed(table, keys(n)), [5, 6], 1)
+}
+
 fn insert(table: &Conntrack, n: u64) -> Result<(), InsertError> {
-    table.insert(&new(hashed(table, keys(n)), [5, 6], 1))
+    table.insert(&flow(table, n))
 }
 
 #[test]
@@ -122,5 +126,41 @@ fn two_workers_take_different_ports() {
         }
         let again = [0, 1].map(|random| table.take_port(answer, &range, random).expect("both came back"));
         assert_ne!(again[0], again[1]);
+    });
+}
+
+/// Two workers want places for new flows where all are taken, by an established flow and a half open one among others. What
+/// is half open gives way; what is not stays; and no slot is left without a flow, or a flow without its slots.
+#[test]
+fn two_workers_make_room_in_the_same_buckets() {
+    model(|| {
+        let table = Arc::new(Conntrack::new(5, FlowSeed::from_number(3)));
+        table.insert(&NewFlow { state: FlowState::Established, ..flow(&table, 1) }).unwrap();
+        table.insert(&flow(&table, 2)).unwrap();
+        // With four buckets, every key has all the slots. These lead to an entry that is free.
+        let taken = (0x1234_5678_u64 << 33) | COMMITTED | Slot::new(4, Direction::Forward).to_word();
+        let words = || table.buckets.iter().flat_map(|line| &line.0);
+        words().filter(|word| word.load(Ordering::Relaxed) == 0).for_each(|word| word.store(taken, Ordering::Relaxed));
+        let mut entries = Vec::new();
+        table.take_entries(2, &mut entries);
+        let open = |table: &Conntrack, entry: u32, n: u64| {
+            let new = flow(table, n);
+            (0..2).any(|_| match table.put(entry, &new) {
+                Ok(()) => true,
+                Err(InsertError::Crowded(hash)) => !table.make_room_for(hash, 0) && table.put(entry, &new).is_ok(),
+                other => panic!("{other:?}"),
+            })
+        };
+        let (other, entry) = (table.clone(), entries[0]);
+        let worker = thread::spawn(move || open(&other, entry, 3));
+        open(&table, entries[1], 4);
+        worker.join().unwrap();
+        let there = |n: u64| keys(n).map(|key| table.find(key, table.hash(key)).is_some());
+        assert_eq!(there(1), [true; 2], "two sides have agreed on it");
+        assert_eq!(there(2), [false; 2]);
+        let new: Vec<_> = [3, 4].into_iter().map(there).collect();
+        assert!(new.iter().all(|[forward, reply]| forward == reply), "{new:?}");
+        let slots = words().filter(|word| ![0, taken].contains(&word.load(Ordering::Relaxed))).count();
+        assert_eq!(slots, 2 + 2 * new.iter().filter(|there| there[0]).count());
     });
 }

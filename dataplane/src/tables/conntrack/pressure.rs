@@ -36,12 +36,36 @@ impl<B: Below> Conntrack<B> {
             let entry = self.hand.0.fetch_add(1, Ordering::Relaxed) % self.capacity();
             self.look_ahead(entry, goes, tick);
             let (version, activity) = self.may_give_way(entry, goes, tick)?;
-            // Marked first: an answer that arrives at this very moment either makes this fail or comes too late.
-            let over = activity & !STATE | FlowState::Reset as u64;
-            let word = &self.entries[entry as usize].0[ACTIVITY];
-            let marked = word.compare_exchange(activity, over, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-            (marked && self.take_out_version(entry, version)).then_some(entry)
+            self.give_way(entry, version, activity).then_some(entry)
         })
+    }
+
+    /// Makes room for the key with this hash where all the slots it can have are taken: forgets the flow in one of them that
+    /// gives way and was silent for the longest time. True if there was one.
+    ///
+    /// By the time it is looked at, an entry may be another flow's, elsewhere in the table: which then gives way in vain,
+    /// but no other than one that may.
+    pub fn make_room_for(&self, hash: u64, tick: u32) -> bool {
+        let silence = |&(_, (_, activity)): &(u32, (u64, u64))| tick.wrapping_sub((activity >> 32) as u32) as i32;
+        let mut oldest = TURNS.into_iter().filter_map(|goes| {
+            let found = self.neighbours(hash).filter_map(|entry| Some((entry, self.may_give_way(entry, goes, tick)?)));
+            found.max_by_key(silence)
+        });
+        let freed =
+            oldest.find_map(|(entry, (version, activity))| self.give_way(entry, version, activity).then_some(entry));
+        freed.is_some_and(|entry| {
+            self.free.give(&self.entries, &[entry]);
+            true
+        })
+    }
+
+    /// Forgets an entry's flow if it is still as it was found. True if this call did it: then the entry is the caller's.
+    fn give_way(&self, entry: u32, version: u64, activity: u64) -> bool {
+        // Marked first: an answer that arrives at this very moment either makes this fail or comes too late.
+        let over = activity & !STATE | FlowState::Reset as u64;
+        let word = &self.entries[entry as usize].0[ACTIVITY];
+        let marked = word.compare_exchange(activity, over, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        marked && self.take_out_version(entry, version)
     }
 
     /// The version and activity of an entry whose flow gives way; `None` if it has none such.

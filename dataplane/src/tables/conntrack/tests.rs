@@ -4,7 +4,15 @@ use std::{
 };
 
 use super::*;
-use crate::wire::{ipv4, tcp};
+use crate::{
+    io::MemoryDevice,
+    net::{MacAddr, Protocol},
+    spec::{Backend, Endpoint, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via},
+    time::Now,
+    wire::{ipv4, tcp},
+    worker::Stepped,
+};
+use etherparse::PacketBuilder;
 use proptest::prelude::*;
 
 fn table(capacity: u32) -> Conntrack {
@@ -135,6 +143,107 @@ fn keys_that_find_no_room_near_their_hash_are_found_further_away() {
         table.remove(&find(&table, keys(*n)[0]).unwrap());
     }
     assert_eq!((table.in_use(), table.displaced.load(Ordering::Relaxed)), (0, 0));
+}
+
+/// Keys that have the same slots, which are 32.
+fn crowd<'a>(table: &'a Conntrack, key: impl Fn(u32) -> Key + 'a) -> impl Iterator<Item = u32> {
+    let slots = move |n| {
+        let mut buckets = [0, 1, 2, 3].map(|at| table.home(table.hash(key(n)), at));
+        buckets.sort_unstable();
+        buckets
+    };
+    let all_differ = |buckets: &[usize; 4]| buckets.windows(2).all(|pair| pair[0] != pair[1]);
+    let wanted = (0..).map(&slots).find(all_differ).expect("most are so");
+    (0..).filter(move |n| slots(*n) == wanted)
+}
+
+proptest! {
+    /// The slots that a key can have are all taken, though the table is half empty.
+    #[test]
+    fn where_keys_crowd_the_most_silent_flow_gives_way(
+        flows in prop::collection::vec((prop::sample::select(FlowState::ALL.to_vec()), 0..50u32), 16),
+        both in any::<bool>(),
+    ) {
+        const NOW: u32 = 55;
+        let table = table(64);
+        let crowded: Vec<Key> = crowd(&table, |n| [n.into(), 1]).map(|n| [n.into(), 1]).take(34).collect();
+        let (keys, last) = crowded.split_at(32);
+        let new = |keys: &[Key], state, tick| NewFlow {
+            keys: hashed(&table, [keys[0], keys[1]]), next_hops: [0; 2], generation: 1, state, tick, counted: false,
+        };
+        for (keys, (state, seen)) in keys.chunks(2).zip(&flows) {
+            prop_assert_eq!(table.insert(&new(keys, *state, *seen)), Ok(()));
+        }
+        let last = if both { [last[0], last[1]] } else { [[1, 2], last[0]] };
+        let flow = new(&last, FlowState::Opening, NOW);
+        let Err(InsertError::Crowded(hash)) = table.insert(&flow) else { panic!("there is a place") };
+        prop_assert!(flow.keys.iter().any(|(_, its)| *its == hash));
+
+        let goes = |way: fn(FlowState) -> bool| {
+            let may = flows.iter().filter(|(state, seen)| way(*state) || NOW - seen > state.idle_limit());
+            may.map(|(_, seen)| *seen).min()
+        };
+        let expected = goes(FlowState::gives_way).or_else(|| goes(FlowState::gives_way_last));
+        prop_assert_eq!(table.make_room_for(hash, NOW), expected.is_some());
+        let gone: Vec<u32> = keys.chunks(2).zip(&flows)
+            .filter(|(keys, _)| keys.iter().all(|key| find(&table, *key).is_none()))
+            .map(|(_, (_, seen))| *seen).collect();
+        prop_assert_eq!(&gone, &Vec::from_iter(expected));
+        prop_assert_eq!(table.insert(&flow).is_ok(), expected.is_some());
+        prop_assert_eq!(table.in_use(), 16);
+        prop_assert_eq!(table.flows().count(), 16);
+    }
+}
+
+/// A worker whose packets' keys crowd sends them on all the same, and an established flow among them stays.
+#[test]
+fn new_flows_whose_keys_crowd_are_sent_on() {
+    const CLIENT: PortId = PortId(0);
+    const SERVER: PortId = PortId(1);
+    let forward = |n: u32| FiveTuple {
+        src: 0x0a00_0000 | n >> 8,
+        dst: 0x0a60_0001,
+        src_port: (n as u16 & 0xff) + 1,
+        dst_port: 80,
+        protocol: ipv4::UDP,
+    };
+    let mut switch = Stepped::new(1, 64, 64, 7).unwrap();
+    let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+    let port = |id| PortSpec { id, role: PortRole::Pod, mac, mtu: 1500, unfinished_checksums: true, station: None };
+    let route = |prefix: &str, port| RouteSpec { prefix: prefix.parse().unwrap(), via: Via::Port { port, mac } };
+    let backend = Backend { address: [10, 1, 0, 1].into(), port: 53 };
+    let spec = ForwardingSpec {
+        ports: vec![port(CLIENT), port(SERVER)],
+        routes: vec![route("10.0.0.0/16", CLIENT), route("10.1.0.0/16", SERVER)],
+        services: [ServiceSpec::simple([10, 96, 0, 1].into(), 80, Protocol::Udp, [Endpoint::from(backend)].into())]
+            .into(),
+        ..ForwardingSpec::default()
+    };
+    switch.publish(&spec).unwrap();
+    let ((client, to_client), (server, to_server)) = (MemoryDevice::new(64), MemoryDevice::new(64));
+    switch.attach(0, CLIENT, client);
+    switch.attach(0, SERVER, server);
+    let datagram = |tuple: FiveTuple| {
+        let mut packet = Vec::new();
+        let builder =
+            PacketBuilder::ethernet2([2; 6], mac.0).ipv4(tuple.src.to_be_bytes(), tuple.dst.to_be_bytes(), 64);
+        builder.udp(tuple.src_port, tuple.dst_port).write(&mut packet, b"payload").unwrap();
+        packet
+    };
+    let crowded: Vec<FiveTuple> = crowd(switch.conntrack(), |n| forward(n).to_words()).map(forward).take(48).collect();
+    for (at, tuple) in crowded.iter().enumerate() {
+        to_client.send(datagram(*tuple));
+        assert!(switch.step(0, Now(at as u64)) && to_server.recv().is_some(), "flow {at} is sent on");
+        if at == 0 {
+            let reply = FiveTuple { dst: backend.address.into(), dst_port: backend.port, ..*tuple }.reversed();
+            to_server.send(datagram(reply));
+            assert!(switch.step(0, Now(0)) && to_client.recv().is_some());
+        }
+    }
+    let table = switch.conntrack();
+    assert!(find(table, crowded[0].to_words()).is_some_and(|hit| hit.state() == FlowState::Replied));
+    let gave_way = switch.counters(0).flows_gave_way.get();
+    assert!(gave_way >= 16 && table.in_use() == 48 - gave_way as u32, "{gave_way} gave way of {}", table.in_use());
 }
 
 #[derive(Clone, Debug)]
