@@ -7,15 +7,15 @@ use std::{
 };
 
 use shunt_control_lab::{
-    change::{self, End},
-    checks,
+    change, checks,
     cluster::{Cluster, Endpoint, EndpointPort, Exposure, Policy, Service, ServicePort},
     error::Result,
     for_both_forwarders,
-    netns::Namespace,
-    plan::{Forwarder, Plan, TCP_PORT, UDP_PORT},
+    netns::{End, Namespace, connect},
+    plan::{Forwarder, Plan, TCP_PORT, UDP_PORT, UNDERLAY_MTU},
     topology::Lab,
     trial::trial,
+    wait,
 };
 use shunt_dataplane::net::Protocol;
 
@@ -108,6 +108,13 @@ fn every_kind_of_frontend_is_reached(forwarder: Forwarder) {
             }
             checks::echo(node, at(address, port), 1_000_000)?.must_hold("a transfer");
         }
+        if let Ok(shunt) = lab.node("node-a")?.shunt() {
+            for (port, told) in [(NODE_PORT, "it is led to the host port"), (NODE_PORT + 9, "past the switch")] {
+                let to = at(NODE_A, port).to_string();
+                let explained = shunt.ctl(&["explain", &NODE_A.to_string(), &to])?;
+                assert!(explained.contains(told), "{to}: {explained}");
+            }
+        }
         // What is no service's is nobody else's than before.
         is_refused(node, at(NODE_A, NODE_PORT + 9))?;
         let router = lab.serve(&lab.underlay, "router", ROUTER)?;
@@ -179,8 +186,25 @@ fn services_uplink_and_daemon_come_and_go() {
         tell(lab, everywhere.clone())?;
         goes_to(&lab.node("node-a")?.namespace, "tcp", to, &ALL)?;
 
+        // Another interface of the same name.
+        let node = lab.node("node-a")?;
+        node.namespace.ip("link del eth0")?;
+        let (here, there) = (&node.namespace, &lab.underlay);
+        let ends = [(here, "eth0"), (there, "node-a")].map(|(namespace, interface)| End { namespace, interface });
+        connect(ends[0], ends[1], 1, UNDERLAY_MTU)?;
+        there.ip("link set node-a master br0")?;
+        here.ip(&format!("addr add {NODE_A}/24 dev eth0"))?;
+        here.ip(&format!("route add default via {ROUTER}"))?;
+        for to in [to, at(BALANCED, 80)] {
+            wait::until(&format!("{to} to be reached"), Duration::from_secs(10), || {
+                let answers = checks::ask(here, "tcp", to, 1).map_err(|error| error.to_string())?;
+                if answers.failed() == 0 { Ok(()) } else { Err(answers.table()) }
+            })?;
+            goes_to(here, "udp", to, &ALL)?;
+        }
+
         let held = change::hold(lab, &lab.node("node-a")?.namespace, at(BALANCED, 80), Duration::from_secs(3))?;
-        change::restart_under(lab, "node-a", End::Kill, held)?.must_hold("a connection");
+        change::restart_under(lab, "node-a", change::End::Kill, held)?.must_hold("a connection");
         goes_to(&lab.node("node-a")?.namespace, "udp", to, &ALL)
     });
 }
