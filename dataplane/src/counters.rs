@@ -1,6 +1,6 @@
 //! What happened, counted: one block per worker, written by it alone and read by anyone.
 //!
-//! At a quiet point, for every port: received = forwarded + to the host + answers + drops + held.
+//! At a quiet point, for every port: received + fragments made of that = forwarded + to the host + answers + drops + held.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -49,6 +49,8 @@ pub struct PortCounters {
     pub drops: [Counter; DropReason::ALL.len()],
     /// Of those received here: fragments that wait now for the first one of their datagram.
     pub held: Counter,
+    /// Fragments beyond the first that packets received here, too big for their next hop, were cut into.
+    pub fragments: Counter,
     /// Packets handed to this port's device.
     pub tx_packets: Counter,
     /// Bytes handed to this port's device.
@@ -71,6 +73,7 @@ impl Default for PortCounters {
             answers: std::array::from_fn(|_| Counter::default()),
             drops: std::array::from_fn(|_| Counter::default()),
             held: Counter::default(),
+            fragments: Counter::default(),
             tx_packets: Counter::default(),
             tx_bytes: Counter::default(),
             tx_dropped: Counter::default(),

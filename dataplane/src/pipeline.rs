@@ -3,8 +3,11 @@
 //! A pure function of the packets, the snapshot, the connection table, the time and the worker's small state: a
 //! recorded run can be replayed.
 
+use std::hint::cold_path;
+
 use crate::{
     counters::WorkerCounters,
+    io::FramePool,
     packet::{BATCH, Batch, Meta, Run},
     record::{Off, Recorder, Step},
     snapshot::Snapshot,
@@ -12,7 +15,9 @@ use crate::{
     stages::{
         forward,
         fragments::{self, Held},
-        limit, local, parse, related,
+        limit, local,
+        oversize::Oversized,
+        parse, related,
         service::{self, Opening},
         track::{self, Slots},
     },
@@ -52,6 +57,7 @@ pub struct Pipeline {
     /// The fragments that wait for the first one of their datagram. While there are any, [`Pipeline::run`] must be
     /// called from time to time, with an empty batch if there is no other.
     pub held: Held,
+    oversized: Oversized,
     ip_id: u16,
     error_budget: TokenBucket,
 }
@@ -63,13 +69,15 @@ impl Pipeline {
             slots: Box::new([None; BATCH]),
             opening: Opening::new(),
             held: Held::new(),
+            oversized: Oversized::new(),
             ip_id: seed,
             error_budget: TokenBucket::new(ERRORS_PER_SECOND, ERROR_BURST),
         }
     }
 
     /// Takes a batch from received frames to verdicts: afterwards every packet's fate is sealed. Fragments that have to
-    /// wait are taken out of the batch, and those that waited long enough are added to it.
+    /// wait are taken out of the batch, and those that waited long enough are added to it. Packets that are too big are taken
+    /// out, too, for [`Pipeline::cut`].
     #[inline]
     pub fn run(&mut self, batch: &mut Batch, env: &Env<impl Recorder>) {
         let flags = parse::run(batch, env);
@@ -86,13 +94,24 @@ impl Pipeline {
         if batch.owes {
             self.answer(batch, env);
         }
-        if let Some(limits) = &env.snapshot.limits {
-            limit::ingress(batch, limits, env);
-        }
-        count(batch, env);
+        finish(batch, env);
     }
 
-    /// Sends the switch's own messages instead of the packets they are about.
+    /// Puts the packets that [`Pipeline::run`] found too big into an empty batch, cut into fragments, which take what they need
+    /// more from `pool`: as far as there is room. False if there are none: to be called until then, before the next run.
+    #[inline]
+    pub fn cut(&mut self, batch: &mut Batch, pool: &mut FramePool, env: &Env<impl Recorder>) -> bool {
+        let are_any = !self.oversized.is_empty();
+        if are_any {
+            cold_path();
+            self.oversized.cut_into(batch, pool, env);
+            forward::run(batch, &mut self.ip_id, env);
+            finish(batch, env);
+        }
+        are_any
+    }
+
+    /// Sends the switch's own messages instead of the packets they are about, and takes those out that have to be cut.
     #[cold]
     fn answer(&mut self, batch: &mut Batch, env: &Env<impl Recorder>) {
         for (frame, meta) in batch.packets() {
@@ -114,7 +133,17 @@ impl Pipeline {
                 _ => {}
             }
         }
+        self.oversized.take_from(batch);
     }
+}
+
+/// What is done once packets are on their way.
+#[inline(always)]
+fn finish(batch: &mut Batch, env: &Env<impl Recorder>) {
+    if let Some(limits) = &env.snapshot.limits {
+        limit::ingress(batch, limits, env);
+    }
+    count(batch, env);
 }
 
 /// Counts every packet's fate at the port it came in on, and notes who shares it.
@@ -128,7 +157,7 @@ fn count(batch: &mut Batch, env: &Env<impl Recorder>) {
             Verdict::Tx(_) => &port.forwarded,
             Verdict::Answer(answer, _) => &port.answers[answer as usize],
             Verdict::Drop(reason) => &port.drops[reason as usize],
-            Verdict::Pending | Verdict::Owed(_) => unreachable!("every packet's fate is sealed"),
+            Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized => unreachable!("every packet's fate is sealed"),
         };
         counter.add(len as u64);
         batch.runs.push(Run { verdict, len });

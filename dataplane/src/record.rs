@@ -148,6 +148,13 @@ pub enum Step {
         /// Where that is.
         way: Way,
     },
+    /// Oversize: it is cut into fragments.
+    Cut {
+        /// The longest packet that its next hop takes, in bytes.
+        mtu: u16,
+        /// How many there are.
+        fragments: usize,
+    },
     /// Forward: its addresses and ports are rewritten.
     Rewritten {
         /// To these.
@@ -267,6 +274,7 @@ impl Step {
             Step::Endpoint { .. } => "select",
             Step::Masqueraded { .. } => "masquerade",
             Step::Route { .. } => "route",
+            Step::Cut { .. } => "oversize",
             Step::Rewritten { .. } => "nat",
             Step::Encapsulated { .. } => "encap",
             Step::EgressLimit(_) | Step::IngressLimit(_) => "limit",

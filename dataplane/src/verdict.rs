@@ -9,6 +9,8 @@ pub enum Verdict {
     Pending,
     /// Not forwarded: its sender is owed an answer, still to be made.
     Owed(Answer),
+    /// Not forwarded yet: it has to be cut into fragments before.
+    Oversized,
     /// Sent out of a port (the host port is one of them).
     Tx(PortId),
     /// Turned into a message of the switch's own, which goes out of a port.
@@ -35,6 +37,7 @@ impl From<Verdict> for PackedVerdict {
             Verdict::Answer(answer, port) => 2 << 24 | (answer as u32) << 16 | u32::from(port.0),
             Verdict::Drop(reason) => 3 << 24 | (reason as u32) << 16,
             Verdict::Owed(answer) => 4 << 24 | (answer as u32) << 16,
+            Verdict::Oversized => 5 << 24,
         })
     }
 }
@@ -48,7 +51,8 @@ impl From<PackedVerdict> for Verdict {
             1 => Verdict::Tx(port),
             2 => Verdict::Answer(Answer::ALL[number], port),
             3 => Verdict::Drop(DropReason::ALL[number]),
-            _ => Verdict::Owed(Answer::ALL[number]),
+            4 => Verdict::Owed(Answer::ALL[number]),
+            _ => Verdict::Oversized,
         }
     }
 }
@@ -108,7 +112,8 @@ named! {
         NoRoute = "no_route", "No route leads to the destination.";
         Unresolved = "unresolved_next_hop", "The next hop's MAC address is not known yet: the kernel is resolving it.";
         TtlExpired = "ttl_expired", "The time to live ran out, and the error message about it was not sent (rate limit).";
-        TooBig = "too_big", "The packet is too big for the next hop, and the error message about it was not sent.";
+        TooBig = "too_big", "The packet is too big for the next hop and must not be cut into fragments, and the error message about it was not sent.";
+        NoFrame = "no_frame", "The packet had to be cut into fragments for its next hop, and no frames were free for them.";
         ForwardedBroadcast = "forwarded_broadcast", "The destination is a multicast or broadcast address, which is not routed.";
         SwitchAddress = "switch_address", "Sent to the switch's own address, and nothing it answers.";
         NoService = "no_service", "The destination is in a service range, but no service has this address.";
@@ -151,7 +156,7 @@ mod tests {
     #[test]
     fn packed_verdicts_read_back() {
         let port = PortId(271);
-        let fixed = [Verdict::Pending, Verdict::Tx(PortId(0)), Verdict::Tx(port)];
+        let fixed = [Verdict::Pending, Verdict::Oversized, Verdict::Tx(PortId(0)), Verdict::Tx(port)];
         let answers = Answer::ALL.map(|answer| Verdict::Answer(answer, port));
         let (owed, drops) = (Answer::ALL.map(Verdict::Owed), DropReason::ALL.map(Verdict::Drop));
         for verdict in fixed.into_iter().chain(answers).chain(owed).chain(drops) {

@@ -225,7 +225,7 @@ impl World {
         let dropped = self.sum(|port| port.drops.iter().map(|counter| counter.get()).sum());
         let left =
             self.sum(|port| port.forwarded.get() + port.answers.iter().map(|counter| counter.get()).sum::<u64>());
-        assert_eq!(self.sum(|port| port.rx_packets.get()), dropped + left);
+        assert_eq!(self.sum(|port| port.rx_packets.get() + port.fragments.get()), dropped + left);
         let gone = self.sum(|port| port.tx_packets.get() + port.tx_dropped.get() + port.tx_no_frame.get());
         let waiting = if self.layout.workers > 1 { left - gone.min(left) } else { 0 };
         assert_eq!(left, gone + waiting);

@@ -294,7 +294,8 @@ async fn counters_drops_and_conservation() {
     let reason = DropReason::ALL[0];
     let mut report = PortReport {
         id: PortId(0),
-        rx_packets: 100,
+        rx_packets: 98,
+        fragments: 2,
         rx_bytes: 6400,
         missed: 0,
         tx_packets: 93,
@@ -308,7 +309,7 @@ async fn counters_drops_and_conservation() {
     shell.daemon.engine.set_reports(vec![report.clone()]);
     let counters = shell.json(&["counters"]).await;
     let port = &counters["ports"][0];
-    assert_eq!((&port["interface"], &port["dropped"], &port["rx_packets"]), (&"eth0".into(), &6.into(), &100.into()));
+    assert_eq!((&port["interface"], &port["dropped"], &port["rx_packets"]), (&"eth0".into(), &6.into(), &98.into()));
     assert_eq!(counters["workers"][0]["memories"][0]["capacity"], 8192);
     assert!(shell.ok(&["counters"]).await.contains("8192"));
     let drops = shell.ok(&["drops"]).await;
@@ -316,7 +317,7 @@ async fn counters_drops_and_conservation() {
 
     let balanced = shell.ok(&["conservation"]).await;
     assert!(
-        balanced.contains("100 packets received = 90 forwarded + 3 to the host + 0 answered + 6 dropped + 1 held"),
+        balanced.contains("98 packets received + 2 fragments made of them = 90 forwarded + 3 to the host + 0 answered + 6 dropped + 1 held"),
         "{balanced}"
     );
     report.rx_packets += 1;

@@ -110,7 +110,7 @@ impl Page {
 
     fn ports(&mut self, ports: &[(&PortReport, String)]) {
         type Field = fn(&PortReport) -> u64;
-        let families: [(&str, &str, Field); 10] = [
+        let families: [(&str, &str, Field); 11] = [
             ("received_packets", "Packets received.", |p| p.rx_packets),
             ("received_bytes", "Bytes received.", |p| p.rx_bytes),
             ("missed_packets", "Packets the device dropped before the switch saw them.", |p| p.missed),
@@ -120,6 +120,7 @@ impl Page {
             ("transmit_no_frame_packets", "Packets to this port for which its memory had no frame.", |p| p.tx_no_frame),
             ("transmit_limited_packets", "Packets to this port beyond its bandwidth limit.", |p| p.tx_limited),
             ("forwarded_packets", "Packets received here and sent out of another port.", |p| p.forwarded),
+            ("fragments", "Fragments beyond the first that packets received here were cut into.", |p| p.fragments),
             ("to_host_packets", "Packets received here and delivered to the host.", |p| p.to_host),
         ];
         for (name, help, field) in families {

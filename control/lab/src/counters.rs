@@ -36,6 +36,8 @@ pub struct PortCounters {
     pub dropped: u64,
     /// Of those received: fragments that wait for the first one of their datagram.
     pub held: u64,
+    /// Fragments beyond the first that those received were cut into.
+    pub fragments: u64,
 }
 
 /// Packets dropped at one port for one reason.
@@ -86,9 +88,9 @@ impl Counters {
         let (mut to_send, mut sent) = (0, 0);
         for port in self.ports.iter().chain([&self.removed]) {
             let left = port.forwarded + port.to_host + port.answered;
-            let (received, gone) = (port.rx_packets, left + port.dropped + port.held);
+            let (received, gone) = (port.rx_packets + port.fragments, left + port.dropped + port.held);
             if received != gone {
-                found.push(format!("port {}: {received} packets received, {gone} accounted for", port.name));
+                found.push(format!("port {}: {received} packets received or made, {gone} accounted for", port.name));
             }
             to_send += left;
             sent += port.tx_packets + port.tx_dropped + port.tx_no_frame;
@@ -122,9 +124,9 @@ mod tests {
     use super::*;
 
     const BALANCED: &str = r#"{
-        "ports": [{"name": "uplink", "rx_packets": 11, "tx_packets": 7, "tx_dropped": 1, "tx_no_frame": 1,
+        "ports": [{"name": "uplink", "rx_packets": 10, "fragments": 1, "tx_packets": 7, "tx_dropped": 1, "tx_no_frame": 1,
                    "forwarded": 5, "to_host": 3, "answered": 1, "dropped": 1, "held": 1}],
-        "removed": {"name": "removed", "rx_packets": 1, "tx_packets": 1, "tx_dropped": 0, "tx_no_frame": 0,
+        "removed": {"name": "removed", "rx_packets": 1, "fragments": 0, "tx_packets": 1, "tx_dropped": 0, "tx_no_frame": 0,
                     "forwarded": 1, "to_host": 0, "answered": 0, "dropped": 0, "held": 0},
         "workers": [{"core": 0, "packets": 10, "sleeps": 2, "flows_unanswered": 0, "memories": [
             {"capacity": 100, "free": 40, "in_hand": 0, "receive": 50, "transmit": 10}]}]

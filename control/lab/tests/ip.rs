@@ -1,19 +1,22 @@
 //! IPv4 beyond the plain packet: options, fragments, sizes, time to live.
 
-use std::net::SocketAddrV4;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use shunt_control_lab::{
-    Result, checks, for_both_forwarders,
+    Result, checks,
+    cluster::Service,
+    for_both_forwarders,
     plan::{Forwarder, POD_MTU, Plan, TCP_PORT, UDP_PORT},
     tools,
     topology::Lab,
     trial::trial,
 };
+use shunt_dataplane::net::Protocol;
 
 for_both_forwarders!(
     options_pass,
     fragments_pass,
-    a_packet_too_big_is_answered_with_the_right_mtu,
+    what_is_too_big_is_cut_or_answered_with_the_right_mtu,
     time_to_live_runs_out_at_each_node,
 );
 
@@ -45,9 +48,50 @@ fn fragments_pass(forwarder: Forwarder) {
     });
 }
 
-/// Pods that believe in an MTU of 1500 bytes learn from ICMP that the overlay carries 1450.
-fn a_packet_too_big_is_answered_with_the_right_mtu(forwarder: Forwarder) {
-    trial(Plan { pod_mtu: 1500, ..Plan::three_nodes(forwarder) }, |lab| {
+/// Where servers listen whose answers may be cut, and a service of the one in b1.
+const CUT_PORTS: (u16, u16) = (9080, 9053);
+const CUT_VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 54);
+
+/// Packets without DF, of 1500 bytes, get through: the node before the overlay cuts them. So do fragments of that size.
+fn what_may_be_cut_arrives(lab: &Lab) -> Result<()> {
+    let mut servers = Vec::new();
+    for pod in lab.nodes.iter().flat_map(|node| &node.pods) {
+        // Sockets that are made from now on do not set DF.
+        pod.namespace.sysctl("net.ipv4.ip_no_pmtu_disc", "1")?;
+        let udp = SocketAddrV4::new(pod.address(), CUT_PORTS.1);
+        servers.push(lab.serve_at(&pod.namespace, &format!("cut-{}", pod.plan.name), CUT_PORTS.0, udp)?);
+    }
+    let to_a_pod = |to: &str| lab.pod(to).map(|pod| SocketAddrV4::new(pod.address(), CUT_PORTS.1));
+    for (from, to) in PAIRS {
+        let (from, to) = (&lab.pod(from)?.namespace, to_a_pod(to)?);
+        let ping = tools::ping(from, "-c 5 -i 0.05 -M dont -s 1472", *to.ip())?;
+        assert!(ping.is_complete(), "{}", ping.text);
+        for size in [1423, 1472, 5000] {
+            let report = checks::stream(from, to, 250, 50, size)?;
+            assert!(report.is_complete(), "{to}, {size} bytes: {report:?}");
+        }
+    }
+    let report = checks::stream(&lab.pod("a1")?.namespace, SocketAddrV4::new(CUT_VIP, 53), 250, 50, 1472)?;
+    assert!(report.is_complete(), "through a service: {report:?}");
+    for (node, shunt) in lab.daemons() {
+        let cut: u64 = shunt.counters()?.ports.iter().map(|port| port.fragments).sum();
+        assert!(cut > 100, "{} has cut {cut}", node.plan.name());
+    }
+    for pod in lab.nodes.iter().flat_map(|node| &node.pods) {
+        let learnt = pod.namespace.ip("route show cache")?;
+        assert!(!learnt.contains("mtu"), "nobody was told of a smaller MTU: {learnt}");
+        pod.namespace.sysctl("net.ipv4.ip_no_pmtu_disc", "0")?;
+    }
+    Ok(())
+}
+
+/// Pods that believe in an MTU of 1500 bytes learn from ICMP that the overlay carries 1450, if they must be told.
+fn what_is_too_big_is_cut_or_answered_with_the_right_mtu(forwarder: Forwarder) {
+    let mut plan = Plan { pod_mtu: 1500, ..Plan::three_nodes(forwarder) };
+    let b1 = plan.nodes[1].pod(1).address;
+    plan.services.push(Service::simple("cut", CUT_VIP, Protocol::Udp, 53, CUT_PORTS.1, [b1]));
+    trial(plan, |lab| {
+        what_may_be_cut_arrives(lab)?;
         for (from, to) in PAIRS {
             let (from, to) = (lab.pod(from)?, lab.pod(to)?.address());
             let ping = tools::ping(&from.namespace, "-c 1 -M do -s 1472", to)?;

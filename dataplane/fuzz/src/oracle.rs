@@ -32,15 +32,31 @@ const NAME: MacAddr = MacAddr([0x5e, 0x44, 10, 244, 2, 10]);
 /// What may stand in for the source of a masqueraded flow.
 const STAND_INS: [Ipv4Addr; 3] = [OVERLAY, UNDERLAY, GATEWAY];
 
+mod cut;
 mod translated;
 
-/// Checks one packet's end.
+/// Checks one packet's end. `out` is what leaves: more than one packet if it was cut.
 ///
 /// # Panics
 /// If it is wrong.
-pub fn check(in_port: u16, sent: &[u8], verdict: Verdict, out: &[u8]) {
+pub fn check(in_port: u16, sent: &[u8], verdict: Verdict, out: &[&[u8]]) {
+    let [first, more @ ..] = out else { panic!("nothing") };
     match verdict {
-        Verdict::Pending | Verdict::Owed(_) => panic!("undecided"),
+        Verdict::Tx(port) if !more.is_empty() => {
+            let received = Received::new(in_port, sent);
+            from_the_pod_itself(in_port, sent, &received.packet);
+            let fragments: Vec<_> = out.iter().map(|out| leaving(port.0, out)).collect();
+            let whole = cut::put_together(&received.packet, &fragments);
+            forwarded(&received, &Ipv4Packet::new_unchecked(&whole));
+        }
+        _ if !more.is_empty() => panic!("only what is forwarded is cut"),
+        _ => check_one(in_port, sent, verdict, first),
+    }
+}
+
+fn check_one(in_port: u16, sent: &[u8], verdict: Verdict, out: &[u8]) {
+    match verdict {
+        Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized => panic!("undecided"),
         Verdict::Drop(_) => {}
         Verdict::Answer(Answer::Arp, port) => {
             assert_eq!(port.0, in_port);
@@ -263,6 +279,7 @@ fn answered(received: &Received, answer: Answer, out: &Ipv4Packet<&[u8]>) {
     if answer == Answer::FragmentationNeeded {
         let mtu = u16::from_be_bytes([icmp[6], icmp[7]]);
         assert!([MTU, OVERLAY_MTU].contains(&mtu) && mtu < packet.total_len());
+        assert!(packet.dont_frag(), "it could have been cut");
     }
     // RFC 1122, section 3.2.2.
     let about_an_error = packet.next_header() == IpProtocol::Icmp && !matches!(packet.payload()[0], 0 | 8 | 13..=18);

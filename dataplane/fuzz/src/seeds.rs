@@ -289,7 +289,28 @@ pub fn all() -> Vec<(&'static str, Vec<Step>)> {
         ("ping_with_options", vec![at(first, with_options(ping(POD[0], GATEWAY)))]),
         ("ttl", vec![at(first, with(ping(POD[0], POD[1]), 8, 1)), at(first, with(ping(POD[0], REMOTE), 8, 0))]),
         ("ttl_of_a_connection", vec![at(first, with(tcp(POD[0], 1000, SERVICE, 80, SYN), 8, 1))]),
-        ("too_big", vec![at(first, long(1451)), at(first, long(1450)), at(first, with(long(1600), 6, 0x40))]),
+        (
+            "too_big",
+            vec![
+                at(first, with(long(1451), 6, 0x40)),
+                at(first, long(1450)),
+                at(first, with(long(1600), 6, 0x40)),
+                // About a fragment that is not the first one nobody is told.
+                at(first, with(with(long(1600), 6, 0x40), 7, 9)),
+            ],
+        ),
+        (
+            "to_be_cut",
+            vec![
+                at(first, long(1451)),
+                at(first, with_options(with(long(1600), 1, 3))),
+                at(first, with(with(long(1460), 6, 0x20), 7, 9)),
+                at(first, with(long(1500), 8, 1)),
+                at(first, udp(POD[0], 1000, SERVICE, 53, &[7; 1500])),
+                at(UPLINK, udp([9, 9, 9, 9], 1000, DIRECT, 80, &[7; 1460])),
+                overlay(udp(REMOTE, 1000, POD[0], 1000, &[7; 1500])),
+            ],
+        ),
         (
             "no_route",
             vec![

@@ -294,23 +294,37 @@ impl Node<'_> {
         let (snapshot, counters, now) = (&*self.snapshot, self.counters, self.now);
         let env = Env { snapshot, conntrack, fragments, clients, counters, now, recorder: Off };
         self.pipeline.run(&mut self.batch, &env);
-
-        let verdicts: Vec<_> = self.batch.metas.iter().map(Meta::verdict).collect();
-        for (frame, verdict) in self.batch.frames.drain(..).zip(verdicts) {
-            let (port, sent) = self.received.remove(&chunk(&frame)).expect("a packet ends once");
-            oracle::check(port, &sent, verdict, frame.bytes());
-            expected[usize::from(port) * FATES + fate(verdict)] += 1;
-            let leaves = !matches!(verdict, Verdict::Drop(_));
-            let end = (verdict, if leaves { frame.bytes().to_vec() } else { Vec::new() });
-            if arrived == Some(chunk(&frame))
-                && let Some(foreseen) = foreseen.take()
-            {
-                compare(&foreseen, &end);
+        loop {
+            let verdicts: Vec<_> = self.batch.metas.iter().map(Meta::verdict).collect();
+            let mut frames = self.batch.frames.drain(..).zip(verdicts).peekable();
+            while let Some((frame, verdict)) = frames.next() {
+                let (port, sent) = self.received.remove(&chunk(&frame)).expect("a packet ends once");
+                let is_alone = arrived == Some(chunk(&frame));
+                // Behind what came in are the fragments that it was cut into.
+                let mut out = vec![frame];
+                while let Some((more, its)) = frames.next_if(|(frame, _)| !self.received.contains_key(&chunk(frame))) {
+                    assert_eq!(its, verdict, "fragments go one way");
+                    out.push(more);
+                }
+                oracle::check(port, &sent, verdict, &out.iter().map(Frame::bytes).collect::<Vec<_>>());
+                let first = usize::from(port) * FATES;
+                expected[first + fate(verdict)] += out.len() as u64;
+                expected[first + FRAGMENTS] += out.len() as u64 - 1;
+                let leaves = !matches!(verdict, Verdict::Drop(_));
+                let end =
+                    (verdict, if leaves { out.iter().flat_map(Frame::bytes).copied().collect() } else { Vec::new() });
+                if is_alone && let Some(foreseen) = foreseen.take() {
+                    compare(&foreseen, &end);
+                }
+                self.ends.push(end);
+                out.into_iter().for_each(|frame| self.pool.give(frame));
             }
-            self.ends.push(end);
-            self.pool.give(frame);
+            drop(frames);
+            self.batch.clear();
+            if !self.pipeline.cut(&mut self.batch, self.pool, &env) {
+                break;
+            }
         }
-        self.batch.clear();
         assert!(foreseen.is_none_or(|(fate, _)| fate == Fate::Waits), "it waits, and that was not foreseen");
         assert_eq!(self.received.len(), self.pipeline.held.len(), "who has not met its end waits");
         let in_hand = self.received.len() as u32;
@@ -343,7 +357,8 @@ impl Node<'_> {
         for port in [UPLINK, PODS[0], PODS[1], HOST] {
             let counters = self.counters.port(PortId(port));
             let sent = [&counters.forwarded, &counters.to_host];
-            counted.extend(sent.into_iter().chain(&counters.answers).chain(&counters.drops).map(Counter::get));
+            let all = sent.into_iter().chain(&counters.answers).chain(&counters.drops).chain([&counters.fragments]);
+            counted.extend(all.map(Counter::get));
         }
         counted
     }
@@ -359,14 +374,18 @@ fn compare((fate, sent): &(Fate, Vec<u8>), (verdict, left): &End) {
     assert_eq!(numberless(sent), numberless(left), "not what was foreseen leaves");
 }
 
-/// A packet whose outer header, if it has one, has no number, and no checksum over it: workers count.
-fn numberless(packet: &[u8]) -> Vec<u8> {
-    let mut packet = packet.to_vec();
-    if packet.starts_with(&NEIGHBOUR.0) {
-        packet[18..20].fill(0);
-        packet[24..26].fill(0);
+/// Packets, one behind the other, whose outer headers, if they have any, have no number, and no checksum over it: workers
+/// count.
+fn numberless(packets: &[u8]) -> Vec<u8> {
+    let mut packets = packets.to_vec();
+    let mut rest = &mut packets[..];
+    while rest.starts_with(&NEIGHBOUR.0) {
+        rest[18..20].fill(0);
+        rest[24..26].fill(0);
+        let length = 14 + usize::from(u16::from_be_bytes([rest[16], rest[17]]));
+        rest = &mut rest[length..];
     }
-    packet
+    packets
 }
 
 /// The chunk a frame is, by its place in memory.
@@ -374,12 +393,14 @@ fn chunk(frame: &Frame) -> usize {
     frame.bytes().as_ptr() as usize / FRAME_SIZE
 }
 
-const FATES: usize = 2 + Answer::ALL.len() + DropReason::ALL.len();
+/// Figures of a port: how often each fate was met, and at last the fragments that were made.
+const FATES: usize = FRAGMENTS + 1;
+const FRAGMENTS: usize = 2 + Answer::ALL.len() + DropReason::ALL.len();
 
 /// A fate's place among a port's counters.
 fn fate(verdict: Verdict) -> usize {
     match verdict {
-        Verdict::Pending | Verdict::Owed(_) => panic!("a packet was left undecided"),
+        Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized => panic!("a packet was left undecided"),
         Verdict::Tx(PortId(port)) => usize::from(port == HOST),
         Verdict::Answer(answer, _) => 2 + answer as usize,
         Verdict::Drop(reason) => 2 + Answer::ALL.len() + reason as usize,

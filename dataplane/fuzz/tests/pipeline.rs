@@ -63,12 +63,12 @@ fn all_fates(ends: impl Iterator<Item = End>) {
             Verdict::Drop(reason) => reason.name(),
             Verdict::Answer(answer, _) => answer.name(),
             Verdict::Tx(_) => "forwarded",
-            Verdict::Pending | Verdict::Owed(_) => unreachable!("the oracle refuses it"),
+            Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized => unreachable!("the oracle refuses it"),
         })
         .collect();
-    use DropReason::{ConntrackContended, EgressLimit, IngressLimit, NoHeadroom};
-    // What takes two workers, a device with less headroom, or more bytes than a limit lets through in a time.
-    let elsewhere = [ConntrackContended, NoHeadroom, EgressLimit, IngressLimit].map(DropReason::name);
+    use DropReason::{ConntrackContended, EgressLimit, IngressLimit, NoFrame, NoHeadroom};
+    // What takes two workers, a device with less headroom, fewer frames, or more bytes than a limit lets through in a time.
+    let elsewhere = [ConntrackContended, NoHeadroom, NoFrame, EgressLimit, IngressLimit].map(DropReason::name);
     let fates = DropReason::ALL.map(DropReason::name).into_iter().chain(Answer::ALL.map(Answer::name));
     let missed: Vec<_> = fates.filter(|fate| !reached.contains(fate) && !elsewhere.contains(fate)).collect();
     assert!(missed.is_empty(), "no script reaches {missed:?}");

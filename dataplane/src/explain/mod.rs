@@ -26,6 +26,9 @@ use crate::{
     verdict::Verdict,
 };
 
+/// Frames that a packet without options needs where it is cut into the smallest fragments.
+pub const FRAMES: u32 = MAX_FRAME_LEN.div_ceil(48) as u32;
+
 /// What becomes of a packet and of its answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Explanation {
@@ -48,7 +51,7 @@ pub struct Walk {
     pub steps: Vec<Step>,
     /// Its fate.
     pub fate: Fate,
-    /// What leaves, from the Ethernet header on; empty if nothing does.
+    /// What leaves, from the Ethernet header on; empty if nothing does. Fragments that it was cut into, one behind the other.
     pub sent: Vec<u8>,
 }
 
@@ -120,7 +123,7 @@ impl<'a> Recorder for Listener<'_, 'a> {
 
 impl<'a> DryRun<'a> {
     /// Begins a run with what packets would find in `live`, whose counters it counts in: they should be nobody's. It takes
-    /// one frame of `pool` at a time.
+    /// one frame of `pool` at a time, or one for each fragment of a packet: [`FRAMES`] are enough.
     pub fn new(live: Env<'a>, pool: &'a mut FramePool) -> DryRun<'a> {
         DryRun { live, table: Conntrack::over(live.conntrack), pipeline: Pipeline::new(0), batch: Batch::new(), pool }
     }
@@ -140,6 +143,8 @@ impl<'a> DryRun<'a> {
         self.batch.frames.push(frame);
         self.batch.received_on(port);
         self.pipeline.run(&mut self.batch, &env);
+        let told = notes.borrow().len();
+        self.pipeline.cut(&mut self.batch, self.pool, &env);
         self.pipeline.held.give_up(counters).for_each(|frame| self.pool.give(frame));
         let fate = self.batch.metas.first().map_or(Fate::Waits, |meta| Fate::Decided(meta.verdict()));
         let mut sent = Vec::new();
@@ -150,7 +155,15 @@ impl<'a> DryRun<'a> {
             self.pool.give(frame);
         }
         self.batch.clear();
-        (notes.into_inner(), fate, sent)
+        // All fragments go the same way, which the packet was found to go before it was cut.
+        let mut steps = notes.into_inner();
+        let of_fragments = steps.split_off(told);
+        for step in of_fragments {
+            if !steps.contains(&step) {
+                steps.push(step);
+            }
+        }
+        (steps, fate, sent)
     }
 
     fn walk<E: From<QuestionError>>(

@@ -9,14 +9,14 @@ use crate::{
     packet::{Batch, Meta},
     pipeline::Env,
     record::{Recorder, Step},
-    stages::{fragments, local, nat, relay, route::Routes},
+    stages::{fragments, local, nat, oversize, relay, route::Routes},
     verdict::{Answer, DropReason, Verdict},
     wire::{ethernet, ipv4, put16, udp, vxlan},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
 
-/// Routes every pending packet and sends it on its way, or finds that its sender is owed an answer.
+/// Routes every pending packet and sends it on its way, or finds that its sender is owed an answer, or that it has to be cut.
 #[inline(never)]
 pub fn run(batch: &mut Batch, ip_id: &mut u16, env: &Env<impl Recorder>) {
     let mut id = *ip_id;
@@ -29,7 +29,7 @@ pub fn run(batch: &mut Batch, ip_id: &mut u16, env: &Env<impl Recorder>) {
                 Ok(()) => next_hop.sent,
                 Err(fate) => {
                     cold_path();
-                    owes |= matches!(fate, Verdict::Owed(_));
+                    owes |= matches!(fate, Verdict::Owed(_) | Verdict::Oversized);
                     fate.into()
                 }
             };
@@ -56,7 +56,7 @@ fn send(
     let inner = Inner { ecn: ip[ipv4::TOS] & ipv4::ECN_CE, total_len: ipv4::total_len(ip) };
     // To what sends nothing, nothing may go: its MTU is 0.
     if inner.total_len > next_hop.mtu {
-        return Err(unsent(frame, meta, next_hop.kind, env));
+        return Err(unsent(frame, meta, next_hop, env));
     }
     if ip[ipv4::TTL] <= 1 {
         return Err(fate(Verdict::Owed(Answer::TimeExceeded)));
@@ -124,9 +124,9 @@ fn fate(verdict: Verdict) -> Verdict {
 
 /// What becomes of a packet that is too long for its next hop, or has none.
 #[cold]
-fn unsent(frame: &mut Frame, meta: &Meta, kind: Kind, env: &Env<impl Recorder>) -> Verdict {
-    match kind {
-        Kind::Plain | Kind::Overlay | Kind::Relay => Verdict::Owed(Answer::FragmentationNeeded),
+fn unsent(frame: &mut Frame, meta: &Meta, next_hop: &NextHop, env: &Env<impl Recorder>) -> Verdict {
+    match next_hop.kind {
+        Kind::Plain | Kind::Overlay | Kind::Relay => oversize::verdict(&frame.bytes()[IP..], next_hop.mtu),
         Kind::Local if local::echo(frame, meta) => Verdict::Owed(Answer::Echo),
         Kind::Local => Verdict::Drop(DropReason::SwitchAddress),
         Kind::Unreachable if meta.dst() >= 0xe000_0000 => Verdict::Drop(DropReason::ForwardedBroadcast),

@@ -8,6 +8,7 @@ pub mod local;
 pub mod lost;
 pub mod masquerade;
 pub mod nat;
+pub mod oversize;
 pub mod parse;
 pub mod related;
 pub mod relay;

@@ -21,7 +21,7 @@ pub use self::{
 };
 use crate::{
     counters::WorkerCounters,
-    explain::{Comes, DryRun, Explanation, Question, QuestionError},
+    explain::{self, Comes, DryRun, Explanation, Question, QuestionError},
     flow::FlowSeed,
     io::FramePool,
     pipeline::Env,
@@ -90,7 +90,7 @@ pub struct Switch {
     publisher: Publisher<Arc<Snapshot>>,
     seed: u64,
     state: Mutex<State>,
-    /// The frame of the packet that is being explained, and the counters of all that were.
+    /// Frames for the packet that is being explained, and the counters of all that were.
     explainer: Mutex<(FramePool, WorkerCounters)>,
 }
 
@@ -154,7 +154,7 @@ impl Switch {
             publisher,
             seed,
             state: Mutex::new(State { ports: HashMap::new(), current, node_traffic: NodeTraffic::default() }),
-            explainer: Mutex::new((FramePool::on_heap(1), WorkerCounters::default())),
+            explainer: Mutex::new((FramePool::on_heap(explain::FRAMES), WorkerCounters::default())),
         };
         for (core, poll) in config.cores.iter().zip(polls) {
             switch.start_worker(*core, config.frames_per_worker, poll)?;

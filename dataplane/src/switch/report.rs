@@ -64,6 +64,8 @@ pub struct PortReport {
     pub answers: Vec<(Answer, u64)>,
     /// Of those received here: fragments that wait now for the first one of their datagram.
     pub held: u64,
+    /// Fragments beyond the first that packets received here, too big for their next hop, were cut into.
+    pub fragments: u64,
     /// Of those received here: dropped. All reasons, also those at 0.
     pub drops: Vec<(DropReason, u64)>,
 }
@@ -175,10 +177,10 @@ impl SwitchReport {
         let named = self.ports.iter().map(|port| (format!("Port {}", port.id), port));
         let all: Vec<_> = named.chain([("Removed ports".into(), &self.removed)]).collect();
         for (name, port) in &all {
-            let (received, accounted) = (port.rx_packets, port.accounted());
+            let (received, accounted) = (port.rx_packets + port.fragments, port.accounted());
             if received != accounted {
                 found.push(format!(
-                    "{name} received {received} packets, but {accounted} were forwarded, answered or dropped, or wait."
+                    "{name} received, or cut into fragments, {received} packets, but {accounted} were forwarded, answered or dropped, or wait."
                 ));
             }
         }
@@ -226,6 +228,7 @@ impl PortReport {
         self.forwarded += counters.forwarded.get();
         self.to_host += counters.to_host.get();
         self.held += counters.held.get();
+        self.fragments += counters.fragments.get();
         for ((_, total), counter) in self.answers.iter_mut().zip(&counters.answers) {
             *total += counter.get();
         }
@@ -248,6 +251,7 @@ impl PortReport {
             (&mut self.forwarded, other.forwarded),
             (&mut self.to_host, other.to_host),
             (&mut self.held, other.held),
+            (&mut self.fragments, other.fragments),
         ];
         let answers = self.answers.iter_mut().zip(&other.answers).map(|((_, n), (_, m))| (n, *m));
         let drops = self.drops.iter_mut().zip(&other.drops).map(|((_, n), (_, m))| (n, *m));
@@ -292,7 +296,8 @@ mod tests {
     use super::*;
 
     fn report() -> SwitchReport {
-        let port = |id| PortReport { rx_packets: 5, forwarded: 3, tx_packets: 5, ..PortReport::new(PortId(id)) };
+        let port =
+            |id| PortReport { rx_packets: 4, fragments: 1, forwarded: 3, tx_packets: 5, ..PortReport::new(PortId(id)) };
         let mut report = SwitchReport { ports: vec![port(0), port(1)], ..SwitchReport::default() };
         for port in &mut report.ports {
             port.drops[0].1 = 1;

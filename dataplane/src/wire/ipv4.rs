@@ -57,6 +57,9 @@ pub const FRAGMENTED: u16 = 0x3fff;
 /// The fragment's offset, in units of 8 bytes.
 pub const OFFSET: u16 = 0x1fff;
 
+/// What every network carries, in bytes (RFC 791, section 3.2): the longest header and 8 bytes.
+pub const LEAST_MTU: u16 = 68;
+
 /// The time to live a new packet gets.
 pub const DEFAULT_TTL: u8 = 64;
 
@@ -148,6 +151,31 @@ pub fn decrement_ttl(header: &mut [u8; HEADER_LEN]) {
     field.copy_from_slice(&((sum + u32::from(sum >= 0xffff)) as u16).to_le_bytes());
 }
 
+/// Options that only the first fragment of a packet has (RFC 791, section 3.1, the copied flag) become ones that do nothing,
+/// as Linux does it. What is no option any more is left as it is.
+pub fn blank_options_of_first(mut options: &mut [u8]) {
+    const END: u8 = 0;
+    const NOTHING: u8 = 1;
+    const COPIED: u8 = 0x80;
+    while let [kind, ..] = *options
+        && kind != END
+    {
+        let len = match *options {
+            [NOTHING, ..] => 1,
+            [_, len, ..] => usize::from(len),
+            _ => return,
+        };
+        if kind != NOTHING && len < 2 {
+            return;
+        }
+        let Some((option, rest)) = options.split_at_mut_checked(len) else { return };
+        if kind & COPIED == 0 {
+            option.fill(NOTHING);
+        }
+        options = rest;
+    }
+}
+
 /// Changes DSCP and ECN and mends the checksum.
 #[inline(always)]
 pub fn set_tos(packet: &mut [u8], tos: u8) {
@@ -201,5 +229,20 @@ mod tests {
         assert_eq!(bytes[TTL], 1);
         bytes[SRC] ^= 0x10;
         assert!(!checksum_holds(&bytes));
+    }
+
+    #[test]
+    fn options_without_the_copied_flag_are_blanked() {
+        let blanked = |options: &[u8]| {
+            let mut options = options.to_vec();
+            blank_options_of_first(&mut options);
+            options
+        };
+        // Record route is of the first fragment only, strict source route of all (RFC 791, section 3.1).
+        assert_eq!(blanked(&[7, 7, 4, 1, 2, 3, 4, 0]), [1, 1, 1, 1, 1, 1, 1, 0]);
+        assert_eq!(blanked(&[1, 137, 3, 4, 7, 3, 4, 0]), [1, 137, 3, 4, 1, 1, 1, 0]);
+        for nonsense in [&[7, 0, 1, 1][..], &[7, 1, 0, 0], &[137, 9, 0, 0], &[0, 7, 3, 4], &[1, 1, 1, 7], &[]] {
+            assert_eq!(blanked(nonsense), nonsense);
+        }
     }
 }

@@ -279,49 +279,33 @@ impl Worker {
             }
         });
         let delivered = self.take_deliveries();
-        let received = !self.batch.is_empty();
-        // What waits may go on though nothing came: another worker, or a flow, has what it waits for.
-        let released = (received || !self.pipeline.held.is_empty()) && self.process(now);
-        let moved = received || released || delivered;
-        if moved {
+        let received = self.batch.len();
+        let works = received > 0 || !self.pipeline.held.is_empty();
+        if works {
+            self.process(now);
+        }
+        if works || delivered {
             self.ports.flush(&mut self.memories, &self.counters, self.poll.registry());
         }
-        moved
+        received > 0 || delivered
     }
 
-    /// Takes the batch through the pipeline. True if it comes out with a packet.
-    fn process(&mut self, now: Now) -> bool {
-        let Shared { conntrack, fragments, clients, .. } = &self.shared;
-        let snapshot = self.snapshot.current();
-        let env = Env { snapshot, conntrack, fragments, clients, counters: &self.counters, now, recorder: Off };
-        self.counters.bursts.add(u64::from(!self.batch.is_empty()));
-        self.counters.packets.add(self.batch.len() as u64);
-        self.pipeline.run(&mut self.batch, &env);
-        let Worker { batch, ports, memories, shared, counters, .. } = self;
-        let any = !batch.is_empty();
-        let mut frames = batch.frames.drain(..);
-        for run in &batch.runs {
-            // Its length is known to whoever takes it, other than `take`'s.
-            let frames = (0..run.len).map(|_| frames.next().expect("runs are of the batch"));
-            match run.verdict {
-                Verdict::Tx(port) | Verdict::Answer(_, port) => match ports.sender(port) {
-                    Some(tx) => tx.extend(frames),
-                    // No queue of that port is ours: another worker sends it.
-                    None => frames.for_each(|frame| {
-                        if !shared.owners.hand_over(&shared.inboxes, port, frame.bytes()) {
-                            counters.port(port).tx_dropped.add(1);
-                        }
-                        memories.give(frame);
-                    }),
-                },
-                Verdict::Drop(_) | Verdict::Pending | Verdict::Owed(_) => {
-                    frames.for_each(|frame| memories.give(frame));
-                }
+    fn process(&mut self, now: Now) {
+        let Worker { batch, ports, memories, pipeline, shared, counters, snapshot, poll, .. } = self;
+        let Shared { conntrack, fragments, clients, .. } = &*shared;
+        let snapshot = snapshot.current();
+        let env = Env { snapshot, conntrack, fragments, clients, counters, now, recorder: Off };
+        counters.bursts.add(u64::from(!batch.is_empty()));
+        counters.packets.add(batch.len() as u64);
+        pipeline.run(batch, &env);
+        loop {
+            hand_out(batch, ports, memories, shared, counters);
+            if !pipeline.cut(batch, memories.pool(0), &env) {
+                break;
             }
+            // What is about to be sent on a port is never more than a batch and deliveries.
+            ports.flush(memories, counters, poll.registry());
         }
-        drop(frames);
-        batch.clear();
-        any
     }
 
     /// Queues what other workers handed over.
@@ -421,6 +405,33 @@ impl Worker {
         }
         census
     }
+}
+
+/// Queues a batch's frames on the ports that they leave by, here or at another worker, and gives back the others.
+#[inline(always)]
+fn hand_out(batch: &mut Batch, ports: &mut Ports, memories: &mut Memories, shared: &Shared, counters: &WorkerCounters) {
+    let mut frames = batch.frames.drain(..);
+    for run in &batch.runs {
+        // Its length is known to whoever takes it, other than `take`'s.
+        let frames = (0..run.len).map(|_| frames.next().expect("runs are of the batch"));
+        match run.verdict {
+            Verdict::Tx(port) | Verdict::Answer(_, port) => match ports.sender(port) {
+                Some(tx) => tx.extend(frames),
+                // No queue of that port is ours: another worker sends it.
+                None => frames.for_each(|frame| {
+                    if !shared.owners.hand_over(&shared.inboxes, port, frame.bytes()) {
+                        counters.port(port).tx_dropped.add(1);
+                    }
+                    memories.give(frame);
+                }),
+            },
+            Verdict::Drop(_) | Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized => {
+                frames.for_each(|frame| memories.give(frame));
+            }
+        }
+    }
+    drop(frames);
+    batch.clear();
 }
 
 /// The engine's clock.

@@ -8,7 +8,7 @@ use crossbeam::channel::{Sender, bounded, unbounded};
 use super::{Alarm, Census, Command, Detached, Inbox, Shared, Worker};
 use crate::{
     counters::WorkerCounters,
-    explain::DryRun,
+    explain::{self, DryRun},
     flow::FlowSeed,
     io::{FramePool, PacketIo},
     pipeline::Env,
@@ -31,7 +31,7 @@ pub struct Stepped {
     publisher: Publisher<Arc<Snapshot>>,
     current: Arc<Snapshot>,
     seed: u64,
-    /// A frame for packets that are only thought of, and what counts them.
+    /// Frames for packets that are only thought of, and what counts them.
     explainer: (FramePool, WorkerCounters),
 }
 
@@ -53,7 +53,7 @@ impl Stepped {
             inboxes: alarms.into_iter().map(Inbox::new).collect(),
             epoch: Instant::now(),
         };
-        let explainer = (FramePool::on_heap(1), WorkerCounters::default());
+        let explainer = (FramePool::on_heap(explain::FRAMES), WorkerCounters::default());
         let mut stepped = Stepped {
             workers: vec![],
             commands: vec![],

@@ -154,9 +154,13 @@ fn what_the_switch_answers_itself_is_told_as_its_answer() {
     assert_eq!(refused.packet.fate, Fate::Decided(Verdict::Answer(Answer::PortUnreachable, POD_A)));
     assert_eq!(stages(&refused.packet), ["parse", "track", "service", "answer", "route"]);
     assert_eq!(refused.answer, None);
-    let big = Question { length: Some(1451), ..question(UDP, (A, 1), (REMOTE[0], 2)) };
-    let told = explain(&mut world, big).unwrap();
+    let big = Question { length: Some(1451), dont_fragment: true, ..question(UDP, (A, 1), (REMOTE[0], 2)) };
+    let told = explain(&mut world, big.clone()).unwrap();
     assert_eq!(told.packet.fate, Fate::Decided(Verdict::Answer(Answer::FragmentationNeeded, POD_A)));
+    let cut = explain(&mut world, Question { dont_fragment: false, ..big }).unwrap().packet;
+    assert_eq!(cut.fate, Fate::Decided(Verdict::Tx(UPLINK)));
+    assert_eq!(stages(&cut), ["parse", "track", "route", "oversize", "encap"]);
+    assert!(cut.steps.contains(&Step::Cut { mtu: 1450, fragments: 2 }));
     let old = Question { ttl: 1, ..question(UDP, (A, 1), (REMOTE[0], 2)) };
     assert_eq!(
         explain(&mut world, old).unwrap().packet.fate,

@@ -267,7 +267,7 @@ impl World {
             let census = self.switch.census(worker);
             assert!(census.memories.iter().all(|memory| memory.capacity == memory.accounted()), "{census:?}");
             for port in PORTS.map(|port| self.switch.counters(worker).port(port)) {
-                received += port.rx_packets.get();
+                received += port.rx_packets.get() + port.fragments.get();
                 let counters = port.drops.iter().chain(&port.answers).chain([&port.forwarded, &port.to_host]);
                 left += counters.map(|counter| counter.get()).sum::<u64>();
             }

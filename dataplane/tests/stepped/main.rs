@@ -4,6 +4,7 @@ mod affinity;
 mod fragments;
 mod guard;
 mod limits;
+mod oversize;
 mod pressure;
 mod related;
 mod schedulers;

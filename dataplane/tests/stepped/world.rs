@@ -221,7 +221,7 @@ impl World {
         let left = both(&|port| {
             port.forwarded.get() + port.to_host.get() + port.answers.iter().map(|counter| counter.get()).sum::<u64>()
         });
-        assert_eq!(both(&|port| port.rx_packets.get()), dropped + left + held);
+        assert_eq!(both(&|port| port.rx_packets.get() + port.fragments.get()), dropped + left + held);
         assert_eq!(left, both(&|port| port.tx_packets.get() + port.tx_dropped.get()));
     }
 

@@ -92,6 +92,7 @@ struct Port<'a> {
     answered: u64,
     dropped: u64,
     held: u64,
+    fragments: u64,
 }
 
 #[derive(Serialize)]
@@ -159,6 +160,7 @@ impl<'a> From<&'a v1::GetCountersResponse> for Counters<'a> {
             answered: answered(port),
             dropped: dropped(port),
             held: port.held,
+            fragments: port.fragments,
         };
         let memory = |memory: &'a v1::MemoryCounters| Memory {
             port: some(&memory.port),

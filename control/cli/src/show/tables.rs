@@ -214,6 +214,7 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
         "ANSWERED",
         "DROPPED",
         "HELD",
+        "FRAGMENTS",
     ]);
     // Removed ports are shown once they have counted something.
     let removed = answer.removed.iter().filter(|port| port.rx_packets + port.tx_packets + port.tx_dropped > 0);
@@ -233,6 +234,7 @@ pub fn counters(answer: &v1::GetCountersResponse) -> String {
             answered(port),
             dropped(port),
             port.held,
+            port.fragments,
         ];
         let names = [or_none(&port.name).to_owned(), or_none(&port.interface).to_owned()];
         ports.add_row(names.into_iter().chain(figures.map(|figure: u64| figure.to_string())));
@@ -365,10 +367,11 @@ pub fn conservation(answer: &v1::GetCountersResponse) -> String {
     let (received, forwarded, to_host) =
         (sum(|port| port.rx_packets), sum(|port| port.forwarded), sum(|port| port.to_host));
     let (answered, dropped, held) = (sum(answered), sum(dropped), sum(|port| port.held));
+    let fragments = sum(|port| port.fragments);
     let memories = answer.workers.iter().flat_map(|worker| &worker.memories);
     let frames: u64 = memories.map(|memory| u64::from(memory.capacity)).sum();
     format!(
-        "balanced: {received} packets received = {forwarded} forwarded + {to_host} to the host + {answered} answered + {dropped} dropped + {held} held; \
+        "balanced: {received} packets received + {fragments} fragments made of them = {forwarded} forwarded + {to_host} to the host + {answered} answered + {dropped} dropped + {held} held; \
          all {frames} frames are accounted for"
     )
 }

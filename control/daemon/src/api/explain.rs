@@ -112,7 +112,9 @@ fn packet(walk: &Walk, names: &Names) -> v1::ExplainedPacket {
             (v1::Fate::Answered, answer.name(), sentence, Some(port))
         }
         Fate::Decided(Verdict::Drop(reason)) => (v1::Fate::Dropped, reason.name(), reason.sentence().into(), None),
-        Fate::Decided(Verdict::Pending | Verdict::Owed(_)) => unreachable!("a walk ends with a fate"),
+        Fate::Decided(Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized) => {
+            unreachable!("a walk ends with a fate")
+        }
     };
     if matches!(fate, v1::Fate::Forwarded | v1::Fate::ToHost) {
         [packet.sent_source, packet.sent_destination] = told::ends(walk.tuple());

@@ -125,6 +125,7 @@ fn port_counters(port: &PortReport, interface: &str, name: &str) -> v1::PortCoun
         forwarded: port.forwarded,
         to_host: port.to_host,
         held: port.held,
+        fragments: port.fragments,
         answers: answers
             .map(|(answer, packets)| v1::AnswerCounter {
                 answer: answer.name().to_owned(),

@@ -29,7 +29,7 @@ use shunt_control_daemon::{
 };
 use shunt_dataplane::{
     counters::WorkerCounters,
-    explain::{Comes, DryRun, Explanation, Question, QuestionError},
+    explain::{Comes, DryRun, Explanation, FRAMES, Question, QuestionError},
     flow::FlowSeed,
     io::FramePool,
     net::MacAddr,
@@ -200,7 +200,7 @@ impl Engine for MemoryEngine {
         let (conntrack, fragments, clients) = (&Conntrack::new(16, seed), &Recent::new(4, seed), &Recent::new(4, seed));
         let (counters, now) = (&WorkerCounters::default(), Now(10_000_000_000));
         let live = Env { snapshot, conntrack, fragments, clients, counters, now, recorder: Off };
-        Ok(DryRun::new(live, &mut FramePool::on_heap(1)).explain(question, |_, _, _| Ok(Comes::Yes)))
+        Ok(DryRun::new(live, &mut FramePool::on_heap(FRAMES)).explain(question, |_, _, _| Ok(Comes::Yes)))
     }
 }
 

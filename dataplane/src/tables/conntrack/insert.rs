@@ -13,6 +13,8 @@
 //! Of two workers that claim the same key, at least one sees the other's claim in step 2, because both claim before
 //! they look, in one order that all agree on; whichever sees it settles the matter, and only one commit succeeds.
 
+use std::hint::cold_path;
+
 use super::{
     ACTIVITY, Below, COMMITTED, COUNTED, Conntrack, DECISION, Direction, FREE, FlowState, Key, LINKING, LIVE,
     NEXT_INCARNATION, PHASE, SLOTS, Slot, VERSION, expire::is_idle, pack_activity, pack_decision, preferred_slot,
@@ -148,23 +150,43 @@ impl<B: Below> Conntrack<B> {
     }
 
     /// Steps 1 and 2 for one key.
+    #[inline]
     fn claim(&self, key: Key, hash: u64, slot: Slot) -> Claim<'_> {
         let ours = hash & !(COMMITTED | 0xffff_ffff) | slot.to_word();
         let Some((position, claimed)) = self.claim_any(hash, ours) else { return Claim::Crowded };
+        let alike = |at| self.alike(self.home(hash, at), ours >> 33) << (at * SLOTS);
+        let mut others = 0;
+        if self.displaced.load(Ordering::SeqCst) != 0 {
+            cold_path();
+            others = alike(2) | alike(3);
+        }
+        others |= alike(0) | alike(1);
+        others &= !(1 << position);
+        // Mostly nobody else has the tag.
+        if others == 0 {
+            Claim::Pending(claimed, ours)
+        } else {
+            self.settle_all(key, hash, ours, position, claimed, others)
+        }
+    }
 
-        let buckets = if self.displaced.load(Ordering::SeqCst) == 0 { 2 } else { 4 };
-        for at in 0..buckets {
-            let mut alike = self.alike(self.home(hash, at), ours >> 33);
-            if position / SLOTS == at {
-                alike &= !(1 << (position % SLOTS));
-            }
-            while alike != 0 {
-                let other = at * SLOTS + alike.trailing_zeros() as usize;
-                alike &= alike - 1;
-                if let Some(claim) = self.settle(self.place(hash, other), key, position < other) {
-                    claimed.release(ours);
-                    return claim;
-                }
+    /// What the claims of the same tag in the slots `others` mean for ours.
+    #[cold]
+    fn settle_all<'a>(
+        &'a self,
+        key: Key,
+        hash: u64,
+        ours: u64,
+        position: usize,
+        claimed: Place<'a>,
+        mut others: u32,
+    ) -> Claim<'a> {
+        while others != 0 {
+            let other = others.trailing_zeros() as usize;
+            others &= others - 1;
+            if let Some(claim) = self.settle(self.place(hash, other), key, position < other) {
+                claimed.release(ours);
+                return claim;
             }
         }
         Claim::Pending(claimed, ours)

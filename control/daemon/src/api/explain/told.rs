@@ -129,6 +129,11 @@ fn tell(step: &Step, packet: FiveTuple, names: &Names) -> Told {
             };
             told.fact("destination", address(destination)).fact("decided_by", if by_flow { "flow" } else { "fib" })
         }
+        Step::Cut { mtu, fragments } => {
+            told(format!("It is longer than the {mtu} bytes that may go there: it is cut into {fragments} fragments."))
+                .fact("mtu", mtu)
+                .fact("fragments", fragments)
+        }
         Step::Rewritten { to } => {
             let [source, destination] = ends(to);
             told(format!("It leaves as a packet from {source} to {destination}."))
