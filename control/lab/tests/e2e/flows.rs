@@ -10,7 +10,7 @@ use shunt_control_lab::{
     command, for_both_forwarders,
     plan::{DNS, Forwarder, Plan, TCP_PORT, UDP_PORT},
     topology::Lab,
-    trial::trial,
+    trial::{trial, trial_alone},
 };
 use shunt_dataplane::net::Protocol;
 
@@ -129,7 +129,7 @@ fn a_refusal_reaches_the_backend(forwarder: Forwarder) {
     let vip = Ipv4Addr::new(10, 96, 0, 74);
     let b1 = plan.nodes[1].pod(1).address;
     plan.services.push(Service::simple("quick", vip, Protocol::Udp, 53, UDP_PORT, [b1]));
-    trial(plan, |lab| {
+    trial_alone(plan, |lab| {
         let (a1, b1) = (lab.pod("a1")?, lab.pod("b1")?);
         // Nothing waits for a neighbour's address afterwards.
         assert_eq!(checks::ask(&a1.namespace, "udp", SocketAddrV4::new(vip, 53), 1)?.failed(), 0);
