@@ -9,7 +9,8 @@ use std::{env, io::ErrorKind, path::PathBuf, process::Command};
 /// With what to do, if clang is missing or refuses the program.
 pub fn compile(name: &str) {
     let source = format!("bpf/{name}.bpf.c");
-    println!("cargo:rerun-if-changed={source}");
+    // The source and what it includes.
+    println!("cargo:rerun-if-changed=bpf");
     println!("cargo:rerun-if-env-changed=CLANG");
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".into());
     let folder = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));

@@ -65,6 +65,8 @@ pub enum Step {
         /// It is a fragment.
         fragment: bool,
     },
+    /// Before all stages: a process of the node sent it to a frontend, by a way on which a program led it to the host port.
+    Led,
     /// Fragments: its ports, as the first fragment of its datagram has them.
     FragmentPorts {
         /// Source and destination.
@@ -255,6 +257,7 @@ impl Step {
     /// The stage that found it out, as the walk of a packet names it.
     pub fn stage(&self) -> &'static str {
         match self {
+            Step::Led => "lead",
             Step::Outer { .. } => "decap",
             Step::Headers { .. } => "parse",
             Step::FragmentPorts { .. } => "fragments",

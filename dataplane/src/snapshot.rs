@@ -241,6 +241,11 @@ impl Snapshot {
         self.pods.contains(address)
     }
 
+    /// Whether an address is a pod's or in a service range.
+    pub fn is_of_cluster(&self, address: u32) -> bool {
+        self.is_pod(address) || self.fib.lookup(address) == SERVICE_RANGE
+    }
+
     /// Where a new flow comes from that came in on port `id`, over the overlay or not, with the source `src`. The node with its
     /// address on the overlay is like any pod: whoever answers finds it.
     #[inline]

@@ -65,9 +65,7 @@ impl Daemon {
         let status = self.client.get_status(v1::GetStatusRequest {}).await.map_err(refused)?.into_inner();
         let incomplete = |what: &str| CniError::new(Code::TryAgain, format!("shuntd is not ready: {what}"), "");
         let pod_cidr = status.pod_cidr.parse().map_err(|_| incomplete("it names no pod_cidr"))?;
-        let host = status.ports.iter().find(|port| port.role() == v1::PortRole::Host);
-        let mtu = host.and_then(|port| port.attached.as_ref()).map(|attached| attached.mtu);
-        let mtu = mtu.ok_or_else(|| incomplete("its host port is not attached"))?;
+        let mtu = Some(status.pod_mtu).filter(|mtu| *mtu > 0).ok_or_else(|| incomplete("its uplink is not there"))?;
         let addresses = status.node_port_addresses.iter().filter_map(|text| text.parse().ok()).collect();
         Ok((Node { pod_cidr, mtu, queues: status.cores.len() as u32, addresses }, status.ports))
     }

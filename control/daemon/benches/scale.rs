@@ -65,6 +65,7 @@ impl Engine for Workers {
             xdp_mode: XdpMode::Native,
             zero_copy: false,
             why_copy: None,
+            not_led: None,
         })
     }
 

@@ -16,20 +16,25 @@ pub struct Wanted {
     role: PortRole,
     classify: UplinkFilter,
     memory: MemoryChoice,
+    /// The other end, which the kernel has, of a host port.
+    kernel_end: Option<String>,
 }
 
 /// Every interface that should be in the switch, by its name.
 pub fn wanted(config: &Config, state: &State, view: &KernelView) -> BTreeMap<String, Wanted> {
-    let plain = |role| Wanted { role, classify: UplinkFilter::default(), memory: MemoryChoice::Shared };
+    let plain =
+        |role| Wanted { role, classify: UplinkFilter::default(), memory: MemoryChoice::Shared, kernel_end: None };
     let udp_port = config.vxlan.as_ref().map(|vxlan| vxlan.udp_port);
     let classify = UplinkFilter {
         vxlan: view.underlay.zip(udp_port),
         native: if config.node.isolated { Vec::new() } else { vec![config.node.pod_cidr] },
     };
     let mut wanted: BTreeMap<_, _> = state.ports().map(|port| (port.interface.clone(), plain(PortRole::Pod))).collect();
-    wanted.insert(config.host_peer(), plain(PortRole::Host));
-    let (role, memory) = (PortRole::Uplink, config.uplink_memory);
-    wanted.insert(config.uplink.clone(), Wanted { role, classify, memory });
+    // Of an isolated node's own, only what has its overlay address is taken.
+    let kernel_end = (!config.node.isolated).then(|| config.host.clone());
+    wanted.insert(config.host_peer(), Wanted { kernel_end, ..plain(PortRole::Host) });
+    let memory = config.uplink_memory;
+    wanted.insert(config.uplink.clone(), Wanted { classify, memory, ..plain(PortRole::Uplink) });
     wanted
 }
 
@@ -149,8 +154,9 @@ impl Attachments {
                 }
                 (_, None) => Progress::Pending(format!("all {MAX_PORTS} port numbers are in use; remove a port")),
                 (Some(link), Some(id)) => {
-                    let Wanted { role, classify, memory } = wanted.clone();
-                    let spec = AttachSpec { id, interface: interface.clone(), role, xdp_mode: mode, classify, memory };
+                    let Wanted { role, classify, memory, kernel_end } = wanted.clone();
+                    let (xdp_mode, name) = (mode, interface.clone());
+                    let spec = AttachSpec { id, interface: name, role, xdp_mode, classify, memory, kernel_end };
                     match engine.attach(spec) {
                         Ok(info) => {
                             log_attached(&info, role);
@@ -213,5 +219,12 @@ fn log_attached(info: &PortInfo, role: PortRole) {
     tracing::info!(interface, id, ?role, queues, ?mode, zero_copy = info.zero_copy, "attached");
     if let Some(why) = &info.why_copy {
         tracing::info!(interface, "no zero-copy mode, so the kernel copies its packets: {why}");
+    }
+    if let Some(why) = &info.not_led {
+        tracing::warn!(
+            interface,
+            "the node's own processes do not reach node ports, load balancer addresses and external IPs by the switch, and \
+             fragments that overtake their first one on the uplink are lost: no tc program is attached: {why}"
+        );
     }
 }

@@ -20,6 +20,9 @@ use shunt_dataplane::{
     xsk::{MemoryChoice, XdpMode},
 };
 
+/// What VXLAN adds to an IP packet: outer IPv4 (20), UDP (8), VXLAN (8) and inner Ethernet (14), in bytes.
+const VXLAN_OVERHEAD: u32 = 50;
+
 /// The configuration of one node's switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -146,6 +149,11 @@ impl Config {
     fn parse(text: &str, path: &Path) -> Result<Config, ConfigError> {
         let file = file::parse(text).map_err(|problem| ConfigError::Syntax { path: path.to_owned(), problem })?;
         Config::try_from(file).map_err(|source| ConfigError::Value { path: path.to_owned(), source })
+    }
+
+    /// Longest IP packet of a pod where the uplink's is `uplink_mtu`, in bytes.
+    pub fn pod_mtu(&self, uplink_mtu: u32) -> u32 {
+        uplink_mtu.saturating_sub(if self.vxlan.is_some() { VXLAN_OVERHEAD } else { 0 })
     }
 
     /// The other end of the host port's veth: the one that is attached to the switch.

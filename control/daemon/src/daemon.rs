@@ -34,8 +34,6 @@ use crate::{
 
 /// Longest that open calls may take once the daemon is to stop.
 const GRACE: Duration = Duration::from_secs(5);
-/// What VXLAN adds to an IP packet: outer IPv4 (20), UDP (8), VXLAN (8) and inner Ethernet (14), in bytes.
-pub(crate) const VXLAN_OVERHEAD: u32 = 50;
 
 /// Why the daemon does not run.
 #[derive(Debug, thiserror::Error)]
@@ -137,12 +135,12 @@ pub async fn run(config: Config) -> Result<(), DaemonError> {
 fn host_port(config: &Config, mirror: &Mirror) -> Result<HostPort, DaemonError> {
     let view = mirror.view();
     let uplink = view.links.get(&config.uplink).ok_or_else(|| DaemonError::NoUplink(config.uplink.clone()))?;
-    let overhead = if config.vxlan.is_some() { VXLAN_OVERHEAD } else { 0 };
     Ok(HostPort {
         interface: config.host.clone(),
         peer: config.host_peer(),
         queues: config.cores.len() as u32,
-        mtu: uplink.mtu.saturating_sub(overhead),
+        mtu: uplink.mtu,
+        path_mtu: config.pod_mtu(uplink.mtu),
         address: config.node.overlay_address(),
         destinations: vec![config.node.cluster_cidr, config.node.service_cidr],
         gateway: GATEWAY,

@@ -10,7 +10,7 @@ use crate::{
     error::{LabError, Result},
     netns::Namespace,
     plan::{TCP_PORT, UDP_PORT},
-    probe::{self, ask::Answers, stream::StreamReport, transfer::TransferReport},
+    probe::{self, ask::Answers, backwards::BackwardsReport, stream::StreamReport, transfer::TransferReport},
     report::Finding,
     shunt_node::ShuntNode,
     tools,
@@ -123,6 +123,11 @@ pub fn ask(from: &Namespace, protocol: &str, to: SocketAddrV4, count: u32) -> Re
 /// Sends a paced stream of `count` datagrams of `size` bytes, `rate` a second, to an echo server.
 pub fn stream(from: &Namespace, to: SocketAddrV4, rate: u32, count: u32, size: u32) -> Result<StreamReport> {
     probe::run(from, &["stream", &to.to_string(), &rate.to_string(), &count.to_string(), &size.to_string()])
+}
+
+/// Sends `count` datagrams of `size` bytes in fragments, last one first, which an echo server answers in the same order.
+pub fn backwards(from: &Namespace, to: SocketAddrV4, count: u32, size: u32) -> Result<BackwardsReport> {
+    probe::run(from, &["backwards", &to.to_string(), &count.to_string(), &size.to_string()])
 }
 
 /// Sends bytes over TCP to an echo server and compares what comes back.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use shunt_control_lab::{
     demo,
     plan::Forwarder,
-    probe::{ask, hold, stream, transfer, vxlan},
+    probe::{ask, backwards, hold, stream, transfer, vxlan},
     server,
 };
 use shunt_dataplane::net::Protocol;
@@ -55,6 +55,8 @@ enum Probe {
     Stream { to: SocketAddrV4, rate: u32, count: u32, size: usize },
     /// Send bytes over TCP and compare the echo.
     Transfer { to: SocketAddrV4, bytes: u64 },
+    /// Send datagrams in fragments, last one first, and have them echoed so.
+    Backwards { to: SocketAddrV4, count: u32, size: usize },
     /// Hold a TCP connection.
     Hold {
         to: SocketAddrV4,
@@ -108,6 +110,7 @@ fn run_probe(probe: Probe) -> Result<(), Box<dyn Error>> {
             print(&ask::ask(protocol, to, count))
         }
         Probe::Stream { to, rate, count, size } => print(&stream::send(to, stream::Pace { rate, count, size })?),
+        Probe::Backwards { to, count, size } => print(&backwards::exchange(to, count, size)?),
         Probe::Transfer { to, bytes } => print(&transfer::transfer(to, bytes)?),
         Probe::Hold { to, milliseconds, pause } => {
             print(&hold::hold(to, Duration::from_millis(milliseconds), Duration::from_millis(pause))?)

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use crate::sctp;
+use crate::{probe::backwards, sctp};
 
 /// A UDP request with exactly this payload is answered with a [`Greeting`]; any other payload with itself.
 pub const WHO: &[u8] = b"who";
@@ -70,9 +70,18 @@ fn greeting(name: &str, client: SocketAddr) -> String {
 }
 
 fn echo_datagrams(name: &str, socket: &UdpSocket) -> io::Result<()> {
-    let mut buffer = vec![0; 65_536];
+    let raw = backwards::socket()?;
+    let (mut buffer, mut id) = (vec![0; 65_536], 0u16);
     loop {
         let (length, client) = socket.recv_from(&mut buffer)?;
+        if buffer[..length].starts_with(backwards::MARK)
+            && let (SocketAddr::V4(own), SocketAddr::V4(client)) = (socket.local_addr()?, client)
+        {
+            id = id.wrapping_add(1).max(1);
+            // As below.
+            let _ = backwards::send(&raw, own, client, id, &buffer[..length]);
+            continue;
+        }
         let greeting = greeting(name, client);
         let answer = if &buffer[..length] == WHO { greeting.as_bytes() } else { &buffer[..length] };
         match socket.send_to(answer, client) {

@@ -77,7 +77,7 @@ impl Drop for Witness {
             if let Ok(daemon) = shunt.daemon() {
                 eprintln!("---- log of {name}\n{}", daemon.log());
             }
-            for what in ["status", "counters"] {
+            for what in ["status", "counters", "drops"] {
                 match shunt.ctl(&[what]) {
                     Ok(text) => eprintln!("---- {what} of {name}\n{text}"),
                     Err(error) => eprintln!("---- {what} of {name}: {error}"),

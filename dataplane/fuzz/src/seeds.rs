@@ -295,8 +295,8 @@ pub fn all() -> Vec<(&'static str, Vec<Step>)> {
                 at(first, with(long(1451), 6, 0x40)),
                 at(first, long(1450)),
                 at(first, with(long(1600), 6, 0x40)),
-                // About a fragment that is not the first one nobody is told.
-                at(first, with(with(long(1600), 6, 0x40), 7, 9)),
+                // About an error nobody is told.
+                at(first, with(ip(ICMP, POD[0], REMOTE, &[3; 1500]), 6, 0x40)),
             ],
         ),
         (

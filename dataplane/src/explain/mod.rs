@@ -62,8 +62,19 @@ pub enum Fate {
     Decided(Verdict),
     /// A fragment that waits for the first one of its datagram.
     Waits,
-    /// The uplink's classifier leaves it to the node's kernel.
+    /// It is the node's kernel's: the uplink's classifier leaves it there, or nothing leads it here from there.
     Kernel,
+}
+
+/// Whether a packet comes to the switch at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Comes {
+    /// It does.
+    Yes,
+    /// A program leads it here.
+    Led,
+    /// It is the node's kernel's.
+    No,
 }
 
 impl Walk {
@@ -158,34 +169,38 @@ impl<'a> DryRun<'a> {
     fn walk<E: From<QuestionError>>(
         &mut self,
         question: Question,
-        is_taken: &mut impl FnMut(PortId, &[u8]) -> Result<bool, E>,
+        comes: &mut impl FnMut(&Question, PortId, &[u8]) -> Result<Comes, E>,
     ) -> Result<Walk, E> {
         let arrival = question.arrival(self.live.snapshot)?;
         let packet = question.packet(&arrival, self.live.snapshot)?;
-        let (steps, fate, sent) = match is_taken(arrival.port, &packet)? {
-            true => self.run(arrival.port, &packet),
-            false => (Vec::new(), Fate::Kernel, Vec::new()),
+        let comes = comes(&question, arrival.port, &packet)?;
+        let (mut steps, fate, sent) = match comes {
+            Comes::Yes | Comes::Led => self.run(arrival.port, &packet),
+            Comes::No => (Vec::new(), Fate::Kernel, Vec::new()),
         };
+        if comes == Comes::Led {
+            steps.insert(0, Step::Led);
+        }
         Ok(Walk { question, arrival, steps, fate, sent })
     }
 
-    /// What becomes of the packet that the question is about, and of its answer. `is_taken` says whether a port takes a
-    /// packet at all.
+    /// What becomes of the packet that the question is about, and of its answer. `comes` says whether a packet gets to a port
+    /// at all.
     ///
     /// # Errors
-    /// If there can be no such packet, or `is_taken` fails.
+    /// If there can be no such packet, or `comes` fails.
     pub fn explain<E: From<QuestionError>>(
         &mut self,
         question: Question,
-        mut is_taken: impl FnMut(PortId, &[u8]) -> Result<bool, E>,
+        mut comes: impl FnMut(&Question, PortId, &[u8]) -> Result<Comes, E>,
     ) -> Result<Explanation, E> {
-        let packet = self.walk(question, &mut is_taken)?;
+        let packet = self.walk(question, &mut comes)?;
         // What is relayed is not answered by way of this node.
         let sent = matches!(packet.fate, Fate::Decided(Verdict::Tx(_)));
         let way = packet.way().filter(|way| sent && way.kind != Kind::Relay);
         let answer = way.map(|way| {
             let arrival = Arrival { port: way.port, vtep: way.vtep };
-            self.walk(packet.question.answer(packet.tuple(), arrival), &mut is_taken)
+            self.walk(packet.question.answer(packet.tuple(), arrival), &mut comes)
         });
         Ok(Explanation { generation: self.live.snapshot.generation, packet, answer: answer.transpose()? })
     }

@@ -4,14 +4,18 @@
 //! fragment goes on with those ports as if it carried them. One that comes before its first fragment waits, for a short
 //! time and among few. So does the first fragment of an SCTP packet for the last: by how much its checksum changes with the
 //! ports depends on how far they are from the packet's end.
+//!
+//! Of what came over an uplink before its first fragment and could be the node's own, the kernel has the fragment and we have
+//! a copy, by the host port. It goes on only if a flow of ours turns out to be its own.
 
 use crate::{
     counters::WorkerCounters,
     io::Frame,
-    net::Protocol,
+    net::{MacAddr, Protocol},
     packet::{BATCH, Batch, Meta},
     pipeline::Env,
     record::{Recorder, Step},
+    spec::PortRole,
     stages::{nat, track},
     tables::recent::Key,
     time::Now,
@@ -31,6 +35,9 @@ const KNOWN_FOR: u32 = 2_000;
 /// Fragments that may wait at one worker.
 const WAITING: usize = 64;
 
+/// The sender of copies on the host port.
+pub const OVERTAKER: MacAddr = MacAddr([0x02, 0x53, 0x48, 0x55, 0x4e, 0x54]);
+
 /// How long one may wait, in nanoseconds.
 const PATIENCE: u64 = 1_000_000_000;
 
@@ -42,7 +49,14 @@ pub struct Held(Vec<Waiting>);
 struct Waiting {
     frame: Frame,
     meta: Meta,
+    is_copy: bool,
     until: Now,
+}
+
+impl Waiting {
+    fn in_vain(&self) -> DropReason {
+        if self.is_copy { DropReason::KernelsFragment } else { DropReason::FragmentTimeout }
+    }
 }
 
 impl Held {
@@ -66,12 +80,21 @@ impl Held {
         self.0.iter().map(|waiting| &waiting.frame)
     }
 
+    /// Takes out the copy that has waited longest, to be dropped: its first fragment is the least likely to come still.
+    fn take_oldest_copy(&mut self, env: &Env<impl Recorder>) -> Option<(Frame, Meta)> {
+        let at = self.0.iter().position(|waiting| waiting.is_copy)?;
+        let Waiting { frame, mut meta, .. } = self.0.remove(at);
+        env.counters.port(meta.in_port).held.subtract(1);
+        meta.decide(Verdict::Drop(DropReason::KernelsFragment));
+        Some((frame, meta))
+    }
+
     /// Lets none of them wait any longer, and counts them as dropped.
     pub fn give_up<'a>(&'a mut self, counters: &'a WorkerCounters) -> impl Iterator<Item = Frame> + 'a {
         self.0.drain(..).map(|waiting| {
             let port = counters.port(waiting.meta.in_port);
             port.held.subtract(1);
-            port.drops[DropReason::FragmentTimeout as usize].add(1);
+            port.drops[waiting.in_vain() as usize].add(1);
             waiting.frame
         })
     }
@@ -90,19 +113,28 @@ pub fn run(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
     // Otherwise nothing needs ports.
     let needed = track::is_needed(env);
     let mut at = 0;
-    while needed && at < batch.len() {
+    while at < batch.len() {
         let (frame, meta) = (&batch.frames[at], &mut batch.metas[at]);
-        let is_ours = meta.is_pending() && meta.has(Meta::FRAGMENT) && has_ports(meta);
-        if !is_ours || is_known(frame, meta, env) {
-            at += 1;
-        } else if held.len() == WAITING {
-            meta.decide(Verdict::Drop(DropReason::FragmentsWaiting));
-            at += 1;
-        } else {
-            let (frame, meta) = (batch.frames.remove(at), batch.metas.remove(at));
-            env.counters.port(meta.in_port).held.add(1);
-            held.0.push(Waiting { frame, meta, until: Now(env.now.0 + PATIENCE) });
+        let is_fragment = meta.is_pending() && meta.has(Meta::FRAGMENT);
+        let is_copy = is_fragment && is_copy(frame, meta, env);
+        let is_ours = is_fragment && needed && has_ports(meta);
+        if is_ours && !is_known(frame, meta, is_copy, env) {
+            let gives_way = if held.len() < WAITING { None } else { held.take_oldest_copy(env) };
+            if held.len() < WAITING {
+                let (frame, meta) = (batch.frames.remove(at), batch.metas.remove(at));
+                env.counters.port(meta.in_port).held.add(1);
+                held.0.push(Waiting { frame, meta, is_copy, until: Now(env.now.0 + PATIENCE) });
+                let Some((frame, meta)) = gives_way else { continue };
+                batch.frames.insert(at, frame);
+                batch.metas.insert(at, meta);
+            } else {
+                let reason = if is_copy { DropReason::KernelsFragment } else { DropReason::FragmentsWaiting };
+                meta.decide(Verdict::Drop(reason));
+            }
+        } else if is_copy && !is_ours {
+            meta.decide(Verdict::Drop(DropReason::KernelsFragment));
         }
+        at += 1;
     }
     release(batch, held, env);
 }
@@ -114,11 +146,11 @@ fn release(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
         if room == 0 {
             return false;
         }
-        if !is_known(&waiting.frame, &mut waiting.meta, env) {
+        if !is_known(&waiting.frame, &mut waiting.meta, waiting.is_copy, env) {
             if env.now < waiting.until {
                 return false;
             }
-            waiting.meta.decide(Verdict::Drop(DropReason::FragmentTimeout));
+            waiting.meta.decide(Verdict::Drop(waiting.in_vain()));
         }
         room -= 1;
         true
@@ -130,9 +162,15 @@ fn release(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
     }
 }
 
+/// Whether the kernel has the fragment, and this is a copy.
+fn is_copy(frame: &Frame, meta: &Meta, env: &Env<impl Recorder>) -> bool {
+    env.snapshot.port(meta.in_port).role == Some(PortRole::Host)
+        && ethernet::source_number(frame.bytes()) == OVERTAKER.to_number()
+}
+
 /// Finds out a fragment's ports: from itself if it is the first, and all others learn them. False if they, or what else has
-/// to be known about it, are not known.
-fn is_known<R: Recorder>(frame: &Frame, meta: &mut Meta, env: &Env<R>) -> bool {
+/// to be known about it, are not known: of a copy also the flow, without which the fragment is the kernel's.
+fn is_known<R: Recorder>(frame: &Frame, meta: &mut Meta, is_copy: bool, env: &Env<R>) -> bool {
     let packet = &frame.bytes()[IP..];
     let (datagram, l4) = (datagram(packet, meta), &packet[usize::from(meta.ip_header_len)..]);
     let fragment = be16(packet, ipv4::FRAGMENT);
@@ -143,7 +181,8 @@ fn is_known<R: Recorder>(frame: &Frame, meta: &mut Meta, env: &Env<R>) -> bool {
         env.fragments.put(length_of(datagram), len, millis(env.now));
     }
     if offset != 0 {
-        return known(datagram, env).inspect(|ports| set_ports(meta, *ports as u32, env)).is_some();
+        let ports = known(datagram, env).inspect(|ports| set_ports(meta, *ports as u32, env));
+        return ports.is_some() && (!is_copy || env.conntrack.find(meta.key, meta.hash).is_some());
     }
     // A first fragment that does not even hold the transport header is nobody's honest work (RFC 1858, section 3).
     let header_len = match meta.protocol() {

@@ -28,11 +28,11 @@ pub fn verdict(packet: &[u8], mtu: u16) -> Verdict {
 }
 
 /// Those of one batch, in their order.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Oversized(VecDeque<(Frame, Meta)>);
 
 impl Oversized {
-    /// None.
+    /// None, and room for a batch.
     pub fn new() -> Oversized {
         Oversized(VecDeque::with_capacity(BATCH))
     }

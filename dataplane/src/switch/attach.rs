@@ -2,13 +2,15 @@
 
 use crossbeam::channel::bounded;
 
-use super::{PATIENCE, Switch, SwitchError, report::PortReport};
+use super::{PATIENCE, State, Switch, SwitchError, report::PortReport};
 use crate::{
     io::{FramePool, PacketIo},
     net::MacAddr,
     spec::{MAX_PORTS, PortId, PortRole},
     worker::{Command, Detached},
-    xsk::{Classifier, Interface, MemoryChoice, PortMemory, Transfer, UplinkFilter, XdpMode, XskDevice, XskError},
+    xsk::{
+        Classifier, HostPort, Interface, MemoryChoice, PortMemory, Transfer, UplinkFilter, XdpMode, XskDevice, XskError,
+    },
 };
 
 /// A port to attach.
@@ -26,6 +28,9 @@ pub struct AttachSpec {
     pub classify: UplinkFilter,
     /// Which memory its packets are in.
     pub memory: MemoryChoice,
+    /// The node's own end of a host port: uplinks lead there what its processes send to services out of them, or by `lo`.
+    /// `None`: it is no host port, or nothing is to be led.
+    pub kernel_end: Option<String>,
 }
 
 /// A port as attached.
@@ -47,6 +52,9 @@ pub struct PortInfo {
     pub zero_copy: bool,
     /// Why not, if [`MemoryChoice::ZeroCopy`] was asked for.
     pub why_copy: Option<String>,
+    /// Of an uplink: why what the node's own processes send to services by it or by `lo` is not led to the switch, and
+    /// fragments that overtake their first one are lost. `None`: neither is so.
+    pub not_led: Option<String>,
 }
 
 /// A port in the switch.
@@ -54,6 +62,8 @@ pub(super) struct AttachedPort {
     pub(super) info: PortInfo,
     pub(super) role: PortRole,
     pub(super) classifier: Classifier,
+    /// By which the node reaches it, if it is a host port.
+    host_port: Option<HostPort>,
     /// The port's own memory at each worker that has a queue of it.
     memories: Vec<(usize, PortMemory)>,
     /// What its number had counted for others before it was attached.
@@ -99,6 +109,8 @@ impl Switch {
             return Err(SwitchError::InterfaceInUse(port.info.id, spec.interface));
         }
         let interface = Interface::query(&spec.interface)?;
+        let kernel_end = spec.kernel_end.as_deref().map(Interface::query).transpose()?;
+        let host_port = kernel_end.map(|kernel| HostPort { kernel, switch: interface.mac });
         let mut classifier = Classifier::attach(&interface, spec.role, spec.xdp_mode, &spec.classify)?;
         if spec.role == PortRole::Uplink {
             classifier.set_node_traffic(&state.node_traffic)?;
@@ -132,8 +144,15 @@ impl Switch {
             xdp_mode: classifier.mode(),
             zero_copy,
             why_copy,
+            not_led: classifier.missing().map(str::to_owned),
         };
-        state.ports.insert(spec.id, AttachedPort { info: info.clone(), role: spec.role, classifier, memories, before });
+        let port = AttachedPort { info: info.clone(), role: spec.role, classifier, host_port, memories, before };
+        state.ports.insert(spec.id, port);
+        if let Err(error) = lead(&mut state) {
+            let port = state.ports.remove(&spec.id).expect("just put there");
+            self.let_go(spec.id, port)?;
+            return Err(error.into());
+        }
         Ok(info)
     }
 
@@ -141,7 +160,9 @@ impl Switch {
     pub fn detach(&self, port: PortId) -> Result<(), SwitchError> {
         let mut state = self.state();
         let attached = state.ports.remove(&port).ok_or(SwitchError::NoSuchPort(port))?;
-        self.let_go(port, attached)
+        let led = lead(&mut state);
+        self.let_go(port, attached)?;
+        Ok(led?)
     }
 
     pub(super) fn let_go(&self, id: PortId, port: AttachedPort) -> Result<(), SwitchError> {
@@ -241,6 +262,12 @@ impl Switch {
         }
         Ok(())
     }
+}
+
+/// Makes uplinks lead the node's own packets to the host port that there is now.
+fn lead(state: &mut State) -> Result<(), XskError> {
+    let host_port = state.ports.values().find_map(|port| port.host_port.clone());
+    state.ports.values_mut().try_for_each(|port| port.classifier.lead(host_port.as_ref()))
 }
 
 fn boxed(devices: Vec<XskDevice>) -> Vec<Box<dyn PacketIo>> {

@@ -21,7 +21,7 @@ pub use self::{
 };
 use crate::{
     counters::WorkerCounters,
-    explain::{self, DryRun, Explanation, Question, QuestionError},
+    explain::{self, Comes, DryRun, Explanation, Question, QuestionError},
     flow::FlowSeed,
     io::FramePool,
     pipeline::Env,
@@ -112,6 +112,16 @@ struct State {
 impl State {
     fn next_generation(&self) -> u32 {
         self.current.generation.wrapping_add(1)
+    }
+
+    /// Whether a packet of the node's own is led here, that would leave past us.
+    fn leads(&self, packet: &[u8]) -> Result<Comes, SwitchError> {
+        for port in self.ports.values() {
+            if port.classifier.leads(packet)? {
+                return Ok(Comes::Led);
+            }
+        }
+        Ok(Comes::No)
     }
 }
 
@@ -250,9 +260,19 @@ impl Switch {
         let mut explainer = self.explainer.lock().unwrap_or_else(PoisonError::into_inner);
         let (pool, counters) = &mut *explainer;
         let live = Env { snapshot: &snapshot, conntrack, fragments, clients, counters, now, recorder: Off };
-        DryRun::new(live, pool).explain(question, |port, packet| match self.state().ports.get(&port) {
-            Some(port) if port.role == PortRole::Uplink => Ok(port.classifier.takes(packet)?),
-            _ => Ok(true),
+        DryRun::new(live, pool).explain(question, |question, port, packet| {
+            let state = self.state();
+            let is_guessed = question.arrival.is_none();
+            match state.ports.get(&port).map(|port| (port.role, &port.classifier)) {
+                Some((PortRole::Uplink, classifier)) => {
+                    Ok(if classifier.takes(packet)? { Comes::Yes } else { Comes::No })
+                }
+                // The node has routes to pods and to services' own addresses, and no others.
+                Some((PortRole::Host, _)) if is_guessed && !snapshot.is_of_cluster(question.tuple.dst) => {
+                    state.leads(packet)
+                }
+                _ => Ok(Comes::Yes),
+            }
         })
     }
 

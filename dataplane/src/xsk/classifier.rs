@@ -19,8 +19,8 @@ use aya::{
 use ipnet::Ipv4Net;
 
 use super::{
-    Interface, NodeTraffic, XskDevice, XskError, error::bpf_hint, node_traffic::Taken, survey::program_name,
-    with_sources,
+    HostPort, Interface, NodeTraffic, XskDevice, XskError, error::bpf_hint, node_traffic::Taken, survey::program_name,
+    traffic_control::TrafficControl, with_sources,
 };
 use crate::spec::PortRole;
 
@@ -84,12 +84,15 @@ pub struct Classifier {
     filter: Array<MapData, u64>,
     native: LpmTrie<MapData, u32, u8>,
     node: Taken,
+    /// Of an uplink.
+    beside: Option<TrafficControl>,
     _link: FdLink,
     program: Ebpf,
 }
 
 impl Classifier {
-    /// Loads the classifier for `interface` and attaches it. Frames go to the kernel (uplink) or are dropped (other
+    /// Loads the classifier for `interface` and attaches it, and on an uplink the programs beside it if the kernel has what
+    /// they need. Frames go to the kernel (uplink) or are dropped (other
     /// ports) until their queue's socket is registered.
     ///
     /// # Errors
@@ -112,10 +115,12 @@ impl Classifier {
             .map_max_entries("fragmented", if role == PortRole::Uplink { MAX_FRAGMENTED } else { 1 })
             .load(OBJECT)
             .map_err(|e| load(with_sources(&e), errno(&e)))?;
-        let [sockets, filters, native, frontends, masquerade] =
-            ["sockets", "filter", "native", "frontends", "masquerade"]
+        let [sockets, filters, native, frontends, masquerade, host_port] =
+            ["sockets", "filter", "native", "frontends", "masquerade", "host_port"]
                 .map(|map| program.take_map(map).expect("the object defines this map"));
-        let classifier = |program: Ebpf, (mode, fallback, link)| -> Result<Classifier, XskError> {
+        let classifier = |mut program: Ebpf, (mode, fallback, link)| -> Result<Classifier, XskError> {
+            let host_port = map(host_port, "host_port", name)?;
+            let is_uplink = role == PortRole::Uplink;
             Ok(Classifier {
                 interface: name.clone(),
                 mode,
@@ -124,6 +129,7 @@ impl Classifier {
                 filter: map(filters, "filter", name)?,
                 native: map(native, "native", name)?,
                 node: Taken::new(map(frontends, "frontends", name)?, map(masquerade, "masquerade", name)?),
+                beside: is_uplink.then(|| TrafficControl::attach(&mut program, host_port, interface)),
                 _link: link,
                 program,
             })
@@ -160,6 +166,22 @@ impl Classifier {
         let result = program.test_run(TestRunOptions { data_in: Some(packet), ..TestRunOptions::new() });
         let failed = |e| XskError::TestRun { interface: self.interface.clone(), reason: with_sources(&e) };
         result.map(|result| result.return_value == XDP_REDIRECT).map_err(failed)
+    }
+
+    /// Whether a packet of the node's own, from its Ethernet header on, is led to the switch on its way out of an uplink or
+    /// `lo`.
+    ///
+    /// # Errors
+    /// [`XskError::TestRun`] with the kernel's reason.
+    pub fn leads(&self, packet: &[u8]) -> Result<bool, XskError> {
+        let failed = |e| XskError::TestRun { interface: self.interface.clone(), reason: with_sources(&e) };
+        self.beside.as_ref().map_or(Ok(false), |beside| beside.leads(&self.program, packet)).map_err(failed)
+    }
+
+    /// Why what the node's own processes send to frontends is not led to the switch, and fragments that overtake the first
+    /// one are lost: the programs that see to it are not beside an uplink's classifier. `None`: they are, or it is no uplink.
+    pub fn missing(&self) -> Option<&str> {
+        self.beside.as_ref().and_then(TrafficControl::missing)
     }
 
     /// How it is attached: [`XdpMode::Native`] or [`XdpMode::Generic`].
@@ -216,6 +238,15 @@ impl Classifier {
     pub fn set_node_traffic(&mut self, wanted: &NodeTraffic) -> Result<(), XskError> {
         let result = self.node.update(wanted);
         result.map_err(|(map, e)| self.map_error(map, &e))
+    }
+
+    /// Says where an uplink's programs lead what is the switch's, while traffic flows; `None`: nowhere.
+    ///
+    /// # Errors
+    /// [`XskError::Map`] with the kernel's reason.
+    pub fn lead(&mut self, to: Option<&HostPort>) -> Result<(), XskError> {
+        let result = self.beside.as_mut().map_or(Ok(()), |beside| beside.lead(to));
+        result.map_err(|e| self.map_error("host_port", &e))
     }
 
     fn map_error(&self, map: &'static str, error: &dyn std::error::Error) -> XskError {

@@ -1,5 +1,8 @@
 //! Which kernel runs.
 
+/// The first release whose traffic control takes programs by links that end with the process that has them (tcx).
+pub const WITH_TCX: (u32, u32) = (6, 6);
+
 /// The running kernel's release, as `uname -r` says it; empty if it cannot be read.
 pub fn release() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

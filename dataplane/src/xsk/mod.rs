@@ -38,6 +38,7 @@ mod port_memory;
 mod registered;
 mod starts;
 mod survey;
+mod traffic_control;
 
 pub use classifier::{Classifier, UplinkFilter, XdpMode};
 pub use device::XskDevice;
@@ -48,3 +49,4 @@ pub use node_traffic::NodeTraffic;
 pub use port_memory::{MemoryChoice, PortMemory};
 pub use registered::Transfer;
 pub use survey::{AttachedProgram, Survey};
+pub use traffic_control::HostPort;

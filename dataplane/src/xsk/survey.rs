@@ -24,7 +24,7 @@ pub struct Survey {
     pub native: Option<bool>,
     /// Whether AF_XDP sockets work without copying; `None` as above.
     pub zero_copy: Option<bool>,
-    /// The names of programs attached to traffic control by `tcx`, in or out.
+    /// The names of others' programs attached to traffic control by `tcx`, in or out.
     pub tcx: Vec<String>,
 }
 
@@ -42,8 +42,12 @@ pub struct AttachedProgram {
 impl AttachedProgram {
     /// Whether a Shunt switch attached it.
     pub fn is_ours(&self) -> bool {
-        self.name.starts_with("shunt_")
+        is_ours(&self.name)
     }
+}
+
+fn is_ours(program: &str) -> bool {
+    program.starts_with("shunt_")
 }
 
 impl Survey {
@@ -75,6 +79,7 @@ impl Survey {
             .filter_map(|way| SchedClassifier::query_tcx(&interface.name, way).ok())
             .flat_map(|(_, programs)| programs)
             .map(|program| program.name_as_str().unwrap_or("?").to_owned())
+            .filter(|name| !is_ours(name))
             .collect();
         Ok(Survey { program, native: can(REDIRECT), zero_copy: can(ZERO_COPY), tcx })
     }

@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 
 use shunt_dataplane::{
-    explain::{Arrival, Explanation, Fate, Question, QuestionError, Walk},
+    explain::{Arrival, Comes, Explanation, Fate, Question, QuestionError, Walk},
     flow::FiveTuple,
     net::Protocol,
     next_hop,
@@ -38,7 +38,7 @@ fn question(protocol: u8, src: End, dst: End) -> Question {
 
 fn explain(world: &mut World, question: Question) -> Result<Explanation, QuestionError> {
     let now = Now(10_000_000_000 + world.now + 1_000_000);
-    world.switch.dry_run(now).explain(question, |_, _| Ok(true))
+    world.switch.dry_run(now).explain(question, |_, _, _| Ok(Comes::Yes))
 }
 
 fn stages(walk: &Walk) -> Vec<&'static str> {

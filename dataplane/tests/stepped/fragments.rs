@@ -1,7 +1,7 @@
 //! Fragments follow the first fragment of their datagram: in any order, over several workers, and never for long.
 
 use etherparse::{Ipv4Header, PacketBuilder};
-use shunt_dataplane::{io::MemoryDevice, spec::PortId, verdict::DropReason};
+use shunt_dataplane::{io::MemoryDevice, spec::PortId, stages::fragments::OVERTAKER, verdict::DropReason};
 
 use crate::world::*;
 
@@ -194,4 +194,63 @@ fn what_needs_no_ports_does_not_wait() {
     world.client.send([&ping[..14], &header.to_bytes()[..], rest].concat());
     world.settle();
     assert_eq!((world.held(), received(&world.server).len()), (0, 1));
+}
+
+/// As a program on the uplink sends it to the host port.
+fn copy(fragment: &[u8]) -> Vec<u8> {
+    [&mac(HOST).0[..], &OVERTAKER.0, &fragment[12..]].concat()
+}
+
+/// Those that the kernel has got as well go on if the datagram is a flow's of ours, in both directions, and never else.
+#[test]
+fn copies_follow_their_flow_or_are_dropped_quietly() {
+    let mut world = World::new(&[backend(10)]);
+    for fragments in [fragments, sctp_fragments] {
+        let id = world.now as u16;
+        let [first, middle, last] = fragments(CLIENT, to_vip(1000), id);
+        [&last, &middle].into_iter().for_each(|fragment| world.host.send(copy(fragment)));
+        world.settle();
+        assert_eq!((world.held(), received(&world.server).len()), (2, 0));
+        world.client.send(first);
+        world.settle();
+        let (client, server) = ends(&together(received(&world.server)));
+        let [first, middle, last] = fragments(SERVER, (server, client), id);
+        [&middle, &last].into_iter().for_each(|fragment| world.host.send(copy(fragment)));
+        world.server.send(first);
+        world.settle();
+        assert_eq!(ends(&together(received(&world.client))), ((VIP, 80), client));
+    }
+    assert_eq!((world.held(), world.drops(DropReason::KernelsFragment)), (0, 0));
+
+    // Of a datagram to nobody's flow the first fragment, though it came by here, makes no difference.
+    let to_pod = ((CLIENT_IP, 1000), (backend(10).address, 99));
+    let [first, middle, _] = fragments(CLIENT, to_pod, 900);
+    world.host.send(copy(&middle));
+    world.client.send(first);
+    // One without ports does not wait at all.
+    let mut ping = fragments(CLIENT, to_vip(1000), 901)[2].clone();
+    ping[23] = 1;
+    ping[24..26].fill(0);
+    let (mut header, rest) = Ipv4Header::from_slice(&ping[14..]).unwrap();
+    header.header_checksum = header.calc_header_checksum();
+    world.host.send(copy(&[&ping[..14], &header.to_bytes()[..], rest].concat()));
+    world.settle();
+    assert_eq!((world.held(), world.drops(DropReason::KernelsFragment)), (1, 1));
+    world.now += SECOND;
+    world.settle();
+    assert_eq!((world.held(), world.drops(DropReason::KernelsFragment)), (0, 2));
+    assert_eq!((received(&world.server).len(), received(&world.host).len()), (1, 0), "the first one");
+
+    // The oldest makes room, for another copy and for what would be lost.
+    (1000..1060).for_each(|id| world.host.send(copy(&fragments(CLIENT, to_vip(1000), id)[2])));
+    world.settle();
+    (1060..1070).for_each(|id| world.host.send(copy(&fragments(CLIENT, to_vip(1000), id)[2])));
+    world.settle();
+    assert_eq!((world.held(), world.drops(DropReason::KernelsFragment)), (64, 8));
+    (2000..2070).for_each(|id| world.server.send(fragments(SERVER, (to_pod.1, to_pod.0), id)[2].clone()));
+    world.settle();
+    assert_eq!((world.held(), world.drops(DropReason::KernelsFragment)), (64, 72));
+    assert_eq!(world.drops(DropReason::FragmentsWaiting), 6);
+    world.switch.detach(1, HOST);
+    assert_eq!(world.drops(DropReason::FragmentTimeout), 64, "honest ones");
 }

@@ -83,7 +83,7 @@ fn put_together(fragments: &[Vec<u8>], start: u16, mtu: u16) -> Vec<u8> {
         let is_last = at + 1 == fragments.len();
         assert_eq!(flags, if is_last { start & MORE } else { MORE });
         assert!(
-            is_last || (fragment.len() - header) % 8 == 0 && fragment.len() - IP + 8 > usize::from(mtu),
+            is_last || (fragment.len() - header).is_multiple_of(8) && fragment.len() - IP + 8 > usize::from(mtu),
             "none too small"
         );
         assert_eq!(word(fragment, IP + 4), 0xabcd, "one identification");

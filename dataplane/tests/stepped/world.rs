@@ -15,6 +15,9 @@ use shunt_dataplane::{
 
 pub const CLIENT: PortId = PortId(0);
 pub const SERVER: PortId = PortId(1);
+/// The node itself, which has no address.
+pub const HOST: PortId = PortId(9);
+const PORTS: [PortId; 3] = [CLIENT, SERVER, HOST];
 pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 pub const CLIENT_IP: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 2);
 
@@ -45,13 +48,12 @@ pub fn backend(n: u8) -> Backend {
 
 /// A client pod, a port behind which all backends live, and one service for each protocol.
 pub fn spec(backends: &[Backend]) -> ForwardingSpec {
-    let port =
-        |id| PortSpec { id, role: PortRole::Pod, mac: mac(id), mtu: 1500, unfinished_checksums: true, station: None };
+    let port = |id, role| PortSpec { id, role, mac: mac(id), mtu: 1500, unfinished_checksums: true, station: None };
     let station = MacAddr([2, 0, 0, 0, 1, 0]);
     let endpoints: Arc<[Endpoint]> = backends.iter().copied().map(Endpoint::from).collect();
     let service = |protocol| ServiceSpec::simple(VIP, 80, protocol, endpoints.clone());
     ForwardingSpec {
-        ports: vec![port(CLIENT), port(SERVER)],
+        ports: vec![port(CLIENT, PortRole::Pod), port(SERVER, PortRole::Pod), port(HOST, PortRole::Host)],
         routes: vec![
             RouteSpec { prefix: CLIENT_IP.into(), via: Via::Port { port: CLIENT, mac: station } },
             RouteSpec { prefix: "10.244.1.0/24".parse().unwrap(), via: Via::Port { port: SERVER, mac: station } },
@@ -178,19 +180,22 @@ pub struct World {
     pub switch: Stepped,
     pub client: MemoryWire,
     pub server: MemoryWire,
+    pub host: MemoryWire,
     /// Nanoseconds since the world began.
     pub now: u64,
 }
 
 impl World {
-    /// The client's port is served by worker 0 alone, the servers' by worker 1 alone.
+    /// The client's port is served by worker 0 alone, the servers' and the node's by worker 1 alone.
     pub fn new(backends: &[Backend]) -> World {
         let mut switch = Stepped::new(2, 128, 100, 1).unwrap();
         switch.publish(&spec(backends)).unwrap();
         let ((client_port, client), (server_port, server)) = (MemoryDevice::new(64), MemoryDevice::new(64));
         switch.attach(0, CLIENT, client_port);
         switch.attach(1, SERVER, server_port);
-        World { switch, client, server, now: 0 }
+        let (host_port, host) = MemoryDevice::new(64);
+        switch.attach(1, HOST, host_port);
+        World { switch, client, server, host, now: 0 }
     }
 
     /// Lets both workers make two rounds, so that what was handed over is sent, and counts frames and packets.
@@ -208,18 +213,20 @@ impl World {
             (0..2).map(|worker| counter(self.switch.counters(worker).port(port))).sum()
         };
         let both = |counter: &dyn Fn(&shunt_dataplane::counters::PortCounters) -> u64| {
-            counted(CLIENT, counter) + counted(SERVER, counter)
+            PORTS.into_iter().map(|port| counted(port, counter)).sum::<u64>()
         };
         let dropped = both(&|port| port.drops.iter().map(|counter| counter.get()).sum());
         let held = both(&|port| port.held.get());
         assert_eq!(held, (0..2).map(|worker| u64::from(self.switch.census(worker).memories[0].in_hand)).sum::<u64>());
-        let left = both(&|port| port.forwarded.get() + port.answers.iter().map(|counter| counter.get()).sum::<u64>());
+        let left = both(&|port| {
+            port.forwarded.get() + port.to_host.get() + port.answers.iter().map(|counter| counter.get()).sum::<u64>()
+        });
         assert_eq!(both(&|port| port.rx_packets.get() + port.fragments.get()), dropped + left + held);
         assert_eq!(left, both(&|port| port.tx_packets.get() + port.tx_dropped.get()));
     }
 
     pub fn drops(&self, reason: DropReason) -> u64 {
-        [CLIENT, SERVER]
+        PORTS
             .into_iter()
             .flat_map(|port| [0, 1].map(|worker| self.switch.counters(worker).port(port).drops[reason as usize].get()))
             .sum()
@@ -245,10 +252,7 @@ impl World {
 
     /// Packets that wait.
     pub fn held(&self) -> u64 {
-        [CLIENT, SERVER]
-            .into_iter()
-            .flat_map(|port| [0, 1].map(|worker| self.switch.counters(worker).port(port).held.get()))
-            .sum()
+        PORTS.into_iter().flat_map(|port| [0, 1].map(|worker| self.switch.counters(worker).port(port).held.get())).sum()
     }
 
     /// Sends a packet from the client and tells which backend got it. That must be what was foreseen.

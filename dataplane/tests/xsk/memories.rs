@@ -33,7 +33,7 @@ fn switch(workers: usize, frames: u32) -> Switch {
 fn attach(switch: &Switch, id: u16, interface: &str, role: PortRole, memory: MemoryChoice) -> PortInfo {
     let classify = UplinkFilter { vxlan: None, native: vec!["10.0.0.0/8".parse().unwrap()] };
     let (id, interface, xdp_mode) = (PortId(id), interface.into(), XdpMode::Auto);
-    switch.attach(AttachSpec { id, interface, role, xdp_mode, classify, memory }).expect("attached")
+    switch.attach(AttachSpec { id, interface, role, xdp_mode, classify, memory, kernel_end: None }).expect("attached")
 }
 
 /// The address behind port `id`.

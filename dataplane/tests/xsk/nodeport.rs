@@ -128,7 +128,10 @@ fn switch() -> Switch {
     let macs = [(UPLINK, "up0", PortRole::Uplink), (POD_PORT, "pod0", PortRole::Pod)].map(|(id, interface, role)| {
         let (interface, classify) = (interface.to_owned(), UplinkFilter::default());
         let memory = MemoryChoice::Shared;
-        switch.attach(AttachSpec { id, interface, role, memory, xdp_mode: XdpMode::Auto, classify }).unwrap().mac
+        switch
+            .attach(AttachSpec { id, interface, role, memory, xdp_mode: XdpMode::Auto, classify, kernel_end: None })
+            .unwrap()
+            .mac
     });
     switch.publish(&spec(macs)).unwrap();
     switch

@@ -248,6 +248,7 @@ pub struct Status<'a> {
     flow_capacity: u32,
     flows_in_use: u32,
     node_port_addresses: &'a [String],
+    pod_mtu: u32,
     problems: &'a [String],
 }
 
@@ -347,6 +348,7 @@ impl<'a> From<&'a v1::GetStatusResponse> for Status<'a> {
             flow_capacity: answer.flow_capacity,
             flows_in_use: answer.flows_in_use,
             node_port_addresses: &answer.node_port_addresses,
+            pod_mtu: answer.pod_mtu,
             problems: &answer.problems,
         }
     }

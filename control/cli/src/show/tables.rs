@@ -286,7 +286,7 @@ pub fn status(answer: &v1::GetStatusResponse) -> String {
         ("node", answer.node.clone()),
         ("shuntd", format!("{}, up {}", answer.daemon_version, duration(answer.uptime_seconds))),
         ("state", format!("version {}, generation {}", answer.version, answer.generation)),
-        ("pods", answer.pod_cidr.clone()),
+        ("pods", format!("{}, MTU {}", answer.pod_cidr, answer.pod_mtu)),
         ("address", answer.overlay_address.clone()),
         ("overlay", overlay),
         ("node ports", format!("at {}", some(&answer.node_port_addresses))),

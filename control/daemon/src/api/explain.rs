@@ -92,6 +92,10 @@ fn packet(walk: &Walk, names: &Names) -> v1::ExplainedPacket {
         Fate::Waits => {
             (v1::Fate::Waits, "", "It waits for the first fragment of its datagram, which has the ports.".into(), None)
         }
+        Fate::Kernel if names.is_host(walk.arrival.port) => {
+            let sentence = "The node's kernel sends it past the switch: it is to no pod, and to no service.";
+            (v1::Fate::LeftToKernel, "", sentence.into(), None)
+        }
         Fate::Kernel => {
             let sentence = "The uplink's classifier leaves it to the node's kernel: it is neither VXLAN for this node, nor \
                             for its pods, a service or a masqueraded flow.";

@@ -112,6 +112,7 @@ fn info(id: PortId, interface: &str) -> PortInfo {
         xdp_mode: XdpMode::Native,
         zero_copy: false,
         why_copy: None,
+        not_led: None,
     }
 }
 

@@ -9,7 +9,6 @@ use shunt_dataplane::xsk::{Interface, MemoryChoice, Survey, XdpMode};
 use super::Diagnosis;
 use crate::{
     config::Config,
-    daemon::VXLAN_OVERHEAD,
     flannel::{SUBNET_ENV, variables},
 };
 
@@ -35,8 +34,7 @@ pub(super) async fn examine(diagnosis: &mut Diagnosis, config: &Config) {
 
 /// What pods may send must fit what the underlay carries.
 fn mtu(diagnosis: &mut Diagnosis, config: &Config, uplink: &Interface) {
-    let overhead = if config.vxlan.is_some() { VXLAN_OVERHEAD } else { 0 };
-    let most = u32::from(uplink.mtu).saturating_sub(overhead);
+    let most = config.pod_mtu(uplink.mtu.into());
     if most < LEAST_POD_MTU {
         let found = format!("{} carries {} bytes, which leaves {most} to pods", uplink.name, uplink.mtu);
         return diagnosis.warn("mtu", found, "raise the MTU of the underlay");

@@ -15,15 +15,15 @@ const AF_XDP: i32 = 44;
 pub const CAPABILITIES: [(&str, u32, &str); 5] = [
     ("CAP_NET_ADMIN", 12, "host port, routes, XDP"),
     ("CAP_NET_RAW", 13, "AF_XDP sockets"),
-    ("CAP_BPF", 39, "the XDP classifier"),
-    ("CAP_PERFMON", 38, "the XDP classifier compares addresses of packets"),
+    ("CAP_BPF", 39, "the XDP classifier, and the tc programs beside it"),
+    ("CAP_PERFMON", 38, "these programs compare addresses of packets"),
     ("CAP_IPC_LOCK", CAP_IPC_LOCK, "frames beyond the limit of locked memory"),
 ];
 /// Not needed where the limit of locked memory is high enough.
 const CAP_IPC_LOCK: u32 = 14;
 
 pub(super) fn examine(diagnosis: &mut Diagnosis, config: Option<&Config>) {
-    kernel_release(diagnosis);
+    kernel_release(diagnosis, kernel::release());
     let capabilities = effective_capabilities();
     capability(diagnosis, capabilities);
     af_xdp(diagnosis);
@@ -35,8 +35,7 @@ pub(super) fn examine(diagnosis: &mut Diagnosis, config: Option<&Config>) {
     forwarding(diagnosis, config);
 }
 
-fn kernel_release(diagnosis: &mut Diagnosis) {
-    let release = kernel::release();
+fn kernel_release(diagnosis: &mut Diagnosis, release: String) {
     match kernel::version(&release) {
         None => diagnosis.unknown("kernel", format!("{release:?} has no version"), "shuntd needs Linux 5.10 or newer"),
         Some(version) if version < (5, 10) => {
@@ -47,6 +46,11 @@ fn kernel_release(diagnosis: &mut Diagnosis) {
             let advice = "5.16 or newer keeps the neighbours that the switch sends to resolved by itself; before, shuntd \
                           cannot follow nodes on the underlay";
             diagnosis.err("kernel", release, advice);
+        }
+        Some(version) if version < kernel::WITH_TCX => {
+            let advice = "6.6 or newer leads what the node's own processes send to node ports, load balancer addresses and \
+                          external IPs to the switch, and keeps fragments that overtake their first one on the uplink";
+            diagnosis.warn("kernel", release, advice);
         }
         Some(_) => diagnosis.ok("kernel", release),
     }
@@ -185,6 +189,21 @@ fn forwarding(diagnosis: &mut Diagnosis, config: Option<&Config>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::doctor::State;
+
+    #[test]
+    fn what_an_older_kernel_lacks_is_said() {
+        let of = |release: &str| {
+            let mut diagnosis = Diagnosis::default();
+            kernel_release(&mut diagnosis, release.to_owned());
+            diagnosis.findings.remove(0)
+        };
+        assert_eq!(of("5.4.0").state, State::Error);
+        assert_eq!(of("5.10.0").state, State::Error);
+        assert_eq!(of("6.1.0-13-amd64").state, State::Warning);
+        assert!(of("6.1.0-13-amd64").advice.contains("node ports"));
+        assert_eq!(of("6.6.1").state, State::Ok);
+    }
 
     #[test]
     fn core_lists_are_read() {

@@ -15,7 +15,7 @@ use rtnetlink::{
     packet_route::{
         link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage},
         neighbour::NeighbourState,
-        route::RouteScope,
+        route::{RouteAttribute, RouteMetric, RouteScope},
     },
 };
 
@@ -28,8 +28,10 @@ pub struct HostPort {
     pub peer: String,
     /// Receive and transmit queues of each end: one for each worker.
     pub queues: u32,
-    /// Longest IP packet, in bytes.
+    /// Longest IP packet, in bytes: the uplink's, so that whatever comes in there for a process of the node can go on here.
     pub mtu: u32,
+    /// Longest IP packet that the way to pods carries, in bytes.
+    pub path_mtu: u32,
     /// The node's own address on the overlay.
     pub address: Ipv4Addr,
     /// What is reached by it: pods and services.
@@ -161,23 +163,22 @@ impl HostPort {
             .replace();
         neighbour.execute().await.map_err(failed(format!("enter {} on {}", self.gateway, self.interface)))?;
 
+        let by_this_way = |route: RouteMessageBuilder<Ipv4Addr>| {
+            let mut route = route.output_interface(index).pref_source(self.address).build();
+            route.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(self.path_mtu)]));
+            route
+        };
         // What stands in for the source of flows to this very node: it is answered by this way too.
-        let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(self.gateway, 32)
-            .output_interface(index)
-            .pref_source(self.address)
-            .scope(RouteScope::Link);
+        let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(self.gateway, 32).scope(RouteScope::Link);
         let what = format!("route {} by {}", self.gateway, self.interface);
-        handle.route().add(route.build()).replace().execute().await.map_err(failed(what))?;
+        handle.route().add(by_this_way(route)).replace().execute().await.map_err(failed(what))?;
         for destination in &self.destinations {
             let route = RouteMessageBuilder::<Ipv4Addr>::new()
                 .destination_prefix(destination.network(), destination.prefix_len())
                 .gateway(self.gateway)
-                .output_interface(index)
-                .pref_source(self.address)
                 .onlink();
             let what = format!("route {destination} by {}", self.interface);
-            handle.route().add(route.build()).replace().execute().await.map_err(failed(what))?;
+            handle.route().add(by_this_way(route)).replace().execute().await.map_err(failed(what))?;
         }
         Ok(())
     }

@@ -209,7 +209,8 @@ fn host_port() -> HostPort {
         interface: "shunt0".into(),
         peer: "shunt0p".into(),
         queues: 2,
-        mtu: 1450,
+        mtu: 1500,
+        path_mtu: 1450,
         address: Ipv4Addr::new(10, 244, 1, 0),
         destinations: vec!["10.244.0.0/16".parse().unwrap(), "10.96.0.0/16".parse().unwrap()],
         gateway: Ipv4Addr::new(169, 254, 1, 1),
@@ -223,12 +224,13 @@ fn the_host_port_is_made_and_removed() {
         host_port().create().await.unwrap();
         let links = node.ip("-d link show").unwrap();
         assert_eq!(links.matches("numtxqueues 2 numrxqueues 2").count(), 2, "{links}");
-        assert_eq!(links.matches("mtu 1450").count(), 2, "{links}");
+        assert_eq!(links.matches("mtu 1500").count(), 2, "{links}");
         assert!(node.ip("-4 addr show dev shunt0").unwrap().contains("inet 10.244.1.0/32"));
         let routes = node.ip("route show").unwrap();
         for destination in ["10.244.0.0/16", "10.96.0.0/16"] {
             let route = routes.lines().find(|line| line.starts_with(destination)).unwrap();
             assert!(route.contains("via 169.254.1.1 dev shunt0") && route.contains("src 10.244.1.0"), "{route}");
+            assert!(route.contains("mtu 1450"), "{route}");
         }
         let gateway = node.ip("neigh show dev shunt0").unwrap();
         let peer = node.mac("shunt0p").unwrap();

@@ -29,7 +29,7 @@ use shunt_control_daemon::{
 };
 use shunt_dataplane::{
     counters::WorkerCounters,
-    explain::{DryRun, Explanation, FRAMES, Question, QuestionError},
+    explain::{Comes, DryRun, Explanation, FRAMES, Question, QuestionError},
     flow::FlowSeed,
     io::FramePool,
     net::MacAddr,
@@ -122,6 +122,7 @@ impl Engine for MemoryEngine {
             xdp_mode: XdpMode::Native,
             zero_copy: false,
             why_copy: (spec.memory == MemoryChoice::ZeroCopy).then(|| "the driver cannot".into()),
+            not_led: None,
         };
         state.ports.insert(spec.id, spec);
         Ok(info)
@@ -199,7 +200,7 @@ impl Engine for MemoryEngine {
         let (conntrack, fragments, clients) = (&Conntrack::new(16, seed), &Recent::new(4, seed), &Recent::new(4, seed));
         let (counters, now) = (&WorkerCounters::default(), Now(10_000_000_000));
         let live = Env { snapshot, conntrack, fragments, clients, counters, now, recorder: Off };
-        Ok(DryRun::new(live, &mut FramePool::on_heap(FRAMES)).explain(question, |_, _| Ok(true)))
+        Ok(DryRun::new(live, &mut FramePool::on_heap(FRAMES)).explain(question, |_, _, _| Ok(Comes::Yes)))
     }
 }
 

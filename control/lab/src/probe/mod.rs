@@ -2,6 +2,7 @@
 //! JSON, which the lab reads back into the same type.
 
 pub mod ask;
+pub mod backwards;
 pub mod hold;
 pub mod stream;
 pub mod transfer;

@@ -11,9 +11,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{binaries, command::run, error::Result, netns::Namespace};
 
-const IPPROTO_RAW: i32 = 255;
-const UDP: u8 = 17;
-const TTL: u8 = 64;
+pub(super) const IPPROTO_RAW: i32 = 255;
+pub(super) const UDP: u8 = 17;
+pub(super) const TTL: u8 = 64;
 
 /// The outer UDP checksum of a crafted packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -102,7 +102,7 @@ fn mac(text: &str) -> io::Result<MacAddr> {
     text.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, format!("{text}: {error}")))
 }
 
-fn udp(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8], checksum: UdpChecksum) -> Vec<u8> {
+pub(super) fn udp(from: SocketAddrV4, to: SocketAddrV4, payload: &[u8], checksum: UdpChecksum) -> Vec<u8> {
     let length = u16::try_from(8 + payload.len()).expect("a crafted packet fits a datagram");
     let mut datagram = Vec::with_capacity(length.into());
     datagram.extend(from.port().to_be_bytes());

@@ -16,6 +16,7 @@ use shunt_dataplane::net::Protocol;
 
 for_both_forwarders!(
     fragments_follow_their_first_fragment,
+    native_fragments_overtake_their_first_one,
     path_mtu_is_found_through_a_service,
     a_refusal_reaches_the_client,
     a_refusal_reaches_the_backend
@@ -29,6 +30,53 @@ const USUAL_MSS: u16 = 1410;
 
 fn fragments_follow_their_first_fragment(forwarder: Forwarder) {
     fragments(Plan::three_nodes(forwarder));
+}
+
+/// What comes last one first over the uplink: to a node port, to a process of the node, and as answers to a masqueraded flow.
+/// The node's own is as prompt as without a switch.
+fn native_fragments_overtake_their_first_one(forwarder: Forwarder) {
+    const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 254);
+    let mut plan = Plan { egress: true, ..Plan::three_nodes(forwarder) };
+    let (node, b1, a2) = (plan.nodes[0].underlay(), plan.nodes[1].pod(1).address, plan.nodes[0].pod(2).address);
+    for (number, backend) in [(0, b1), (1, a2)] {
+        let vip = [10, 96, 0, 77 + number as u8].into();
+        let name = format!("backwards-{number}");
+        let mut service = Service::simple(&name, vip, Protocol::Udp, 53, UDP_PORT, [backend]);
+        service.ports[0].node_port = Some(NODE_PORT + number);
+        service.exposure = Some(Exposure { service_type: "NodePort", ..Exposure::balanced(Policy::Cluster) });
+        plan.services.push(service);
+    }
+    trial(plan, |lab| {
+        let client = lab.outsider("client", 200)?;
+        lab.underlay.ip(&format!("addr add {ROUTER}/24 dev br0"))?;
+        let _outside = lab.serve(&lab.underlay, "outside", ROUTER)?;
+        for node in &lab.nodes {
+            node.namespace.sysctl("net.ipv4.ip_forward", "1")?;
+        }
+        let on_node = lab.serve_at(&lab.node("node-a")?.namespace, "own", 9000, SocketAddrV4::new(node, 9001))?;
+        for (from, to, what) in [
+            (&client, SocketAddrV4::new(node, 9001), "a process of the node"),
+            (&client, SocketAddrV4::new(node, NODE_PORT), "an endpoint elsewhere"),
+            (&client, SocketAddrV4::new(node, NODE_PORT + 1), "an endpoint here"),
+            (&lab.pod("a1")?.namespace, SocketAddrV4::new(ROUTER, UDP_PORT), "the world"),
+            (&lab.node("node-a")?.namespace, SocketAddrV4::new(ROUTER, UDP_PORT), "the world, from the node"),
+        ] {
+            // Its pods are not masqueraded out of the cluster.
+            if forwarder == Forwarder::Kernel && what == "the world" {
+                continue;
+            }
+            for size in [2000, 4000] {
+                let report = checks::backwards(from, to, 10, size)?;
+                assert!(report.is_prompt(), "{size} bytes to {what}: {report:?}");
+            }
+        }
+        drop(on_node);
+        let Ok(shunt) = lab.node("node-a")?.shunt() else { return Ok(()) };
+        let drops = shunt.drops()?;
+        let others: Vec<_> = drops.iter().filter(|drop| drop.reason.starts_with("fragment")).collect();
+        assert!(others.is_empty(), "nothing that looks like a loss: {others:?}");
+        Ok(())
+    });
 }
 
 #[test]

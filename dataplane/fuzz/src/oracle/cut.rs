@@ -15,7 +15,7 @@ pub fn put_together(received: &Packet, fragments: &[Packet]) -> Vec<u8> {
         assert_eq!(usize::from(fragment.frag_offset()), offset, "it goes on where the one before ends");
         assert_eq!((fragment.ident(), fragment.dont_frag()), (received.ident(), false));
         assert_eq!(fragment.more_frags(), !is_last || received.more_frags());
-        assert!(is_last || fragment.payload().len() % 8 == 0);
+        assert!(is_last || fragment.payload().len().is_multiple_of(8));
         let alike =
             |packet: &Packet| (packet.hop_limit(), packet.dscp(), packet.ecn(), packet.src_addr(), packet.dst_addr());
         assert_eq!((alike(fragment), fragment.next_header()), (alike(first), first.next_header()));

@@ -62,6 +62,9 @@ fn tell(step: &Step, packet: FiveTuple, names: &Names) -> Told {
                 .fact("vni", vni)
         }
         Step::Headers { tuple, tcp_flags, fragment } => headers(tuple, tcp_flags, fragment),
+        Step::Led => told(
+            "On its way past the switch, out of the uplink or by lo, it is led to the host port: it is to a service.",
+        ),
         Step::FragmentPorts { ports: (source, destination) } => {
             told(format!("A fragment of a datagram from port {source} to port {destination}."))
                 .fact("source_port", source)

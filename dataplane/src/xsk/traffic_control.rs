@@ -1,0 +1,134 @@
+//! Two programs beside an uplink's classifier, for what XDP cannot see or do (`bpf/traffic_control.h`): they lead what the
+//! node's own processes send to frontends of services to the switch, and give it copies of fragments that overtake the first
+//! one of their datagram. Why: `docs/decisions/0013-the-node-s-own-way-to-node-ports.md` and
+//! `docs/decisions/0015-fragments-that-overtake-the-first-one.md`.
+//!
+//! As the classifier, they hang on links that end with this process. Older kernels have none for them, and then no program
+//! is attached: it would outlive a process that is killed.
+
+use aya::{
+    Ebpf,
+    maps::{Array, MapData, MapError},
+    programs::{
+        LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun, TestRunOptions, links::FdLink,
+        tc::TcAttachOptions,
+    },
+};
+
+use super::{Interface, kernel, with_sources};
+use crate::{net::MacAddr, stages::fragments::OVERTAKER};
+
+const FROM_NODE: &str = "shunt_from_node";
+const OVERTAKING: &str = "shunt_overtaking";
+
+/// `struct host_port`, as it lies in memory.
+type Value = [u8; 32];
+
+/// The node's way to the switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPort {
+    /// The kernel's end.
+    pub kernel: Interface,
+    /// The address of the switch's end.
+    pub switch: MacAddr,
+}
+
+/// The programs on one uplink and on `lo`. Dropping it detaches them.
+pub(super) struct TrafficControl {
+    host_port: Array<MapData, Value>,
+    /// Or why they are not there.
+    links: Result<Vec<FdLink>, String>,
+}
+
+impl TrafficControl {
+    /// Attaches the programs, if this kernel can. They let all pass until they are [led](TrafficControl::lead) somewhere.
+    pub(super) fn attach(program: &mut Ebpf, host_port: Array<MapData, Value>, uplink: &Interface) -> TrafficControl {
+        let places = [
+            (FROM_NODE, uplink.name.as_str(), TcAttachType::Egress),
+            (FROM_NODE, "lo", TcAttachType::Egress),
+            (OVERTAKING, &uplink.name, TcAttachType::Ingress),
+        ];
+        let load = [FROM_NODE, OVERTAKING].into_iter().try_for_each(|name| named(program, name).load());
+        let links = load.and_then(|()| {
+            places.into_iter().map(|(name, interface, way)| attach(named(program, name), interface, way)).collect()
+        });
+        TrafficControl { host_port, links: links.map_err(|e| refusal(&with_sources(&e), &kernel::release())) }
+    }
+
+    /// Why the programs are not there; `None`: they are.
+    pub(super) fn missing(&self) -> Option<&str> {
+        self.links.as_ref().err().map(String::as_str)
+    }
+
+    /// Leads what is the switch's to this host port, or nothing anywhere.
+    pub(super) fn lead(&mut self, to: Option<&HostPort>) -> Result<(), MapError> {
+        self.host_port.set(0, to.map_or([0; 32], value), 0)
+    }
+
+    /// Whether a packet of the node's own, from its Ethernet header on, is led to the switch: the kernel runs the program on
+    /// it.
+    pub(super) fn leads(&self, program: &Ebpf, packet: &[u8]) -> Result<bool, ProgramError> {
+        const TCX_REDIRECT: u32 = 7;
+        if self.links.is_err() {
+            return Ok(false);
+        }
+        let program: &SchedClassifier = program
+            .program(FROM_NODE)
+            .expect("the object defines this program")
+            .try_into()
+            .expect("it is in the classifier section");
+        let result = program.test_run(TestRunOptions { data_in: Some(packet), ..TestRunOptions::new() });
+        result.map(|result| result.return_value == TCX_REDIRECT)
+    }
+}
+
+fn named<'a>(program: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {
+    program
+        .program_mut(name)
+        .expect("the object defines this program")
+        .try_into()
+        .expect("it is in the classifier section")
+}
+
+fn attach(program: &mut SchedClassifier, interface: &str, way: TcAttachType) -> Result<FdLink, ProgramError> {
+    // Before others: as with kube-proxy, whose rules are met before any program.
+    let id = program.attach_with_options(interface, way, TcAttachOptions::TcxOrder(LinkOrder::first()))?;
+    let link = program.take_link(id)?;
+    FdLink::try_from(link).map_err(|_| ProgramError::UnexpectedProgramType)
+}
+
+/// What to say of it.
+fn refusal(error: &str, release: &str) -> String {
+    match kernel::version(release) {
+        Some(version) if version < kernel::WITH_TCX => {
+            let (major, minor) = kernel::WITH_TCX;
+            format!("Linux {major}.{minor} or newer is needed, and this is {release}")
+        }
+        _ => error.to_owned(),
+    }
+}
+
+fn value(HostPort { kernel, switch }: &HostPort) -> Value {
+    let mut bytes = [0; 32];
+    bytes[..4].copy_from_slice(&kernel.index.to_ne_bytes());
+    bytes[4..8].copy_from_slice(&u32::from(kernel.mtu).to_ne_bytes());
+    for (at, sender) in [(8, kernel.mac), (20, OVERTAKER)] {
+        bytes[at..at + 6].copy_from_slice(&switch.0);
+        bytes[at + 6..at + 12].copy_from_slice(&sender.0);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_is_named_as_the_reason() {
+        assert_eq!(
+            refusal("Invalid argument", "6.1.0-13-amd64"),
+            "Linux 6.6 or newer is needed, and this is 6.1.0-13-amd64"
+        );
+        assert_eq!(refusal("Operation not permitted", "6.18.4"), "Operation not permitted");
+    }
+}
