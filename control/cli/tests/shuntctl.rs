@@ -1,6 +1,6 @@
 //! The real `shuntctl` against the real API over a unix socket; only the engine and the kernel are in memory.
 
-#[path = "../../daemon/tests/support/mod.rs"]
+#[path = "../../daemon/tests/shuntd/support.rs"]
 mod support;
 
 use std::{

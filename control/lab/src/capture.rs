@@ -17,6 +17,23 @@ use crate::{
 
 static CAPTURES: AtomicU32 = AtomicU32::new(0);
 
+/// What tells of a fault in a packet: that it is malformed, the severity of what tshark says of it, and its checksums' status.
+const JUDGED: [&str; 7] = [
+    MALFORMED,
+    SEVERITY,
+    "ip.checksum.status",
+    "udp.checksum.status",
+    "tcp.checksum.status",
+    "sctp.checksum.status",
+    "icmp.checksum.status",
+];
+const MALFORMED: &str = "_ws.malformed";
+const SEVERITY: &str = "_ws.expert.severity";
+/// From this severity on it is an error.
+const ERROR: u32 = 0x80_0000;
+/// The status of a checksum that is wrong.
+const BAD: &str = "0";
+
 /// A running recording.
 #[derive(Debug)]
 pub struct Capture {
@@ -83,14 +100,19 @@ impl Recording {
     /// # Errors
     /// [`LabError::Unreadable`] with the packets at fault.
     pub fn must_be_well_formed(&self, display_filter: &str) -> Result<usize> {
-        let number = self.count(display_filter)?;
-        let bad = "_ws.malformed || ip.checksum.status == 0 || udp.checksum.status == 0 || tcp.checksum.status == 0 \
-                   || sctp.checksum.status == 0 || icmp.checksum.status == 0 || _ws.expert.severity >= 0x800000";
-        let what = ["frame.number", "_ws.col.Protocol", "_ws.col.Info", "_ws.expert.message"];
-        let faults = self.rows(&format!("({display_filter}) && ({bad})"), &what)?;
-        if number > 0 && faults.is_empty() {
+        // One look at all of them, for tshark takes a second to start; a closer one only if there are faults.
+        let packets = self.rows(display_filter, &JUDGED)?;
+        let number = packets.len();
+        if number > 0 && !packets.iter().any(|packet| is_faulty(packet)) {
             return Ok(number);
         }
+        let faulty = JUDGED.map(|field| match field {
+            MALFORMED => field.to_owned(),
+            SEVERITY => format!("{field} >= {ERROR}"),
+            checksum => format!("{checksum} == {BAD}"),
+        });
+        let what = ["frame.number", "_ws.col.Protocol", "_ws.col.Info", "_ws.expert.message"];
+        let faults = self.rows(&format!("({display_filter}) && ({})", faulty.join(" || ")), &what)?;
         let shown = faults.iter().take(20).map(|row| row.join("  ")).collect::<Vec<_>>().join("\n");
         Err(LabError::Unreadable {
             command: format!("tshark -r {}", self.file.display()),
@@ -111,5 +133,32 @@ impl Recording {
             command.args(["--disable-protocol", protocol]);
         }
         command
+    }
+}
+
+/// True if one of the [judged](JUDGED) fields tells of a fault. Those that occur several times have values with commas between.
+fn is_faulty(packet: &[String]) -> bool {
+    JUDGED.iter().zip(packet).any(|(field, values)| {
+        values.split(',').filter(|value| !value.is_empty()).any(|value| match *field {
+            MALFORMED => true,
+            SEVERITY => value.parse().is_ok_and(|severity: u32| severity >= ERROR),
+            _ => value == BAD,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_faulty;
+
+    #[test]
+    fn each_kind_of_fault_is_seen() {
+        let packet = |fields: [&str; 7]| fields.map(str::to_owned);
+        assert!(!is_faulty(&packet(["", "4194304", "1,1", "3,2", "", "", ""])));
+        for (at, value) in [(0, "1"), (1, "4194304,8388608"), (2, "1,0"), (3, "0"), (4, "0"), (5, "0"), (6, "0,1")] {
+            let mut fields = ["", "", "1", "", "", "", ""];
+            fields[at] = value;
+            assert!(is_faulty(&packet(fields)), "{fields:?}");
+        }
     }
 }

@@ -1,15 +1,38 @@
 //! What every end-to-end test is made of: a lab, something done in it, and the accounts checked at the end.
 
-use std::thread;
+use std::{
+    sync::{PoisonError, RwLock},
+    thread,
+};
 
 use crate::{checks, error::Result, plan::Plan, report::Finding, topology::Lab};
 
+/// Held by each test while it runs: shared, or alone. Who waits to have it alone goes before who would share it. That it is this
+/// program's only is enough: cargo runs test programs one after the other.
+static MACHINE: RwLock<()> = RwLock::new(());
+
 /// Builds `plan`, runs `body` in it, then checks that each daemon's packets and frames are conserved and that it ends
-/// cleanly when asked. Daemons' logs and counters are printed if anything fails.
+/// cleanly when asked. Daemons' logs and counters are printed if anything fails. Other trials may run meanwhile: a lab waits more
+/// than it works.
 ///
 /// # Panics
 /// When `body` or one of these checks fails: this is for tests.
 pub fn trial(plan: Plan, body: impl FnOnce(&mut Lab) -> Result<()>) {
+    // A trial that failed has left nothing half done: its lab is gone.
+    let _machine = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+    run(plan, body);
+}
+
+/// As [`trial`] while no other one runs: for what measures time or load, or must keep pace.
+///
+/// # Panics
+/// As [`trial`].
+pub fn trial_alone(plan: Plan, body: impl FnOnce(&mut Lab) -> Result<()>) {
+    let _machine = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+    run(plan, body);
+}
+
+fn run(plan: Plan, body: impl FnOnce(&mut Lab) -> Result<()>) {
     let mut witness = Witness(expect(Lab::build(plan)));
     let lab = &mut witness.0;
     expect(body(lab));

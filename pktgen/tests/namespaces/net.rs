@@ -1,6 +1,10 @@
 //! A network namespace per test, veth pairs in it, and what the kernel counts there.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use nix::{
     sched::{CloneFlags, unshare},
@@ -11,9 +15,18 @@ use shunt_dataplane::{
     xsk::{Classifier, Interface, UplinkFilter, XdpMode},
 };
 
-/// Moves the calling thread into a new, empty network namespace, which goes away with the thread. Threads and commands
-/// started from it are in the same one.
+/// One test at a time: pktgen keeps a core busy, and its figures would tell of another one beside it.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    /// A test's turn, which lasts as long as its thread.
+    static TURN: MutexGuard<'static, ()> = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+}
+
+/// Waits until the machine is the calling test's and moves its thread into a new, empty network namespace, which goes away with
+/// the thread. Threads and commands started from it are in the same one.
 pub fn new_namespace() {
+    TURN.with(|_| ());
     assert!(Uid::effective().is_root(), "these tests make network namespaces and AF_XDP sockets: run them as root");
     unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace");
     run("ip link set lo up");

@@ -3,7 +3,7 @@
 use std::net::SocketAddrV4;
 
 use serde_json::{Value, json};
-use shunt_control_lab::{error::Result, netns::Namespace, tools, topology::Lab, trial::trial};
+use shunt_control_lab::{error::Result, netns::Namespace, tools, topology::Lab, trial::trial_alone};
 
 use crate::runtime::{Runtime, Traces, address, plan};
 
@@ -31,7 +31,7 @@ fn measured(lab: &Lab, from: &Namespace, to: &Namespace, at: SocketAddrV4, rate:
 fn a_container_sends_and_receives_as_much_as_it_may() {
     let mut plan = plan();
     plan.workers = 2;
-    trial(plan, |lab| {
+    trial_alone(plan, |lab| {
         let runtime = Runtime::new(lab);
         let container = runtime.container("slow");
         let limits = |direction: &str, rate: f64| json!({ format!("{direction}Rate"): rate as u64, format!("{direction}Burst"): BURST });

@@ -10,7 +10,7 @@ use shunt_control_lab::{
     netns::Namespace,
     plan::{FRAMES, Plan},
     tools,
-    trial::trial,
+    trial::trial_alone,
 };
 
 use crate::runtime::{Container, Runtime, Traces, address, plan};
@@ -26,7 +26,7 @@ fn two_hundred_and_fifty_pods_are_added_in_parallel_and_all_are_reached() {
     let mut plan = Plan { frames: FRAMES, ..plan() };
     // The whole /24 but for the pod of the lab's.
     plan.nodes[0].pods = 1;
-    trial(plan, |lab| {
+    trial_alone(plan, |lab| {
         let mut runtime = Runtime::new(lab);
         runtime.config["ipam"]["ranges"][0][0]["rangeStart"] = "10.244.1.2".into();
         // The lab's own pod.

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use shunt_control_lab::cluster::{Endpoint, EndpointPort, Exposure, Policy, Service, ServicePort};
 use shunt_dataplane::net::Protocol;
 
-use crate::{
+use super::{
     NODE,
     packet::{From, Packet},
 };

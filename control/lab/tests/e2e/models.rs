@@ -53,7 +53,7 @@ fn forward(lab: &Lab) -> Result<()> {
 /// The network routes each node's pods, and nodes only know the router.
 #[test]
 fn flat() {
-    let config = |_: &NodePlan| include_str!("../../../configs/models/flat.toml").to_owned();
+    let config = |_: &NodePlan| include_str!("../../../../configs/models/flat.toml").to_owned();
     trial(Plan { routing: Routing::Native, ..two_nodes(config) }, |lab| {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/models/flat-cluster.toml");
         lab.underlay.ip(&format!("addr add {ROUTER}/24 dev br0"))?;
@@ -84,7 +84,7 @@ fn flat() {
 /// No way in, and none out.
 #[test]
 fn isolated() {
-    let config = |_: &NodePlan| include_str!("../../../configs/models/isolated.toml").to_owned();
+    let config = |_: &NodePlan| include_str!("../../../../configs/models/isolated.toml").to_owned();
     let mut plan = two_nodes(config);
     let ends = [plan.nodes[0].pod(2).address, plan.nodes[1].pod(1).address];
     plan.services.push(Service::simple("web", WEB, Protocol::Tcp, 80, TCP_PORT, ends));
@@ -133,7 +133,7 @@ fn published(plan: &Plan, external: &[Ipv4Addr]) -> Service {
 /// Out with the node's address; in by what services publish, and by a proxy on the node.
 #[test]
 fn island() {
-    let config = |_: &NodePlan| include_str!("../../../configs/models/island.toml").to_owned();
+    let config = |_: &NodePlan| include_str!("../../../../configs/models/island.toml").to_owned();
     let mut plan = two_nodes(config);
     plan.services.push(published(&plan, &[BALANCED]));
     let b2 = plan.nodes[1].pod(2).address;
@@ -172,7 +172,7 @@ fn island() {
 #[test]
 fn archipelago() {
     let config = |node: &NodePlan| {
-        let text = include_str!("../../../configs/models/archipelago.toml");
+        let text = include_str!("../../../../configs/models/archipelago.toml");
         if node.letter == 'a' { text.to_owned() } else { text.replace("10.244.0.0/23", "10.244.2.0/23") }
     };
     // Each cluster's pods are a native route at the other.
@@ -210,7 +210,7 @@ fn archipelago() {
 /// As Docker's bridge: addresses that the node alone knows, and published ports.
 #[test]
 fn host_private() {
-    let config = |_: &NodePlan| include_str!("../../../configs/models/host-private.toml").to_owned();
+    let config = |_: &NodePlan| include_str!("../../../../configs/models/host-private.toml").to_owned();
     let node = NodePlan { letter: 'a', forwarder: Forwarder::Shunt, pods: 2 };
     let mut plan = Plan { nodes: vec![node], routing: Routing::Native, ..two_nodes(config) };
     // `docker run --publish 8000:8080`, on the node's own address.
@@ -235,7 +235,7 @@ fn host_private() {
 #[test]
 fn direct_routing_beside_the_overlay() {
     let config = |_: &NodePlan| {
-        let text = include_str!("../../../configs/models/island.toml");
+        let text = include_str!("../../../../configs/models/island.toml");
         text.replace("[vxlan]\n", "[vxlan]\ndirect_routing = true\n")
     };
     trial(Plan { config: Some(config), ..Plan::three_nodes(Forwarder::Shunt) }, |lab| {

@@ -1,7 +1,5 @@
 //! The metrics endpoint over real HTTP.
 
-mod support;
-
 use std::net::SocketAddr;
 
 use shunt_control_api::v1::ApplyRequest;
@@ -11,11 +9,12 @@ use shunt_dataplane::{
     switch::PortReport,
     verdict::{Answer, DropReason},
 };
-use support::{TestDaemon, port};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+
+use crate::support::{TestDaemon, port};
 
 async fn request(address: SocketAddr, line: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();

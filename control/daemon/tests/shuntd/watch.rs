@@ -1,13 +1,12 @@
 //! Watches over a real unix socket.
 
-mod support;
-
 use std::time::Duration;
 
 use shunt_control_api::v1::{self, ApplyRequest, WatchRequest, WatchResponse};
-use support::{TestDaemon, key, service, vtep};
 use tokio::time::timeout;
 use tonic::{Code, Streaming};
+
+use crate::support::{TestDaemon, key, service, vtep};
 
 async fn next(stream: &mut Streaming<WatchResponse>) -> WatchResponse {
     timeout(Duration::from_secs(5), stream.message()).await.expect("in time").unwrap().expect("not the end")

@@ -1,13 +1,12 @@
 //! The API over a real unix socket.
 
-mod support;
-
 use std::{os::unix::fs::PermissionsExt, sync::atomic::Ordering::SeqCst};
 
 use shunt_control_api::v1::{self, ApplyRequest, switch_client::SwitchClient};
 use shunt_control_daemon::api::server::{ServeError, Socket};
-use support::{TestDaemon, config, key, port, service, slice, vtep};
 use tonic::Code;
+
+use crate::support::{TestDaemon, config, key, port, service, slice, vtep};
 
 fn whole() -> ApplyRequest {
     ApplyRequest {

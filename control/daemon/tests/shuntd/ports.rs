@@ -1,13 +1,12 @@
 //! Ports come and go: by request, and as their interfaces do.
 
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
 use shunt_control_api::v1::{self, ApplyRequest};
 use shunt_control_daemon::controller::StartError;
 use shunt_dataplane::spec::PortRole;
-use support::{MemoryEngine, TestDaemon, kernel, key, port, start_controller, vtep};
+
+use crate::support::{MemoryEngine, TestDaemon, kernel, key, port, start_controller, vtep};
 
 fn ports(ports: Vec<v1::Port>) -> ApplyRequest {
     ApplyRequest { ports, ..Default::default() }

@@ -17,7 +17,7 @@ use shunt_dataplane::{
     worker::Stepped,
 };
 
-use crate::{
+use super::{
     NAME, NODE, OVERLAY,
     packet::{Fate, From, Link, Packet, read},
 };

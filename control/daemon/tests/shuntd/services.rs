@@ -1,16 +1,15 @@
 //! Services as callers of the API tell them and see them: frontends, and health checks over real HTTP.
 
-mod support;
-
 use std::net::{Ipv4Addr, TcpListener};
 
 use shunt_control_api::v1::{self, ApplyRequest, ListServiceStatusRequest};
 use shunt_dataplane::net::Protocol;
-use support::{TestDaemon, key, service, slice};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+
+use crate::support::{TestDaemon, key, service, slice};
 
 /// A port that is free now.
 fn free_port() -> u16 {

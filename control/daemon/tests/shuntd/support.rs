@@ -1,6 +1,6 @@
 //! A daemon without packets: the real controller, store and API over an engine and a kernel in memory.
 
-#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(dead_code, reason = "shuntctl's tests use a part")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,7 +1,5 @@
 //! TCP: only with a certificate of the right authority.
 
-mod support;
-
 use std::{net::SocketAddr, path::Path};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair};
@@ -13,8 +11,9 @@ use shunt_control_daemon::{
     },
     config::Tcp,
 };
-use support::TestDaemon;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+
+use crate::support::TestDaemon;
 
 type Authority = CertifiedIssuer<'static, KeyPair>;
 

@@ -14,7 +14,7 @@ use shunt_control_lab::{
     probe::{self, hold::HoldReport},
     shunt_node::ShuntNode,
     tools,
-    trial::trial,
+    trial::{trial, trial_alone},
     wait,
 };
 use shunt_dataplane::net::Protocol;
@@ -28,7 +28,7 @@ fn plan() -> Plan {
 
 #[test]
 fn updates_lose_nothing() {
-    trial(plan(), |lab| {
+    trial_alone(plan(), |lab| {
         let mut streams = Streams::start(lab, 5)?;
         let mut updates = 0;
         while !streams.have_ended() {
@@ -42,7 +42,7 @@ fn updates_lose_nothing() {
 
 #[test]
 fn ports_come_and_go_without_loss() {
-    trial(plan(), |lab| {
+    trial_alone(plan(), |lab| {
         let mut streams = Streams::start(lab, 5)?;
         let mut rounds = 0;
         while !streams.have_ended() {
@@ -91,7 +91,7 @@ fn established_connections_through_a_service_outlive_a_restart() {
     service.ports[0].node_port = Some(NODE_PORT);
     service.exposure = Some(Exposure::balanced(Policy::Cluster));
     plan.services.push(service);
-    trial(plan, |lab| {
+    trial_alone(plan, |lab| {
         let outsider = lab.outsider("client", 200)?;
         // As on every node of Kubernetes: answers to who is outside take the kernel's way.
         let node = lab.node("node-a")?;

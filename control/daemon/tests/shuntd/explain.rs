@@ -1,10 +1,9 @@
 //! `Explain` over the API: the real stages tell, and names are put to what they say.
 
-mod support;
-
 use shunt_control_api::v1::{self, ApplyRequest, ExplainRequest, ExplainedPacket, Fate};
-use support::{TestDaemon, port, service, slice, vtep};
 use tonic::Code;
+
+use crate::support::{TestDaemon, port, service, slice, vtep};
 
 fn cluster() -> ApplyRequest {
     let remote = v1::EndpointSlice {

@@ -14,7 +14,7 @@ use shunt_control_lab::{
     plan::{DNS, Forwarder, Plan, TCP_PORT, UDP_PORT, WEB},
     probe::{self, hold::HoldReport, stream::StreamReport},
     tools::{self, Nginx},
-    trial::trial,
+    trial::{trial, trial_alone},
     wait,
 };
 use shunt_dataplane::net::Protocol;
@@ -111,7 +111,7 @@ fn iperf3_through_a_service(forwarder: Forwarder) {
     // iperf3 talks TCP to the same port to agree on a UDP test.
     plan.services.push(Service::simple("iperf-tcp", vip, Protocol::Tcp, 5201, 5202, [b1]));
     plan.services.push(Service::simple("iperf-udp", [10, 96, 0, 53 + 1].into(), Protocol::Udp, 5201, 5202, [b1]));
-    trial(plan, |lab| {
+    trial_alone(plan, |lab| {
         let (a1, b1) = (&lab.pod("a1")?.namespace, &lab.pod("b1")?.namespace);
         for options in ["-t 2", "-t 2 -R", "-t 2 -P 4"] {
             let to = SocketAddrV4::new(vip, 5201);

@@ -7,14 +7,14 @@ use shunt_control_lab::{
     idle::cpu_share,
     plan::{DNS, Forwarder, Plan, UDP_PORT},
     tools,
-    trial::trial,
+    trial::trial_alone,
 };
 
 /// Of one core.
 const MOST_IDLE: f64 = 0.01;
 
 fn idle_costs_next_to_nothing(workers: usize) {
-    trial(Plan { workers, ..Plan::three_nodes(Forwarder::Shunt) }, |lab| {
+    trial_alone(Plan { workers, ..Plan::three_nodes(Forwarder::Shunt) }, |lab| {
         // After traffic, not before it: polling must have ended again, also while flows wait to expire.
         let (a1, b1) = (lab.station("a1")?.0, lab.station("b1")?.1);
         checks::reach(a1, b1)?.must_hold("a1 -> b1");
@@ -43,7 +43,7 @@ fn two_idle_workers_cost_next_to_nothing() {
 /// virtual one, from core to core, 150 to 300 were seen. A wake-up that is missed takes the worker's nap, half a second.
 #[test]
 fn a_sleeping_switch_wakes_quickly() {
-    trial(Plan::three_nodes(Forwarder::Shunt), |lab| {
+    trial_alone(Plan::three_nodes(Forwarder::Shunt), |lab| {
         let (from, to) = (lab.station("a1")?.0, lab.station("b1")?.1);
         assert!(tools::ping(from, "-c 1", to)?.is_complete());
         let slept_before = lab.node("node-a")?.shunt()?.counters()?.workers[0].sleeps;

@@ -26,7 +26,7 @@ use shunt_control_lab::{
 };
 use shunt_dataplane::net::Protocol;
 
-use crate::{
+use super::{
     NODE, OVERLAY,
     cases::PODS,
     packet::{Fate, From, Link, Packet, about, read},

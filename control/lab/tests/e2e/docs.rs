@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use shunt_dataplane::verdict::DropReason;
 
-const BEGIN: &str = "--test docs` says if it is out of date -->\n";
+const BEGIN: &str = "--test e2e docs` says if it is out of date -->\n";
 const END: &str = "<!-- end of drops -->";
 
 #[test]
