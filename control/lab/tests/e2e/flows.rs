@@ -179,8 +179,6 @@ fn a_refusal_reaches_the_backend(forwarder: Forwarder) {
     plan.services.push(Service::simple("quick", vip, Protocol::Udp, 53, UDP_PORT, [b1]));
     trial_alone(plan, |lab| {
         let (a1, b1) = (lab.pod("a1")?, lab.pod("b1")?);
-        // Nothing waits for a neighbour's address afterwards.
-        assert_eq!(checks::ask(&a1.namespace, "udp", SocketAddrV4::new(vip, 53), 1)?.failed(), 0);
         let capture = Capture::start(&b1.namespace, "eth0", "icmp", lab.folder())?;
         // Each closes its socket before the answer can come, unless the machine does something else for a moment in between.
         let send = format!("for at in 1 2 3 4 5; do echo late > /dev/udp/{vip}/53; done");
