@@ -98,7 +98,7 @@ impl Background {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Sends the signal with this name (`TERM`, `KILL`, `INT`).
+    /// Sends the signal with this name (`TERM`, `KILL`, `INT`, `STOP`).
     pub fn signal(&self, name: &str) -> Result<()> {
         run(Command::new("kill").args(["-s", name, &self.pid().to_string()])).map(drop)
     }

@@ -36,7 +36,8 @@ pub struct Pod {
     pub plan: PodPlan,
     /// Its namespace.
     pub namespace: Namespace,
-    _server: Background,
+    /// What it serves by.
+    pub server: Background,
 }
 
 impl Pod {
@@ -180,7 +181,7 @@ impl Lab {
         let server = self.serve(&namespace, &plan.name, plan.address)?;
         carries(&namespace, "eth0")?;
         carries(&self.nodes[node].namespace, &plan.interface)?;
-        self.nodes[node].pods.push(Pod { plan, namespace, _server: server });
+        self.nodes[node].pods.push(Pod { plan, namespace, server });
         Ok(())
     }
 

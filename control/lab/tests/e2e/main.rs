@@ -15,6 +15,7 @@ mod masquerade;
 mod models;
 mod native;
 mod node;
+mod own_processes;
 mod reach;
 mod refusal;
 mod selection;
