@@ -5,6 +5,7 @@ use std::{net::Ipv4Addr, time::Duration};
 use shunt_dataplane::{
     io::PacketIo,
     net::Protocol,
+    service_set::ServiceSet,
     spec::{ForwardingSpec, MasqueradeSpec, PortRole, ServiceSpec},
     xsk::{Classifier, Interface, NodeTraffic, UplinkFilter, XdpMode},
 };
@@ -195,9 +196,9 @@ fn a_queue_without_a_socket_passes_on_an_uplink_and_drops_on_other_ports() {
 }
 
 /// A node with a NodePort, an external IP, a ClusterIP and ten masquerade ports.
-fn node_traffic() -> NodeTraffic {
+fn node() -> ForwardingSpec {
     let service = |vip: Ipv4Addr, port, protocol| ServiceSpec::simple(vip, port, protocol, Default::default());
-    NodeTraffic::of(&ForwardingSpec {
+    ForwardingSpec {
         services: [
             service(VTEP, 30_080, Protocol::Tcp),
             service(EXTERNAL, 53, Protocol::Udp),
@@ -208,7 +209,7 @@ fn node_traffic() -> NodeTraffic {
         service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
         masquerade: Some(MasqueradeSpec { overlay: POD, underlay: VTEP, ports: 61_000..=61_009, egress: None }),
         ..ForwardingSpec::default()
-    })
+    }
 }
 
 const EXTERNAL: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
@@ -236,7 +237,9 @@ fn frontends_and_answers_to_masqueraded_flows_are_the_switchs() {
     let mut uplink = Uplink::new(XdpMode::Auto, &vxlan(8472));
     let nodeport = ipv4(VTEP, TCP, &[], 0, &ports(1000, 30_080));
     assert_eq!(uplink.taker(&nodeport), Taker::Kernel, "nothing was asked for yet");
-    uplink.port.classifier.set_node_traffic(&node_traffic()).unwrap();
+    let (node, mut traffic) = (node(), NodeTraffic::default());
+    traffic.follow(&ServiceSet::default(), &node);
+    uplink.port.classifier.set_node_traffic(&traffic).unwrap();
     for (packet, what) in [
         (nodeport.clone(), "a NodePort"),
         (ipv4(VTEP, TCP, &[1; 8], 0x4000, &ports(1000, 30_080)), "with options"),
@@ -303,7 +306,9 @@ fn frontends_and_answers_to_masqueraded_flows_are_the_switchs() {
     }
 
     // What is not asked for any more is the kernel's again.
-    uplink.port.classifier.set_node_traffic(&NodeTraffic::default()).unwrap();
+    traffic.settle();
+    traffic.follow(&node.services, &ForwardingSpec::default());
+    uplink.port.classifier.follow_node_traffic(&traffic).unwrap();
     assert_eq!(uplink.taker(&nodeport), Taker::Kernel);
     assert_eq!(uplink.taker(&ipv4(VTEP, UDP, &[], 0, &ports(53, 61_000))), Taker::Kernel);
 }
