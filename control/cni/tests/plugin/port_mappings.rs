@@ -51,7 +51,7 @@ fn is_refused(from: &Namespace, port: u16) -> Result<()> {
     Ok(())
 }
 
-/// From outside, from a pod of each kind of node, and from the container itself; over each protocol.
+/// From outside, from a pod of each kind of node, from the node and the container themselves; over each protocol.
 fn all_reach(lab: &Lab, client: &Namespace, web: &Container, own: Ipv4Addr) -> Result<()> {
     let outside = Ipv4Addr::new(192, 168, 50, 200);
     for (protocol, port) in [("tcp", TCP), ("udp", UDP), ("sctp", TCP)] {
@@ -63,8 +63,15 @@ fn all_reach(lab: &Lab, client: &Namespace, web: &Container, own: Ipv4Addr) -> R
     is_answered(&web.namespace, "udp", UDP, "web", own)?;
     let node_c = lab.node("node-c")?;
     is_answered(&node_c.namespace, "tcp", TCP, "web", node_c.plan.underlay())?;
-    let answers = checks::ask(&lab.pod("c1")?.namespace, "tcp", SocketAddrV4::new(NODE, TCP), 8)?;
-    assert_eq!(answers.by_server, [("web".to_owned(), 8)].into(), "{answers:?}");
+    // The pod of a node without a switch, and the node's own processes: both are seen as one of the nodes' addresses.
+    for (from, protocol, port) in [
+        (&lab.pod("c1")?.namespace, "tcp", TCP),
+        (&lab.node("node-a")?.namespace, "tcp", TCP),
+        (&lab.node("node-a")?.namespace, "udp", UDP),
+    ] {
+        let answers = checks::ask(from, protocol, SocketAddrV4::new(NODE, port), 8)?;
+        assert_eq!(answers.by_server, [("web".to_owned(), 8)].into(), "{protocol} from {}: {answers:?}", from.name());
+    }
     let echo = checks::echo(client, SocketAddrV4::new(NODE, TCP), 1_000_000)?;
     echo.must_hold("a transfer by a published port");
     Ok(())
