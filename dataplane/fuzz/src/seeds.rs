@@ -1,6 +1,6 @@
 //! Scripts that walk the main paths: where mutation starts from.
 
-use shunt_dataplane::net::MacAddr;
+use shunt_dataplane::{net::MacAddr, stages::fragments::OVERTAKER};
 use smoltcp::wire::Ipv4Packet;
 
 use crate::{
@@ -362,6 +362,10 @@ pub fn all() -> Vec<(&'static str, Vec<Step>)> {
         }),
         ("too_many_fragments_wait", {
             (0..80).map(|id| from_pod(with(later_fragment(SERVICE), 5, id))).chain([Step::Wait(16)]).collect()
+        }),
+        ("a_copy_of_the_kernels_fragment", {
+            let copy = ethernet(OVERTAKER, our_mac(HOST), 0x0800, &later_fragment(SERVICE));
+            vec![Step::Packet { port: HOST, mend: true, wrap: false, bytes: copy }, Step::Wait(16)]
         }),
         (
             "errors_about_a_connection",
