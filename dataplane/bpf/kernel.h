@@ -75,6 +75,7 @@ struct __sk_buff {
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, u64 flags) = (void *)2;
 static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)3;
+static u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
 static long (*const bpf_skb_store_bytes)(struct __sk_buff *, u32 offset, const void *from, u32 len, u64 flags) = (void *)9;
 static long (*const bpf_clone_redirect)(struct __sk_buff *, u32 ifindex, u64 flags) = (void *)13;
 static long (*const bpf_redirect)(u32 ifindex, u64 flags) = (void *)23;

@@ -78,14 +78,18 @@ struct {
 	TYPE(value, struct masquerade);
 } masquerade SEC(".maps");
 
-/* Whose the datagrams are whose first fragment was seen: it alone has ports. */
+/* Whose the datagrams are whose first fragment was seen: it alone has ports. With the time when it was, in nanoseconds, whose
+ * lowest bit makes room. */
 enum { KERNEL, SWITCH };
+
+/* After that, the same number is another datagram's (RFC 4963). As long as the switch itself knows ports. */
+#define KNOWN_FOR 2000000000ULL
 
 struct {
 	NUMBER(type, BPF_MAP_TYPE_LRU_HASH);
 	NUMBER(max_entries, 1);
 	TYPE(key, struct datagram);
-	TYPE(value, u8);
+	TYPE(value, u64);
 } fragmented SEC(".maps");
 
 /* Whether a port of ours, in network order, is one that masqueraded flows have. */
@@ -154,23 +158,23 @@ INLINE struct datagram datagram_of(const struct ipv4 *ip)
 	};
 }
 
-/* Notes whose a datagram is, by its first fragment. Numbers are used again. */
+/* Notes whose a datagram is, by its first fragment. */
 INLINE int note_whose(const struct ipv4 *ip, int is_switchs)
 {
 	const struct datagram datagram = datagram_of(ip);
-	const u8 whose = is_switchs ? SWITCH : KERNEL;
+	const u64 noted = (bpf_ktime_get_ns() & ~1ULL) | (is_switchs ? SWITCH : KERNEL);
 
-	bpf_map_update_elem(&fragmented, &datagram, &whose, 0);
+	bpf_map_update_elem(&fragmented, &datagram, &noted, 0);
 	return is_switchs;
 }
 
-/* Whose the datagram of a later fragment is; a negative number if its first one was not seen. */
+/* Whose the datagram of a later fragment is; a negative number if its first one was not seen lately. */
 INLINE int whose(const struct ipv4 *ip)
 {
 	const struct datagram datagram = datagram_of(ip);
-	const u8 *whose = bpf_map_lookup_elem(&fragmented, &datagram);
+	const u64 *noted = bpf_map_lookup_elem(&fragmented, &datagram);
 
-	return whose ? *whose : -1;
+	return noted && bpf_ktime_get_ns() - *noted < KNOWN_FOR ? (int)(*noted & 1) : -1;
 }
 
 /* Whether a fragment is of a translated flow. One that comes before the first one of its datagram is left to the kernel. */

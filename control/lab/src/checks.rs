@@ -2,7 +2,9 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
+    ops::Range,
     path::Path,
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -60,12 +62,15 @@ pub fn comes_back(lab: &Lab, from: &str, to: &str) -> Result<()> {
     })
 }
 
-/// `count` new flows to a service reach each of `backends`, nobody else, and none less than half as often as is fair. Chance
-/// alone brings less to one of three backends in one of 27 times that 30 flows are sent, and in one of 236,000 if 150 are.
+/// `count` new flows to a service reach each of `backends`, nobody else, and none of them so seldom that chance would bring it
+/// less in but one of a million runs.
 pub fn spread(from: &Namespace, protocol: &str, to: SocketAddrV4, count: u32, backends: &[&str]) -> Result<Finding> {
     let answers = ask(from, protocol, to, count)?;
-    let fair = count / backends.len() as u32;
-    let even = backends.iter().all(|backend| answers.by_server.get(*backend).is_some_and(|seen| *seen >= fair / 2));
+    // Five standard deviations of a binomial distribution below the mean.
+    let (flows, ways) = (f64::from(count), backends.len() as f64);
+    let least = (flows / ways - 5.0 * (flows * (ways - 1.0)).sqrt() / ways).max(1.0);
+    let even =
+        backends.iter().all(|backend| answers.by_server.get(*backend).is_some_and(|seen| f64::from(*seen) >= least));
     let holds = even && answers.failed() == 0 && answers.by_server.len() == backends.len();
     Ok(Finding::of(holds, format!("{count} new flows: {}", answers.table())))
 }
@@ -115,9 +120,15 @@ pub fn conservation(shunt: &ShuntNode) -> Result<Finding> {
     Ok(Finding::of(frames > 0, seen))
 }
 
+/// The ports that UDP clients ask from, one after the other: one that comes again, as the kernel's choice does by chance, may be
+/// of a flow that is still known.
+const UDP_PORTS: Range<u32> = 10_000..30_000;
+static ASKED: AtomicU32 = AtomicU32::new(0);
+
 /// Asks `count` times who serves, each time as a new flow.
 pub fn ask(from: &Namespace, protocol: &str, to: SocketAddrV4, count: u32) -> Result<Answers> {
-    probe::run(from, &["ask", protocol, &to.to_string(), &count.to_string()])
+    let ports = UDP_PORTS.start + ASKED.fetch_add(count, Ordering::Relaxed) % (UDP_PORTS.end - UDP_PORTS.start);
+    probe::run(from, &["ask", protocol, &to.to_string(), &count.to_string(), &ports.to_string()])
 }
 
 /// Sends a paced stream of `count` datagrams of `size` bytes, `rate` a second, to an echo server.

@@ -50,7 +50,14 @@ enum Command {
 #[derive(Subcommand)]
 enum Probe {
     /// Ask who serves, each time as a new flow.
-    Ask { protocol: Transport, to: SocketAddrV4, count: u32 },
+    Ask {
+        protocol: Transport,
+        to: SocketAddrV4,
+        count: u32,
+        /// The port that the first one is asked from over UDP; the others follow.
+        #[arg(default_value_t = 10_000)]
+        udp_port: u16,
+    },
     /// Send paced, numbered datagrams.
     Stream { to: SocketAddrV4, rate: u32, count: u32, size: usize },
     /// Send bytes over TCP and compare the echo.
@@ -101,13 +108,13 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
 
 fn run_probe(probe: Probe) -> Result<(), Box<dyn Error>> {
     match probe {
-        Probe::Ask { protocol, to, count } => {
+        Probe::Ask { protocol, to, count, udp_port } => {
             let protocol = match protocol {
                 Transport::Tcp => Protocol::Tcp,
                 Transport::Udp => Protocol::Udp,
                 Transport::Sctp => Protocol::Sctp,
             };
-            print(&ask::ask(protocol, to, count))
+            print(&ask::ask(protocol, to, count, udp_port))
         }
         Probe::Stream { to, rate, count, size } => print(&stream::send(to, stream::Pace { rate, count, size })?),
         Probe::Backwards { to, count, size } => print(&backwards::exchange(to, count, size)?),

@@ -51,8 +51,8 @@ impl Answers {
     }
 }
 
-/// Asks `count` times, each time from a new socket.
-pub fn ask(protocol: Protocol, to: SocketAddrV4, count: u32) -> Answers {
+/// Asks `count` times, each time from a new socket: over UDP from `udp_port` and those after it.
+pub fn ask(protocol: Protocol, to: SocketAddrV4, count: u32, udp_port: u16) -> Answers {
     let mut answers = Answers::default();
     for at in 0..count {
         if answers.failed() == FAILURES {
@@ -60,7 +60,7 @@ pub fn ask(protocol: Protocol, to: SocketAddrV4, count: u32) -> Answers {
         }
         let answer = match protocol {
             Protocol::Tcp => over_tcp(to),
-            Protocol::Udp => over_udp(to),
+            Protocol::Udp => over_udp(udp_port + at as u16, to),
             // From one port after the other: a port is another flow.
             Protocol::Sctp => sctp::ask(SCTP_PORTS + at as u16 % SCTP_PORTS, to),
         };
@@ -83,8 +83,8 @@ fn over_tcp(to: SocketAddrV4) -> io::Result<Greeting> {
     Greeting::read(&greeting)
 }
 
-fn over_udp(to: SocketAddrV4) -> io::Result<Greeting> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+fn over_udp(port: u16, to: SocketAddrV4) -> io::Result<Greeting> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
     // Connected: an answer from any other address than the one that was asked does not count.
     socket.connect(to)?;
     socket.set_read_timeout(Some(PATIENCE))?;
