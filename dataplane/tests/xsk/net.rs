@@ -4,7 +4,6 @@ use std::{
     net::Ipv4Addr,
     os::fd::{AsFd, AsRawFd, OwnedFd},
     process::Command,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -19,19 +18,9 @@ use nix::{
     unistd::Uid,
 };
 
-/// One test at a time: a command that another one starts holds copies of all sockets for an instant, and so the queue of one
-/// that was just closed.
-static SOCKETS: Mutex<()> = Mutex::new(());
-
-thread_local! {
-    /// A test's turn, which lasts as long as its thread.
-    static TURN: MutexGuard<'static, ()> = SOCKETS.lock().unwrap_or_else(PoisonError::into_inner);
-}
-
-/// Waits for the calling test's turn and moves its thread into a new, empty network namespace, which goes away with the
-/// thread. Threads and commands started from it are in the same one.
+/// Moves the calling thread into a new, empty network namespace, which goes away with the thread. Threads and commands
+/// started from it are in the same one.
 pub fn new_namespace() {
-    TURN.with(|_| ());
     assert!(Uid::effective().is_root(), "these tests make network namespaces and AF_XDP sockets: run them as root");
     unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace");
     run("ip link set lo up");

@@ -1,6 +1,9 @@
 //! A worker's memory with its pool, and ports on it, as tests drive them.
 
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use shunt_dataplane::{
     io::{Frame, FramePool, PacketIo},
@@ -31,9 +34,16 @@ impl Worker {
         self.memory.open(interface, queue, PortRole::Pod, 1)
     }
 
-    /// A pod port on queue 0 of `interface`, ready to receive.
+    /// A pod port on queue 0 of `interface`, ready to receive. A command that another test starts holds copies of all sockets
+    /// for an instant, and so the queue of one that was just closed: that is waited for.
     pub fn port(&mut self, interface: &str) -> Port {
-        self.port_as(interface, PortRole::Pod, XdpMode::Auto, &UplinkFilter::default()).expect("a port")
+        let start = Instant::now();
+        loop {
+            match self.port_as(interface, PortRole::Pod, XdpMode::Auto, &UplinkFilter::default()) {
+                Err(XskError::Socket { .. }) if start.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(1)),
+                port => return port.expect("a port"),
+            }
+        }
     }
 
     pub fn port_as(
