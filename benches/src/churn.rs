@@ -1,13 +1,11 @@
 //! Flows that come and go: what a new one costs when another one has to go for it, and how long a worker stands still for
 //! that. And what the table of many flows takes of the memory.
 
-use std::fs;
-
 use shunt_dataplane::{flow::FlowSeed, packet::BATCH, tables::Conntrack};
 use shunt_pktgen::quantity::count;
 
 use crate::{
-    measure,
+    measure, memory,
     rows::{Ledger, Part, Unit, median},
     scenario::{Path, Scale, Scenario},
 };
@@ -33,7 +31,7 @@ pub fn run(plan: Plan, scale: Scale, ledger: &mut Ledger) {
     let of = count(plan.capacity.into());
     steady(plan, scale, &format!("churn: flows expire as others come, room for {of}"), ledger);
     flood(plan, scale, &format!("churn: the table is full of half open flows, {of}"), ledger);
-    memory(plan.many, ledger);
+    of_many(plan.many, ledger);
 }
 
 /// As many flows expire as are opened, and the table is six tenths to eight tenths full.
@@ -127,21 +125,14 @@ impl Figures {
 }
 
 /// What the table takes for so many flows.
-fn memory(flows: u32, ledger: &mut Ledger) {
+fn of_many(flows: u32, ledger: &mut Ledger) {
     let case = format!("churn: memory of the connection table, {} flows", count(flows.into()));
     eprintln!("engine: {case}");
+    let resident = || memory::resident("self").expect("Linux tells");
     let before = resident();
     let table = Conntrack::new(flows, FlowSeed::from_number(1));
     let taken = resident() - before;
     assert_eq!(table.capacity(), flows);
     ledger.record(Part::Engine, &case, "Shunt", "resident", Unit::Bytes, taken as f64);
     ledger.record(Part::Engine, &case, "Shunt", "bytes per flow", Unit::Number, taken as f64 / f64::from(flows));
-}
-
-/// Resident memory of this process, in bytes.
-fn resident() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("Linux has it");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has memory");
-    let kibibytes: u64 = line.trim_end_matches("kB").trim().parse().expect("a number");
-    kibibytes * 1024
 }

@@ -1,6 +1,6 @@
 //! Shunt's daemon under measurement: started in the namespace of the calling thread, told what to do by gRPC.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use shunt_control_api::v1::{self, switch_client::SwitchClient};
 use shunt_control_lab::{binaries, command::Background, wait};
@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    Error,
+    Error, memory,
     scratch::{Scratch, mortal},
     veth::{
         cluster::{CLUSTER_CIDR, POD_CIDR, SERVICE_CIDR, VNI, VTEP_MAC, VXLAN_PORT},
@@ -58,9 +58,7 @@ impl Daemon {
     /// Its memory that is in use, in bytes.
     pub fn resident(&self) -> Result<u64, Error> {
         let process = self.process.as_ref().ok_or("it has been stopped")?;
-        let status = fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        Ok(line.trim_end_matches("kB").trim().parse::<u64>()? * 1024)
+        memory::resident(&process.pid().to_string())
     }
 
     /// What it counts.

@@ -1,7 +1,11 @@
-//! Compiles a crate's BPF programs with clang. For build scripts.
+//! Compiles a crate's BPF programs with clang. For build scripts. What programs use of the kernel's interface is in
+//! `include/kernel.h`.
 #![deny(unsafe_code)]
 
 use std::{env, io::ErrorKind, path::PathBuf, process::Command};
+
+/// Where the headers for all crates' programs are.
+const INCLUDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/include");
 
 /// Compiles `bpf/NAME.bpf.c` to `NAME.bpf.o` in `OUT_DIR`, in the byte order of the machine that the crate is built for.
 ///
@@ -11,12 +15,27 @@ pub fn compile(name: &str) {
     let source = format!("bpf/{name}.bpf.c");
     // The source and what it includes.
     println!("cargo:rerun-if-changed=bpf");
+    println!("cargo:rerun-if-changed={INCLUDE}");
     println!("cargo:rerun-if-env-changed=CLANG");
     let clang = env::var("CLANG").unwrap_or_else(|_| "clang".into());
     let folder = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     // -g for BTF, in which the maps are described.
     let status = Command::new(&clang)
-        .args(["-target", target(), "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-c", &source, "-o"])
+        .args([
+            "-target",
+            target(),
+            "-O2",
+            "-g",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-ffreestanding",
+            "-I",
+            INCLUDE,
+            "-c",
+            &source,
+            "-o",
+        ])
         .arg(folder.join(format!("{name}.bpf.o")))
         .status();
     match status {

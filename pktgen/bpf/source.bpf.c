@@ -8,38 +8,7 @@
  * from the start and nobody changes it.
  */
 
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-
-#define SEC(name) __attribute__((section(name), used))
-#define INLINE static inline __attribute__((always_inline))
-
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define be16(x) ((u16)__builtin_bswap16(x))
-#define be32(x) ((u32)__builtin_bswap32(x))
-#else
-#define be16(x) ((u16)(x))
-#define be32(x) ((u32)(x))
-#endif
-
-/* linux/bpf.h */
-enum { XDP_ABORTED = 0, XDP_DROP = 1 };
-enum { BPF_MAP_TYPE_ARRAY = 2 };
-
-struct xdp_md {
-	u32 data;
-	u32 data_end;
-};
-
-static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
-static u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
-static long (*const bpf_redirect)(u32 ifindex, u64 flags) = (void *)23;
-static long (*const bpf_xdp_adjust_tail)(void *ctx, int delta) = (void *)65;
-
-#define NUMBER(name, value) int (*name)[value]
-#define TYPE(name, value) typeof(value) *name
+#include "kernel.h"
 
 /* A packet of the order. Header fields in network order. */
 struct slot {

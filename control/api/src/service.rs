@@ -56,6 +56,11 @@ impl Service {
         [&*self.namespace, "/", &self.name].concat()
     }
 
+    /// Where load balancers ask whether its endpoints on a node serve, if they do.
+    pub fn health_check_node_port(&self) -> Option<u16> {
+        self.exposure.as_ref()?.health_check_node_port
+    }
+
     /// Its type.
     pub fn service_type(&self) -> ServiceType {
         self.exposure.as_ref().map_or(ServiceType::ClusterIp, |exposure| exposure.service_type)

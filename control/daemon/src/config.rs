@@ -17,11 +17,9 @@ use ipnet::Ipv4Net;
 use shunt_control_api::{FieldError, field};
 use shunt_dataplane::{
     net::MacAddr,
+    wire::vxlan,
     xsk::{MemoryChoice, XdpMode},
 };
-
-/// What VXLAN adds to an IP packet: outer IPv4 (20), UDP (8), VXLAN (8) and inner Ethernet (14), in bytes.
-const VXLAN_OVERHEAD: u32 = 50;
 
 /// The configuration of one node's switch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,7 +151,7 @@ impl Config {
 
     /// Longest IP packet of a pod where the uplink's is `uplink_mtu`, in bytes.
     pub fn pod_mtu(&self, uplink_mtu: u32) -> u32 {
-        uplink_mtu.saturating_sub(if self.vxlan.is_some() { VXLAN_OVERHEAD } else { 0 })
+        uplink_mtu.saturating_sub(if self.vxlan.is_some() { vxlan::OVERHEAD as u32 } else { 0 })
     }
 
     /// The other end of the host port's veth: the one that is attached to the switch.

@@ -201,9 +201,8 @@ impl Controller {
         controller.claims = state.claims(&controller.rules()).map_err(misfit)?;
         let services = services::compile_all(&state, controller.identity.place(&controller.addresses));
         let staged = controller.stage(&state, services)?;
-        let has_port =
-            |service: &&Service| service.exposure.as_ref().is_some_and(|e| e.health_check_node_port.is_some());
-        controller.health.update(&state, state.services().filter(has_port).map(Service::full_name));
+        let asked = state.services().filter(|service| service.health_check_node_port().is_some());
+        controller.health.update(&state, asked.map(Service::full_name));
         controller.settle(staged);
         let own = [controller.identity.config.uplink.clone(), controller.identity.config.host_peer()];
         for interface in own {

@@ -86,13 +86,11 @@ impl HealthServer {
 
     /// Follows `change`, which made `state`.
     pub fn follow(&mut self, state: &State, change: &Change) {
-        let has_port =
-            |service: &Service| service.exposure.as_ref()?.health_check_node_port.map(|_| service.full_name());
-        let mut names: BTreeSet<String> = change
-            .upserts
-            .iter()
-            .filter_map(|resource| if let Resource::Service(service) = &**resource { has_port(service) } else { None })
-            .collect();
+        let asked = |resource: &Arc<Resource>| match &**resource {
+            Resource::Service(service) => service.health_check_node_port().map(|_| service.full_name()),
+            _ => None,
+        };
+        let mut names: BTreeSet<String> = change.upserts.iter().filter_map(asked).collect();
         // The others matter only if they have been answered for.
         if !self.ports.is_empty() {
             names.extend(services::touched(change).into_iter().filter(|name| self.ports.contains_key(name)));
@@ -106,7 +104,7 @@ impl HealthServer {
         let mut wanted = Vec::new();
         for name in names {
             let service = state.service(&name);
-            let port = service.and_then(|service| service.exposure.as_ref()?.health_check_node_port);
+            let port = service.and_then(Service::health_check_node_port);
             if let Some(known) = self.ports.get(&name).copied().filter(|known| port != Some(*known)) {
                 self.ports.remove(&name);
                 free.push(known);

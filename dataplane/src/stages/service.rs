@@ -344,8 +344,7 @@ fn make_room(entries: &mut Vec<u32>, env: &Env<impl Recorder>) {
     if entries.is_empty()
         && let Some(entry) = env.conntrack.make_room(env.now.seconds())
     {
-        env.recorder.note(|| Step::GaveWay);
-        env.counters.flows_gave_way.add(1);
+        gave_way(env);
         entries.push(entry);
     }
 }
@@ -353,10 +352,15 @@ fn make_room(entries: &mut Vec<u32>, env: &Env<impl Recorder>) {
 /// Makes room where a key has to be: its slots are all taken, while there may be free ones elsewhere.
 #[cold]
 fn make_room_for(hash: u64, env: &Env<impl Recorder>) -> bool {
-    let gave_way = env.conntrack.make_room_for(hash, env.now.seconds());
-    if gave_way {
-        env.recorder.note(|| Step::GaveWay);
-        env.counters.flows_gave_way.add(1);
+    let has_room = env.conntrack.make_room_for(hash, env.now.seconds());
+    if has_room {
+        gave_way(env);
     }
-    gave_way
+    has_room
+}
+
+/// Notes that a flow made room for another one.
+fn gave_way(env: &Env<impl Recorder>) {
+    env.recorder.note(|| Step::GaveWay);
+    env.counters.flows_gave_way.add(1);
 }

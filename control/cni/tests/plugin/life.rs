@@ -38,7 +38,7 @@ fn a_container_is_reached_and_reaches_everyone() {
         let cluster = Cluster { services: vec![service], ..Cluster::default() };
         lab.node("node-a")?.shunt()?.apply(&cluster, &[])?;
         for from in [&one.namespace, &other.namespace] {
-            checks::spread(from, "tcp", SocketAddrV4::new(vip, 80), 60, &["one", "other"])?.must_hold("hairpin");
+            checks::spread(from, "tcp", SocketAddrV4::new(vip, 80), 150, &["one", "other"])?.must_hold("hairpin");
         }
         runtime.del(&one);
         runtime.del(&other);

@@ -23,7 +23,7 @@ impl Node<'_> {
     /// The service as this node sees it, with its endpoints if they are asked for.
     pub(super) fn status(&self, service: &Service, endpoints: bool) -> v1::ServiceStatus {
         let slices: Vec<_> = self.state.slices(&service.full_name()).collect();
-        let health_check = service.exposure.as_ref().and_then(|exposure| exposure.health_check_node_port);
+        let health_check = service.health_check_node_port();
         v1::ServiceStatus {
             namespace: service.namespace.clone(),
             name: service.name.clone(),

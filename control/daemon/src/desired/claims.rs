@@ -82,6 +82,7 @@ pub(super) const CLUSTER_IP: &str = "cluster_ip";
 pub(super) fn node_ports(service: &Service) -> impl Iterator<Item = (String, (u16, Protocol))> {
     let ports = service.ports.iter().enumerate();
     let ports = ports.filter_map(|(i, port)| Some((format!("ports[{i}].node_port"), (port.node_port?, port.protocol))));
-    let health_check = service.exposure.as_ref().and_then(|exposure| exposure.health_check_node_port);
-    ports.chain(health_check.map(|port| ("health_check_node_port".to_owned(), (port, Protocol::Tcp))))
+    ports.chain(
+        service.health_check_node_port().map(|port| ("health_check_node_port".to_owned(), (port, Protocol::Tcp))),
+    )
 }

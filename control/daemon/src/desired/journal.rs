@@ -276,8 +276,8 @@ fn damaged<T>(problem: impl Into<String>) -> Result<T, Unreadable> {
 
 struct Replayed {
     state: State,
-    /// Behind the whole state at the beginning.
-    whole: u64,
+    /// The whole state, with which it begins, has been read.
+    is_whole: bool,
     live: Live,
     /// Behind the last complete record.
     length: u64,
@@ -297,20 +297,20 @@ fn replay(file: &mut impl Read, bytes: u64) -> Result<Replayed, Unreadable> {
         return Err(Unreadable::Format(magic[7]));
     }
     let mut replayed =
-        Replayed { state: State::default(), whole: 0, live: Live::default(), length: MAGIC.len() as u64 };
+        Replayed { state: State::default(), is_whole: false, live: Live::default(), length: MAGIC.len() as u64 };
     loop {
         let left = bytes - replayed.length;
         let record = match read_record(file, left)? {
             // The file got its name when the whole state was in it: what was cut short came after that.
-            None if replayed.whole == 0 => return damaged("it holds no complete state"),
+            None if !replayed.is_whole => return damaged("it holds no complete state"),
             None => return Ok(replayed),
             Some(record) => record,
         };
-        let Replayed { state, whole, live, length } = &mut replayed;
+        let Replayed { state, is_whole, live, length } = &mut replayed;
         *length += record.bytes;
         let (upserts, deletes) = (record.upserts.len(), record.deletes.len());
-        if *whole == 0 {
-            *whole = if record.more { 0 } else { *length };
+        if !*is_whole {
+            *is_whole = !record.more;
         } else if record.version != state.version + 1 {
             return damaged(format!("version {} follows version {}", record.version, state.version));
         }

@@ -14,6 +14,8 @@ use shunt_control_lab::{
 };
 use tonic::{Request, transport::Channel};
 
+use crate::support::NODE;
+
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A node with an uplink, a pod, and a directory for its files.
@@ -41,23 +43,7 @@ impl Node {
         pod.ip("route add 169.254.1.1 dev eth0 scope link").unwrap();
         pod.ip("route add default via 169.254.1.1 dev eth0").unwrap();
         let node = Node { namespace, pod, dir: tempfile::tempdir().unwrap(), _peer: peer };
-        node.configure(
-            r#"
-            [node]
-            name = "node-a"
-            pod_cidr = "10.244.1.0/24"
-            cluster_cidr = "10.244.0.0/16"
-            service_cidr = "10.96.0.0/16"
-            [uplink]
-            interface = "eth0"
-            [vxlan]
-            [workers]
-            cores = [0]
-            frames = 8192
-            [conntrack]
-            flows = 1024
-            "#,
-        );
+        node.configure(&format!("{NODE}[vxlan]\n[workers]\ncores = [0]\nframes = 8192\n[conntrack]\nflows = 1024\n"));
         node
     }
 

@@ -253,17 +253,21 @@ pub struct TestDaemon {
     stop: oneshot::Sender<()>,
 }
 
-/// The configuration of a node `node-a` that keeps everything in `dir`.
+/// How the configuration of a node `node-a` begins.
+pub const NODE: &str = r#"
+    [node]
+    name = "node-a"
+    pod_cidr = "10.244.1.0/24"
+    cluster_cidr = "10.244.0.0/16"
+    service_cidr = "10.96.0.0/16"
+    [uplink]
+    interface = "eth0"
+"#;
+
+/// The configuration of such a node that keeps everything in `dir`.
 pub fn config(dir: &Path) -> Config {
     let text = format!(
-        r#"
-        [node]
-        name = "node-a"
-        pod_cidr = "10.244.1.0/24"
-        cluster_cidr = "10.244.0.0/16"
-        service_cidr = "10.96.0.0/16"
-        [uplink]
-        interface = "eth0"
+        r#"{NODE}
         [vxlan]
         mac = "0a:58:00:00:00:01"
         [workers]

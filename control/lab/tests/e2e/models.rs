@@ -101,7 +101,7 @@ fn isolated() {
             lab,
             &[("a1", "b1"), ("b1", "a2"), ("a1", "a2"), ("node-a", "a1"), ("node-a", "b1"), ("a1", "node-a")],
         )?;
-        checks::spread(&lab.pod("a1")?.namespace, "tcp", SocketAddrV4::new(WEB, 80), 30, &["a2", "b1"])?
+        checks::spread(&lab.pod("a1")?.namespace, "tcp", SocketAddrV4::new(WEB, 80), 150, &["a2", "b1"])?
             .must_hold("a service");
         let a1 = lab.pod("a1")?;
         for outside in
@@ -148,7 +148,7 @@ fn island() {
         checks::all_reach(lab, &[("a1", "b1"), ("b1", "a2"), ("node-a", "b1")])?;
         let node_a = lab.node("node-a")?.plan.underlay();
         for to in [SocketAddrV4::new(node_a, 30_080), SocketAddrV4::new(BALANCED, 8000)] {
-            checks::spread(&client, "tcp", to, 30, &["a1", "b1"])?.must_hold(&format!("{to} from outside"));
+            checks::spread(&client, "tcp", to, 150, &["a1", "b1"])?.must_hold(&format!("{to} from outside"));
         }
         // A server in a pod, and on the node a proxy that passes what comes to the node on to its service.
         let site = lab.folder().join("site");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What the programs use of the kernel's interface to BPF. No header of the system is included, so that the object builds
+ * What programs use of the kernel's interface to BPF. No header of the system is included, so that the object builds
  * the same everywhere clang is.
  */
 
@@ -14,12 +14,14 @@ typedef unsigned long long u64;
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define be16(x) ((u16)__builtin_bswap16(x))
+#define be32(x) ((u32)__builtin_bswap32(x))
 #else
 #define be16(x) ((u16)(x))
+#define be32(x) ((u32)(x))
 #endif
 
 /* linux/bpf.h */
-enum { XDP_DROP = 1, XDP_PASS = 2 };
+enum { XDP_ABORTED = 0, XDP_DROP = 1, XDP_PASS = 2 };
 enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_LRU_HASH = 9, BPF_MAP_TYPE_LPM_TRIE = 11 };
 enum { BPF_MAP_TYPE_XSKMAP = 17 };
 enum { BPF_F_NO_PREALLOC = 1 };
@@ -83,6 +85,7 @@ static long (*const bpf_skb_load_bytes)(const struct __sk_buff *, u32 offset, vo
 static long (*const bpf_csum_diff)(const void *from, u32 from_size, const void *to, u32 to_size, u32 seed) = (void *)28;
 static long (*const bpf_skb_change_tail)(struct __sk_buff *, u32 len, u64 flags) = (void *)38;
 static long (*const bpf_redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
+static long (*const bpf_xdp_adjust_tail)(void *ctx, int delta) = (void *)65;
 
 /* The BTF form of a map definition: an attribute's number is the length of an array type. */
 #define NUMBER(name, value) int (*name)[value]
