@@ -24,7 +24,7 @@ const COMPARED: usize = 32;
 /// The backend for the first packet of a flow; `None` if there is none.
 #[inline]
 pub fn backend<R: Recorder>(meta: &mut Meta, service: &Service, choice: &Choice, env: &Env<R>) -> Option<Backend> {
-    if service.scheduler == Scheduler::Maglev && service.affinity.is_none() && !meta.has(Meta::UNANSWERED) {
+    if choice.is_plain && !meta.has(Meta::UNANSWERED) {
         let backend = choice.select(meta.hash)?;
         env.recorder.note(|| Step::Endpoint { backend, why: Why::FlowHash, avoided: None });
         return Some(backend);

@@ -112,7 +112,7 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env<impl Recorder>) {
             Ok(relay) => {
                 new.relay = relay;
                 new.hash = env.conntrack.hash(meta.other);
-                env.conntrack.prefetch_bucket(new.hash);
+                env.conntrack.prefetch_place(new.hash);
                 return true;
             }
             Err(DropReason::NoBackend) => {
@@ -175,10 +175,10 @@ fn choose(
     if !may_open(meta) {
         return Err(DropReason::OutOfState);
     }
-    if !service.admits(meta.src()) {
+    let choice = service.choice(origin);
+    if !choice.is_plain && !service.admits(meta.src()) {
         return Err(DropReason::SourceNotAllowed);
     }
-    let choice = service.choice(origin);
     let named = if origin == Origin::Relayed { relay::named(frame, meta, service, choice, env) } else { None };
     let backend = named.or_else(|| select::backend(meta, service, choice, env)).ok_or(match choice.otherwise {
         Otherwise::Refuse => DropReason::NoBackend,
@@ -190,7 +190,7 @@ fn choose(
         return Err(DropReason::VtepOnly);
     }
     let go_astray = env.snapshot.answers_go_astray(forward.src, translated.dst);
-    let direct = service.direct && origin == Origin::Outside && !go_astray;
+    let direct = origin == Origin::Outside && service.direct && !go_astray;
     let way = if direct { relay::way(translated.dst, env.snapshot) } else { None };
     if way.is_none() && (choice.masquerade || go_astray) {
         return masquerade::assign(meta, translated, 0, env).map(|()| None);

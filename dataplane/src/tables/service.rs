@@ -123,10 +123,15 @@ pub enum Origin {
     Relayed,
 }
 
-/// A [`Rule`], as new flows need it. Those with the same endpoints share the Maglev table.
+/// A [`Rule`], as new flows need it. Those with the same endpoints share the Maglev table. On a line of its own: with many
+/// services, hardly a new flow finds any of its service's in the cache.
 #[derive(Clone)]
+#[repr(align(64))]
 pub struct Choice {
     maglev: Maglev,
+    /// Everybody may use the service, and a flow's hash alone says which endpoint it gets: there is no need to look at the
+    /// rest of the service.
+    pub is_plain: bool,
     /// The flow's source is replaced.
     pub masquerade: bool,
     /// What happens if there is no endpoint.
@@ -217,12 +222,10 @@ impl ServiceTable {
         Some(ServiceIndex { shard: shard as u32, at })
     }
 
-    /// Brings into the cache what new flows from `origin` need of a service.
+    /// Brings into the cache what new flows from `origin` mostly need of a service.
     #[inline]
     pub fn prefetch(&self, service: ServiceIndex, origin: Origin) {
-        let service = self.get(service);
-        prefetch(std::ptr::from_ref(&service.key));
-        prefetch(std::ptr::from_ref(&service.choices[origin as usize]));
+        prefetch(std::ptr::from_ref(self.get(service).choice(origin)));
     }
 
     /// Whether any service has this VIP (host order).
@@ -288,18 +291,19 @@ impl Build {
             direct: spec.relayed.is_some(),
             // Else every update would make the first endpoints' turn come first.
             turn: AtomicU32::new(known.map_or(0, Service::turns)),
-            choices: self.choices(spec.rules(), known.map_or(&[], |service| &service.choices)),
+            choices: self.choices(spec, known.map_or(&[], |service| &service.choices)),
             sources: Prefixes::new(&spec.sources),
             leaving,
         }
     }
 
     /// The choices of a service's rules.
-    fn choices(&mut self, rules: [&Rule; 4], previous: &[Choice]) -> [Choice; 4] {
+    fn choices(&mut self, spec: &ServiceSpec, previous: &[Choice]) -> [Choice; 4] {
+        let is_plain = spec.scheduler == Scheduler::Maglev && spec.affinity.is_none() && spec.sources.is_empty();
         let mut made = [const { None::<Choice> }; 4];
-        for (at, rule) in rules.into_iter().enumerate() {
-            let maglev = self.maglev(&rule.endpoints, previous.iter().chain(made[..at].iter().flatten()));
-            made[at] = Some(Choice { maglev, masquerade: rule.masquerade, otherwise: rule.otherwise });
+        for (at, &Rule { ref endpoints, masquerade, otherwise }) in spec.rules().into_iter().enumerate() {
+            let maglev = self.maglev(endpoints, previous.iter().chain(made[..at].iter().flatten()));
+            made[at] = Some(Choice { maglev, is_plain, masquerade, otherwise });
         }
         made.map(|choice| choice.expect("there is one for each rule"))
     }

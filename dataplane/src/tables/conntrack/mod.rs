@@ -272,6 +272,14 @@ impl<B: Below> Conntrack<B> {
         self.buckets.prefetch(hash as usize & self.bucket_mask);
     }
 
+    /// Brings all that [`Conntrack::put`] reads of a hash's place into the cache: its bucket and that one's neighbour.
+    #[inline(always)]
+    pub fn prefetch_place(&self, hash: u64) {
+        let bucket = hash as usize & self.bucket_mask;
+        self.buckets.prefetch(bucket);
+        self.buckets.prefetch(bucket ^ 1);
+    }
+
     /// Brings an entry into the cache.
     #[inline(always)]
     pub fn prefetch_entry(&self, entry: u32) {
