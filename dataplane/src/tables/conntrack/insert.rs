@@ -16,10 +16,11 @@
 use std::hint::cold_path;
 
 use super::{
-    ACTIVITY, Below, COMMITTED, COUNTED, Conntrack, DECISION, Direction, FREE, FlowState, Key, LINKING, LIVE,
-    NEXT_INCARNATION, PHASE, SLOTS, Slot, VERSION, expire::is_idle, pack_activity, pack_decision, preferred_slot,
+    ACTIVITY, Below, COMMITTED, COUNTED, Conntrack, DECISION, Direction, FREE, FlowState, HOMES, Key, LINKING, LIVE,
+    NEXT_INCARNATION, PHASE, SLOTS, Slot, Strays, VERSION, expire::is_idle, pack_activity, pack_decision,
+    preferred_slot,
 };
-use crate::tables::arena::{AtomicU32, AtomicU64, Ordering, fence};
+use crate::tables::arena::{AtomicU64, Ordering, fence};
 
 /// Why a flow was not put into the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,8 +55,8 @@ pub struct NewFlow {
 /// A slot in the buckets.
 struct Place<'a> {
     word: &'a AtomicU64,
-    /// The counter of keys in second pairs, if the slot is in one.
-    displaced: Option<&'a AtomicU32>,
+    /// The key's own bucket, if the slot is in another one.
+    strays_from: Option<(&'a Strays, usize)>,
 }
 
 enum Claim<'a> {
@@ -155,12 +156,12 @@ impl<B: Below> Conntrack<B> {
         let ours = hash & !(COMMITTED | 0xffff_ffff) | slot.to_word();
         let Some((position, claimed)) = self.claim_any(hash, ours) else { return Claim::Crowded };
         let alike = |at| self.alike(self.home(hash, at), ours >> 33) << (at * SLOTS);
-        let mut others = 0;
-        if self.displaced.load(Ordering::SeqCst) != 0 {
+        let mut others = alike(0);
+        // SeqCst, as the count and the claims: who does not see another's count claimed before that one did, and is seen.
+        if self.strays.any(self.home(hash, 0), Ordering::SeqCst) {
             cold_path();
-            others = alike(2) | alike(3);
+            others |= (1..HOMES).fold(0, |others, at| others | alike(at));
         }
-        others |= alike(0) | alike(1);
         others &= !(1 << position);
         // Mostly nobody else has the tag.
         if others == 0 {
@@ -201,14 +202,15 @@ impl<B: Below> Conntrack<B> {
                 && place.word.compare_exchange(0, ours, Ordering::SeqCst, Ordering::Relaxed).is_ok();
             empty.then_some((position, place))
         };
-        let near = take(preferred_slot(hash)).or_else(|| (0..2 * SLOTS).find_map(take));
-        let claimed = near.or_else(|| {
-            self.displaced.fetch_add(1, Ordering::SeqCst);
-            let far = (2 * SLOTS..4 * SLOTS).find_map(take);
-            if far.is_none() {
-                self.displaced.fetch_sub(1, Ordering::SeqCst);
+        let claimed = take(preferred_slot(hash)).or_else(|| (0..SLOTS).find_map(take)).or_else(|| {
+            cold_path();
+            let own = self.home(hash, 0);
+            self.strays.add(own);
+            let elsewhere = (SLOTS..HOMES * SLOTS).find_map(take);
+            if elsewhere.is_none() {
+                self.strays.remove(own);
             }
-            far
+            elsewhere
         });
         // Loom does not model SeqCst accesses, only fences; on x86 a fence would cost as much as the rest.
         #[cfg(loom)]
@@ -251,7 +253,7 @@ impl<B: Below> Conntrack<B> {
     #[inline(always)]
     fn place(&self, hash: u64, position: usize) -> Place<'_> {
         let word = &self.buckets[self.home(hash, position / SLOTS)].0[position % SLOTS];
-        Place { word, displaced: (position >= 2 * SLOTS).then_some(&self.displaced) }
+        Place { word, strays_from: (position >= SLOTS).then(|| (&self.strays, self.home(hash, 0))) }
     }
 
     fn entry_has(&self, slot: Slot, key: Key) -> bool {
@@ -260,7 +262,7 @@ impl<B: Below> Conntrack<B> {
 
     /// The entries that a key's slots lead to now, committed or pending.
     pub(super) fn neighbours(&self, hash: u64) -> impl Iterator<Item = u32> {
-        let words = (0..4 * SLOTS).map(move |position| self.place(hash, position).word.load(Ordering::Acquire));
+        let words = (0..HOMES * SLOTS).map(move |position| self.place(hash, position).word.load(Ordering::Acquire));
         words.filter_map(|word| Some(Slot::from_word(word)?.entry()))
     }
 
@@ -283,7 +285,7 @@ impl<B: Below> Conntrack<B> {
             place.word.load(Ordering::Relaxed) == word && place.release(word)
         };
         // Mostly it is where it was to be put first.
-        let _ = empty(preferred_slot(hash)) || (0..4 * SLOTS).any(empty);
+        let _ = empty(preferred_slot(hash)) || (0..HOMES * SLOTS).any(empty);
     }
 }
 
@@ -291,8 +293,8 @@ impl Place<'_> {
     /// Empties the slot if it still holds `word`: another worker may have emptied it, and a third taken it since.
     fn release(&self, word: u64) -> bool {
         let emptied = self.word.compare_exchange(word, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        if emptied && let Some(displaced) = self.displaced {
-            displaced.fetch_sub(1, Ordering::SeqCst);
+        if emptied && let Some((strays, bucket)) = self.strays_from {
+            strays.remove(bucket);
         }
         emptied
     }

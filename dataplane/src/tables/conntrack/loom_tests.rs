@@ -133,6 +133,37 @@ fn two_workers_take_different_ports() {
     });
 }
 
+/// Two workers insert the same flow, whose bucket is full when one of them looks for a place and may no longer be when the
+/// other one does.
+#[test]
+fn two_workers_insert_the_same_flow_in_its_bucket_and_elsewhere() {
+    // A stray's place is looked for in four buckets: with three, there are millions of interleavings.
+    bounded(2, || {
+        let table = table();
+        let homes = |n| hashed(&table, keys(n)).map(|(_, hash)| table.home(hash, 0));
+        let n = (1..).find(|n| homes(*n)[0] != homes(*n)[1]).expect("most are so");
+        let hash = table.hash(keys(n)[0]);
+        let bucket = move |table: &Conntrack, at| table.home(hash, at);
+        let taken = (0x1234_5678_u64 << 33) | COMMITTED | Slot::new(1, Direction::Forward).to_word();
+        table.buckets[bucket(&table, 0)].0.iter().for_each(|word| word.store(taken, Ordering::Relaxed));
+        let other = table.clone();
+        let worker = thread::spawn(move || {
+            let word = &other.buckets[bucket(&other, 0)].0[3];
+            word.compare_exchange(taken, 0, Ordering::AcqRel, Ordering::Relaxed).unwrap();
+            insert(&other, n)
+        });
+        let mine = insert(&table, n);
+        let theirs = worker.join().unwrap();
+        assert!(!(mine.is_ok() && theirs.is_ok()), "only one insert may win");
+        for key in keys(n) {
+            assert_eq!(table.find(key, table.hash(key)).is_some(), mine.is_ok() || theirs.is_ok());
+        }
+        let strays = (1..HOMES).flat_map(|at| &table.buckets[bucket(&table, at)].0);
+        let strays = strays.filter(|word| word.load(Ordering::Relaxed) >> 33 == hash >> 33).count();
+        assert_eq!(table.strays.any(bucket(&table, 0), Ordering::Relaxed), strays > 0);
+    });
+}
+
 /// Two workers want places for new flows where all are taken, by an established flow and a half open one among others. What
 /// is half open gives way; what is not stays; and no slot is left without a flow, or a flow without its slots.
 #[test]

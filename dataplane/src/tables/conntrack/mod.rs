@@ -14,9 +14,8 @@
 //!                                                     7    version           incarnation | phase
 //! ```
 //!
-//! A key lives in the bucket its hash names or in that bucket's neighbour (index xor 1). Where both are full, which at
-//! the table's load happens to a few keys in a million, it lives in a second pair that the hash names; lookups go there
-//! only while there are such keys.
+//! A key lives in the bucket its hash names. Where that is full, it lives in the bucket's neighbour (index xor 1), or in a
+//! second pair that the hash names: lookups go there only while there are such [strays] of the bucket.
 //!
 //! - **Readers** take no lock: they copy an entry's words between two reads of its version (a seqlock).
 //! - **Writers** claim slots and entries by compare-and-swap; see `insert`.
@@ -33,22 +32,26 @@ mod overlay;
 mod ports;
 mod pressure;
 mod state;
+mod strays;
 
 pub use expire::{Sweep, Swept};
 pub use insert::{InsertError, NewFlow};
 pub use overlay::{Base, Below, Nothing};
 pub use state::{Direction, FlowState};
 
-use std::num::NonZeroU32;
+use std::{hint::cold_path, num::NonZeroU32};
 
-use self::{free::FreeList, load::Loads, ports::Ports, pressure::Hand};
+use self::{free::FreeList, load::Loads, ports::Ports, pressure::Hand, strays::Strays};
 use super::arena::{Arena, AtomicU32, Ordering, fence};
 use crate::flow::{FiveTuple, FlowSeed};
 
 /// A packed five-tuple (see [`FiveTuple::to_words`]).
 pub type Key = [u64; 2];
 
+/// Slots of a bucket.
 const SLOTS: usize = 8;
+/// Buckets that a key can be in.
+const HOMES: usize = 4;
 const COMMITTED: u64 = 1 << 32;
 
 const DECISION: usize = 4;
@@ -79,8 +82,8 @@ pub struct Conntrack<B: Below = Nothing> {
     bucket_mask: usize,
     entries: Arena,
     free: FreeList,
-    /// Keys in their second pair of buckets. Counted before the key is put there.
-    displaced: AtomicU32,
+    /// Counted before a key is put elsewhere.
+    strays: Strays,
     hand: Hand,
     loads: Loads,
     ports: Ports,
@@ -209,7 +212,7 @@ impl Conntrack {
             bucket_mask: buckets - 1,
             entries: Arena::new(capacity as usize),
             free: FreeList::new(),
-            displaced: AtomicU32::new(0),
+            strays: Strays::new(buckets),
             hand: Hand(AtomicU32::new(0)),
             loads: Loads::new(capacity),
             ports: Ports::new(capacity),
@@ -272,12 +275,11 @@ impl<B: Below> Conntrack<B> {
         self.buckets.prefetch(hash as usize & self.bucket_mask);
     }
 
-    /// Brings all that [`Conntrack::put`] reads of a hash's place into the cache: its bucket and that one's neighbour.
+    /// Brings into the cache what tells whether a key with this hash is in the table: its bucket and whether that has strays.
     #[inline(always)]
     pub fn prefetch_place(&self, hash: u64) {
-        let bucket = hash as usize & self.bucket_mask;
-        self.buckets.prefetch(bucket);
-        self.buckets.prefetch(bucket ^ 1);
+        self.prefetch_bucket(hash);
+        self.strays.prefetch(hash as usize & self.bucket_mask);
     }
 
     /// Brings an entry into the cache.
@@ -287,7 +289,7 @@ impl<B: Below> Conntrack<B> {
     }
 
     /// The first slot of the hash's own bucket whose tag matches, unverified: the caller prefetches its entry and then
-    /// calls [`Conntrack::read`]. `None` also asks for the neighbour bucket, for [`Conntrack::find`].
+    /// calls [`Conntrack::read`]. `None` also asks for what [`Conntrack::find_elsewhere`] reads.
     #[inline(always)]
     pub fn probe(&self, hash: u64) -> Option<Slot> {
         let bucket = hash as usize & self.bucket_mask;
@@ -298,7 +300,7 @@ impl<B: Below> Conntrack<B> {
         }
         let found = self.probe_bucket(bucket, hash);
         if found.is_none() {
-            self.buckets.prefetch(bucket ^ 1);
+            self.strays.prefetch(bucket);
         }
         found
     }
@@ -361,25 +363,22 @@ impl<B: Below> Conntrack<B> {
     /// As [`Conntrack::find`], for a hash of which [`Conntrack::probe`] has just found nothing.
     #[inline]
     pub fn find_elsewhere(&self, key: Key, hash: u64) -> Option<Hit> {
-        let found = self.find_in(hash as usize & self.bucket_mask ^ 1, key, hash).or_else(|| self.find_far(key, hash));
-        found.or_else(|| self.below.base()?.copy_to(self, key, hash))
+        self.find_stray(key, hash).or_else(|| self.below.base()?.copy_to(self, key, hash))
     }
 
     #[inline]
     fn find_own(&self, key: Key, hash: u64) -> Option<Hit> {
-        let home = hash as usize & self.bucket_mask;
-        let found = self.find_in(home, key, hash).or_else(|| self.find_in(home ^ 1, key, hash));
-        found.or_else(|| self.find_far(key, hash))
+        self.find_in(self.home(hash, 0), key, hash).or_else(|| self.find_stray(key, hash))
     }
 
-    /// Looks into the second pair of buckets, if any key is in such.
+    /// Looks into the other buckets that a key can be in, if any key of its own bucket is there.
     #[inline]
-    fn find_far(&self, key: Key, hash: u64) -> Option<Hit> {
-        if self.displaced.load(Ordering::Relaxed) == 0 {
+    fn find_stray(&self, key: Key, hash: u64) -> Option<Hit> {
+        if !self.strays.any(self.home(hash, 0), Ordering::Relaxed) {
             return None;
         }
-        let second = self.second_home(hash);
-        self.find_in(second, key, hash).or_else(|| self.find_in(second ^ 1, key, hash))
+        cold_path();
+        (1..HOMES).find_map(|at| self.find_in(self.home(hash, at), key, hash))
     }
 
     #[inline]

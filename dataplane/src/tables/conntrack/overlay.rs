@@ -8,7 +8,7 @@
 use std::{cell::RefCell, collections::HashSet, fmt};
 
 use super::{
-    COUNTED, Conntrack, Direction, Hit, Key, NewFlow, Slot,
+    COUNTED, Conntrack, Direction, Hit, Key, NewFlow, Slot, Strays,
     free::FreeList,
     load::Loads,
     pressure::{Hand, LOOKED_AT, TURNS},
@@ -63,7 +63,7 @@ impl<'a> Conntrack<Base<'a>> {
             bucket_mask: buckets - 1,
             entries: Arena::new(ROOM),
             free: FreeList::new(),
-            displaced: AtomicU32::new(0),
+            strays: Strays::new(buckets),
             hand: Hand(AtomicU32::new(0)),
             loads: Loads::new(table.capacity()),
             ports: table.ports.copy(),

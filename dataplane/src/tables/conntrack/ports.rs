@@ -136,7 +136,7 @@ impl<B: Below> Conntrack<B> {
             std::array::from_fn(|n| nth(range, random.wrapping_add(n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
         let key = |port: &u16| FiveTuple { dst_port: *port, ..reply }.to_words();
         let hashes = candidates.map(|port| self.hash(key(&port)));
-        hashes.iter().for_each(|hash| self.prefetch_bucket(*hash));
+        hashes.iter().for_each(|hash| self.prefetch_place(*hash));
         candidates.iter().zip(hashes).find(|(port, hash)| self.is_free(key(port), *hash)).map(|(port, _)| *port)
     }
 }
