@@ -299,7 +299,7 @@ fn open(
             // Another packet of this batch, or another worker, has opened the flow since it was looked up.
             Err(InsertError::Exists) => {
                 if let Some(hit) = env.conntrack.find(meta.key, meta.hash) {
-                    track::apply(meta, &hit, env);
+                    track::apply(meta, hit, env);
                     if meta.has(Meta::ROUTED) {
                         env.conntrack.give_back([meta.key, reply]);
                         return Ok(());

@@ -51,7 +51,7 @@ pub fn run(batch: &mut Batch, slots: &mut Slots, env: &Env<impl Recorder>) {
     }
     for (meta, slot) in batch.metas.iter_mut().zip(slots.iter()) {
         match slot.and_then(|slot| env.conntrack.read(slot, meta.key)) {
-            Some(hit) => apply(meta, &hit, env),
+            Some(hit) => apply(meta, hit, env),
             None if meta.has(Meta::HASHED) => search(meta, slot.is_some(), env),
             None => {}
         }
@@ -66,14 +66,17 @@ fn search(meta: &mut Meta, deceived: bool, env: &Env<impl Recorder>) {
         false => env.conntrack.find_elsewhere(meta.key, meta.hash),
     };
     match found {
-        Some(hit) => apply(meta, &hit, env),
+        Some(hit) => apply(meta, hit, env),
         None => env.recorder.note(|| Step::Unknown),
     }
 }
 
 /// Lets the packet follow its flow, unless the flow turns out to be over: then the packet counts as a new one.
+///
+/// What it calls where that seldom happens takes the hit by value: a reference would have every hit written to memory, and
+/// read back before it is there.
 #[inline(always)]
-pub fn apply(meta: &mut Meta, hit: &Hit, env: &Env<impl Recorder>) {
+pub fn apply(meta: &mut Meta, hit: Hit, env: &Env<impl Recorder>) {
     let (state, direction) = (hit.state(), hit.slot.direction());
     let anew = state.is_over() || state.is_unanswered();
     if anew && direction == Direction::Forward && meta.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN {
@@ -85,29 +88,21 @@ pub fn apply(meta: &mut Meta, hit: &Hit, env: &Env<impl Recorder>) {
     } else {
         match revalidate(meta.key, hit, env) {
             Ok(next_hop) => next_hop,
-            Err(Stale) if direction == Direction::Forward => {
-                env.recorder.note(|| Step::EndpointGone { direction, backend: backend(hit.other) });
-                env.conntrack.remove(hit);
-                return;
-            }
-            // The flow stays until the client speaks or it expires: without it, the next answer would get through
-            // untranslated.
             Err(Stale) => {
-                env.recorder.note(|| Step::EndpointGone { direction, backend: backend(meta.key) });
-                meta.decide(Verdict::Drop(DropReason::StaleReply));
+                end_stale(meta, hit, env);
                 return;
             }
         }
     };
     env.recorder.note(|| Step::Known(known(meta, hit, env.now.seconds())));
-    env.conntrack.touch(hit, state.after(direction, meta.tcp_flags), env.now.seconds());
+    env.conntrack.touch(&hit, state.after(direction, meta.tcp_flags), env.now.seconds());
     meta.other = hit.other;
     meta.next_hop = next_hop;
     meta.flags |= Meta::TRANSLATE | Meta::ROUTED;
 }
 
 /// What the table knows of the packet's flow.
-fn known(meta: &Meta, hit: &Hit, now: u32) -> Known {
+fn known(meta: &Meta, hit: Hit, now: u32) -> Known {
     let (direction, before) = (hit.slot.direction(), hit.state());
     let [forward, reply] = match direction {
         Direction::Forward => [meta.key, hit.other],
@@ -126,13 +121,28 @@ fn known(meta: &Meta, hit: &Hit, now: u32) -> Known {
 
 /// Forgets a flow whose client begins a new connection.
 #[cold]
-fn begin_anew(meta: &mut Meta, hit: &Hit, env: &Env<impl Recorder>) {
+fn begin_anew(meta: &mut Meta, hit: Hit, env: &Env<impl Recorder>) {
     env.recorder.note(|| Step::BegunAnew { state: hit.state(), backend: backend(hit.other) });
-    env.conntrack.remove(hit);
+    env.conntrack.remove(&hit);
     if hit.state().is_unanswered() {
         env.counters.flows_unanswered.add(1);
         meta.other = hit.other;
         meta.flags |= Meta::UNANSWERED;
+    }
+}
+
+/// What becomes of a packet whose flow's endpoint serves no longer. The client's next one goes to another.
+#[cold]
+fn end_stale(meta: &mut Meta, hit: Hit, env: &Env<impl Recorder>) {
+    let direction = hit.slot.direction();
+    if direction == Direction::Forward {
+        env.recorder.note(|| Step::EndpointGone { direction, backend: backend(hit.other) });
+        env.conntrack.remove(&hit);
+    } else {
+        // The flow stays until the client speaks or it expires: without it, the next answer would get through
+        // untranslated.
+        env.recorder.note(|| Step::EndpointGone { direction, backend: backend(meta.key) });
+        meta.decide(Verdict::Drop(DropReason::StaleReply));
     }
 }
 
@@ -149,7 +159,7 @@ pub struct Stale;
 /// A TCP connection stays with its backend whatever happens to the service; a UDP flow to an endpoint that was removed
 /// is stale, so that the client's next packet chooses anew (as with kube-proxy, which deletes such entries).
 #[cold]
-pub fn revalidate(key: Key, hit: &Hit, env: &Env<impl Recorder>) -> Result<u32, Stale> {
+pub fn revalidate(key: Key, hit: Hit, env: &Env<impl Recorder>) -> Result<u32, Stale> {
     let (forward, reply) = match hit.slot.direction() {
         Direction::Forward => (key, hit.other),
         Direction::Reply => (hit.other, key),
@@ -169,6 +179,6 @@ pub fn revalidate(key: Key, hit: &Hit, env: &Env<impl Recorder>) -> Result<u32, 
     if hit.state().is_relayed() && hit.slot.direction() == Direction::Forward && next_hop != UNRESOLVED {
         next_hop = env.snapshot.next_hop(next_hop).relay.ok_or(Stale)?;
     }
-    env.conntrack.redecide(hit, next_hop, env.snapshot.generation);
+    env.conntrack.redecide(&hit, next_hop, env.snapshot.generation);
     Ok(next_hop)
 }
