@@ -253,6 +253,7 @@ fn spec(path: Path, scale: Scale) -> ForwardingSpec {
         uplink: UPLINK,
         next_hop: Some(PEER_MAC),
         direct: false,
+        native: false,
     });
     let services = if path.has_services() { scale.services } else { 0 };
     let services = (0..services).map(|n| {

@@ -16,7 +16,7 @@ use crate::{
     net::{MacAddr, Protocol},
     next_hop::{Kind, NextHop},
     service_set::ServiceSet,
-    spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, ServiceSpec, Station, Via},
+    spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, ServiceSpec, Station, Via, VtepSpec, VxlanSpec},
     tables::{Endpoints, Fib, Limits, Origin, Prefixes, ServiceIndex, ServiceTable, VtepTable, conntrack, maglev},
     wire::ipv4,
 };
@@ -391,11 +391,11 @@ impl NextHops {
         index
     }
 
-    fn vtep(&mut self, mut overlay: NextHop, direct: bool) -> u32 {
-        if direct {
-            overlay.relay = Some(self.push(NextHop { kind: Kind::Relay, ..overlay.clone() }));
-        }
-        self.push(overlay)
+    fn vtep(&mut self, uplink: &PortSpec, vxlan: &VxlanSpec, vtep: &VtepSpec, mac: MacAddr) -> u32 {
+        let overlay = NextHop::overlay(uplink, vxlan, vtep, mac);
+        let relay = vtep.direct.then(|| self.push(NextHop { kind: Kind::Relay, ..overlay.clone() }));
+        let pods = if vtep.native { NextHop::plain(uplink, mac) } else { overlay };
+        self.push(NextHop { relay, ..pods })
     }
 
     /// One next hop per VTEP, by its address; each that is direct has a second one.
@@ -405,7 +405,7 @@ impl NextHops {
         for vtep in &spec.vteps {
             let uplink = ports.get(vtep.uplink, || format!("VTEP {}", vtep.address))?;
             let index = match vtep.next_hop {
-                Some(mac) => self.vtep(NextHop::overlay(uplink, vxlan, vtep, mac), vtep.direct),
+                Some(mac) => self.vtep(uplink, vxlan, vtep, mac),
                 None => UNRESOLVED,
             };
             if of.insert(vtep.address, index).is_some() {

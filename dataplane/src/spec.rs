@@ -107,6 +107,9 @@ pub struct VtepSpec {
     pub next_hop: Option<MacAddr>,
     /// Its node has the same services as we, and answers clients outside directly where a service asks for that.
     pub direct: bool,
+    /// It is on the uplink's own network, and its pods' packets go there as they are (flannel's DirectRouting). What is
+    /// relayed for a service is encapsulated all the same.
+    pub native: bool,
 }
 
 /// Where a prefix leads.

@@ -53,6 +53,7 @@ fn spec() -> ForwardingSpec {
             uplink: UPLINK,
             next_hop: Some(NEIGHBOUR),
             direct: false,
+            native: false,
         }],
         routes: vec![
             RouteSpec { prefix: POD_IP.into(), via: Via::Port { port: POD, mac: STATION } },

@@ -113,6 +113,7 @@ pub fn compile(
                 uplink,
                 next_hop: mac_of(vtep.address),
                 direct: vtep.direct_server_return,
+                native: is_native(identity, view, vtep.address),
             };
             state.vteps().map(spec).collect()
         }),
@@ -125,6 +126,12 @@ pub fn compile(
         pod_cidrs: vec![node.cluster_cidr],
         service_cidrs: vec![node.service_cidr],
     }
+}
+
+/// Whether packets go to a VTEP's pods as they are: it is its own next hop, and so on the uplink's network.
+fn is_native(identity: &Identity, view: &KernelView, vtep: Ipv4Addr) -> bool {
+    identity.config.vxlan.as_ref().is_some_and(|vxlan| vxlan.direct_routing)
+        && view.next_hops.get(&vtep).is_some_and(|hop| hop.station == Some(vtep))
 }
 
 /// MTU and MAC follow the kernel, which may change them after the port was attached.
@@ -195,16 +202,8 @@ fn routes(
         let mac = view.next_hops.get(&via).and_then(|hop| hop.mac);
         ports.uplink.map_or(Via::Unreachable, |port| Via::Gateway { port, mac })
     };
-    // One that is its own next hop is on the uplink's network.
-    let is_near = |vtep: Ipv4Addr| view.next_hops.get(&vtep).is_some_and(|hop| hop.station == Some(vtep));
-    let direct = config.vxlan.as_ref().is_some_and(|vxlan| vxlan.direct_routing);
     for vtep in state.vteps() {
-        let via = match vtep.address {
-            address if direct && is_near(address) => natively(address),
-            address if overlay => Via::Vtep(address),
-            _ => Via::Unreachable,
-        };
-        routes.insert(vtep.pod_cidr, via);
+        routes.insert(vtep.pod_cidr, if overlay { Via::Vtep(vtep.address) } else { Via::Unreachable });
     }
     for route in state.routes() {
         routes.insert(route.prefix, natively(route.via));

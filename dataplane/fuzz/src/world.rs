@@ -93,6 +93,7 @@ fn spec(which: usize) -> ForwardingSpec {
         uplink: PortId(UPLINK),
         next_hop,
         direct: true,
+        native: false,
     };
     let route = |prefix: &str, via| RouteSpec { prefix: prefix.parse().expect("a prefix"), via };
     let to = |port| Via::Port { port: PortId(port), mac: station(port) };

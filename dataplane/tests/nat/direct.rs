@@ -82,7 +82,13 @@ fn states(world: &World) -> Vec<&'static str> {
 
 #[test]
 fn dsr_relays_what_is_for_an_endpoint_behind_a_direct_vtep() {
-    for (protocol, frontend) in PROTOCOLS.into_iter().flat_map(|protocol| FRONTENDS.map(|at| (protocol, at))) {
+    let frontends = || PROTOCOLS.into_iter().flat_map(|protocol| FRONTENDS.map(|at| (protocol, at)));
+    for ((protocol, frontend), native) in frontends().flat_map(|at| [false, true].map(|native| (at, native))) {
+        let spec = |services| {
+            let mut spec = spec(services);
+            spec.vteps[0].native = native;
+            spec
+        };
         let mut world = World::new(&spec(direct(protocol, &[(REMOTE[0], 8080), (REMOTE[1], 8080)], &[])));
         let asked = (opening(protocol), (OUTSIDE, 1000), frontend);
         let endpoint = relayed(&mut world, asked);
@@ -93,6 +99,10 @@ fn dsr_relays_what_is_for_an_endpoint_behind_a_direct_vtep() {
         for _ in 0..3 {
             assert_eq!(relayed(&mut world, asked), endpoint);
         }
+        let to_a_pod = (opening(protocol), (A, 1000), (endpoint, 8080));
+        let (port, bytes) = world.send_bytes(POD_A, build(to_a_pod, mac(POD_A))).expect("it is forwarded");
+        let inner = if native { &bytes[..] } else { &bytes[50..] };
+        assert_eq!((port, read(inner)), (UPLINK, to_a_pod), "encapsulated unless the way is native");
     }
 }
 

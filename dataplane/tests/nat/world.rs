@@ -94,6 +94,7 @@ pub fn spec(services: Vec<ServiceSpec>) -> ForwardingSpec {
             uplink: UPLINK,
             next_hop: Some(STATION),
             direct: true,
+            native: false,
         }],
         routes: vec![
             to("0.0.0.0/0", HOST),

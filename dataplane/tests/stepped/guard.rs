@@ -33,6 +33,7 @@ fn guarded(endpoints: &[Backend]) -> World {
         uplink: UPLINK,
         next_hop: Some(POD.mac),
         direct: false,
+        native: false,
     }];
     spec.masquerade = Some(MasqueradeSpec {
         overlay: Ipv4Addr::new(10, 244, 1, 0),

@@ -97,6 +97,7 @@ fn spec(profile: &Profile) -> ForwardingSpec {
         uplink: UPLINK,
         next_hop: Some(OUR_MAC),
         direct: false,
+        native: false,
     });
     let natively = Via::Gateway { port: UPLINK, mac: Some(OUR_MAC) };
     let to_pod = Via::Port { port: POD, mac: OUR_MAC };

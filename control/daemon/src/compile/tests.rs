@@ -147,6 +147,17 @@ fn every_destination_has_its_way() {
 }
 
 #[test]
+fn with_direct_routing_a_vtep_on_the_uplink_s_network_is_reached_natively() {
+    let mut identity = identity();
+    assert!(!compile(&identity, &view()).vteps[0].native);
+    identity.config.vxlan.as_mut().unwrap().direct_routing = true;
+    assert!(compile(&identity, &view()).vteps[0].native);
+    let mut view = view();
+    view.next_hops.get_mut(&ip("192.168.50.2")).unwrap().station = Some(ip("192.168.50.254"));
+    assert!(!compile(&identity, &view).vteps[0].native, "it is behind a router");
+}
+
+#[test]
 fn ports_have_what_the_kernel_says_of_them() {
     let spec = compile(&identity(), &view());
     let ports: Vec<_> = spec.ports.iter().map(|p| (p.id, p.role, p.mac.0[5], p.mtu)).collect();

@@ -21,6 +21,8 @@ use shunt_control_lab::{
 };
 use shunt_dataplane::net::Protocol;
 
+use crate::models::direct_routing;
+
 for_both_forwarders!(
     external_traffic_policy_cluster_masquerades_everywhere,
     external_traffic_policy_local_keeps_the_source_and_drops_when_none_local,
@@ -335,42 +337,65 @@ fn health_check_node_port_with_only_terminating_endpoints_and_fallback_for_both_
     });
 }
 
+/// A service with direct server return, whose one endpoint changes.
+struct Direct(Service);
+
+impl Direct {
+    /// That of a plan, which asks for it from now on.
+    fn of(plan: &mut Plan) -> Direct {
+        plan.services[0].exposure.as_mut().expect("it has one").direct_server_return = true;
+        Direct(plan.services[0].clone())
+    }
+
+    /// From now on this pod is its endpoint.
+    fn tell(&self, lab: &Lab, pod: &str) -> Result<()> {
+        let endpoints = vec![Endpoint::ready(lab.pod(pod)?.address())];
+        let cluster = Cluster { services: vec![Service { endpoints, ..self.0.clone() }], ..Cluster::default() };
+        lab.daemons().try_for_each(|(_, shunt)| shunt.apply(&cluster, &[]).map(drop))
+    }
+
+    /// A pod that is its endpoint sees the client as one of `seen_as`, and the client has its answers from this node, with
+    /// the addresses that it asked.
+    fn is_answered(
+        &self,
+        lab: &Lab,
+        client: &Namespace,
+        pod: &str,
+        seen_as: &[Ipv4Addr],
+        answers_from: &str,
+    ) -> Result<()> {
+        self.tell(lab, pod)?;
+        let capture = Capture::start(client, "eth0", "tcp or udp", lab.folder())?;
+        for (address, port) in FRONTENDS {
+            goes_to(client, "tcp", at(address, port), &[pod], seen_as)?;
+            goes_to(client, "udp", at(address, port), &[pod], seen_as)?;
+        }
+        checks::echo(client, at(BALANCED, 80), 1_000_000)?.must_hold("a transfer");
+        let answers = format!("ip.dst == {CLIENT}");
+        let mut rows = capture.finish()?.rows(&answers, &["eth.src", "ip.src"])?;
+        rows.sort();
+        rows.dedup();
+        let node = lab.node(answers_from)?.namespace.mac("eth0")?.to_string();
+        let mut expected = FRONTENDS.map(|(address, _)| vec![node.clone(), address.to_string()]);
+        expected.sort();
+        assert_eq!(rows, expected, "who answers for {pod}, and as whom");
+        Ok(())
+    }
+}
+
 /// The line "DSR for NodePort and LoadBalancer traffic, over VXLAN too": the endpoint's node answers with the VIP as its
 /// source, and the server sees the client's address. Where that cannot be, the source is replaced.
 #[test]
 fn dsr_for_node_port_and_load_balancer_traffic_over_vxlan() {
     let mut plan = plan(Forwarder::Shunt, Policy::Cluster);
-    plan.services[0].exposure.as_mut().expect("it has one").direct_server_return = true;
-    let service = plan.services[0].clone();
+    let service = Direct::of(&mut plan);
     exposed(plan, |lab, client| {
-        let tell = |lab: &Lab, pod: &str| {
-            let endpoints = vec![Endpoint::ready(lab.pod(pod)?.address())];
-            let cluster = Cluster { services: vec![Service { endpoints, ..service.clone() }], ..Cluster::default() };
-            lab.daemons().try_for_each(|(_, shunt)| shunt.apply(&cluster, &[]).map(drop))
-        };
+        service.is_answered(lab, client, "b1", &[CLIENT], "node-b")?;
+        service.is_answered(lab, client, "a2", &[CLIENT], "node-a")?;
         // Node-c is the kernel's.
-        let masqueraded = stand_ins(lab)?;
-        for (pod, seen_as, answers_from) in
-            [("b1", &[CLIENT][..], "node-b"), ("a2", &[CLIENT][..], "node-a"), ("c1", &masqueraded[..], "node-a")]
-        {
-            tell(lab, pod)?;
-            let capture = Capture::start(client, "eth0", "tcp or udp", lab.folder())?;
-            for (address, port) in FRONTENDS {
-                goes_to(client, "tcp", at(address, port), &[pod], seen_as)?;
-                goes_to(client, "udp", at(address, port), &[pod], seen_as)?;
-            }
-            checks::echo(client, at(BALANCED, 80), 1_000_000)?.must_hold("a transfer");
-            let answers = format!("ip.dst == {CLIENT}");
-            let mut rows = capture.finish()?.rows(&answers, &["eth.src", "ip.src"])?;
-            rows.sort();
-            rows.dedup();
-            let node = lab.node(answers_from)?.namespace.mac("eth0")?.to_string();
-            let mut expected = FRONTENDS.map(|(address, _)| vec![node.clone(), address.to_string()]);
-            expected.sort();
-            assert_eq!(rows, expected, "who answers for {pod}, and as whom");
-        }
+        service.is_answered(lab, client, "c1", &stand_ins(lab)?, "node-a")?;
 
-        tell(lab, "b1")?;
+        service.tell(lab, "b1")?;
         let a = lab.node("node-a")?.shunt()?;
         let explained = a.ctl(&["explain", &CLIENT.to_string(), &format!("{BALANCED}:80")])?;
         assert!(explained.contains("is relayed there as it is") && explained.contains("node-b"), "{explained}");
@@ -396,6 +421,31 @@ fn dsr_for_node_port_and_load_balancer_traffic_over_vxlan() {
         goes_to(client, "tcp", at(BALANCED, 80), &["b1"], &[CLIENT])?;
         let flows = lab.node("node-a")?.shunt()?.ctl(&["flow", "list"])?;
         assert!(flows.contains("relayed-"), "{flows}");
+        Ok(())
+    });
+}
+
+/// The same line where pods of other nodes are reached by native routes: what is relayed goes by VXLAN, and nothing else does.
+#[test]
+fn dsr_for_node_port_and_load_balancer_traffic_beside_native_routes() {
+    let mut plan = Plan { config: Some(direct_routing), ..plan(Forwarder::Shunt, Policy::Cluster) };
+    let service = Direct::of(&mut plan);
+    exposed(plan, |lab, client| {
+        let encapsulated = Capture::start(&lab.underlay, "node-b", "udp port 8472", lab.folder())?;
+        checks::all_reach(lab, &[("a1", "b1"), ("b1", "a1")])?;
+        service.is_answered(lab, client, "a2", &[CLIENT], "node-a")?;
+        assert_eq!(encapsulated.finish()?.count("udp")?, 0, "pods' packets and answers go as they are");
+        let encapsulated = Capture::start(&lab.underlay, "node-b", "udp port 8472", lab.folder())?;
+        service.is_answered(lab, client, "b1", &[CLIENT], "node-b")?;
+        let recording = encapsulated.finish()?;
+        let relayed = recording.count(&format!("udp.dstport == 8472 && ip.src == {CLIENT}"))?;
+        assert!(
+            relayed > 0 && relayed == recording.count("udp.dstport == 8472")?,
+            "the client's packets, and no other"
+        );
+        let explained =
+            lab.node("node-a")?.shunt()?.ctl(&["explain", &CLIENT.to_string(), &format!("{BALANCED}:80")])?;
+        assert!(explained.contains("is relayed there as it is") && explained.contains("node-b"), "{explained}");
         Ok(())
     });
 }

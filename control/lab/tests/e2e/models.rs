@@ -231,14 +231,16 @@ fn host_private() {
     });
 }
 
+/// An island whose nodes reach the pods of those on their own network natively.
+pub fn direct_routing(_: &NodePlan) -> String {
+    let text = include_str!("../../../../configs/models/island.toml");
+    text.replace("[vxlan]\n", "[vxlan]\ndirect_routing = true\n")
+}
+
 /// Nodes on one network natively, those behind a router by VXLAN, side by side: flannel's DirectRouting.
 #[test]
 fn direct_routing_beside_the_overlay() {
-    let config = |_: &NodePlan| {
-        let text = include_str!("../../../../configs/models/island.toml");
-        text.replace("[vxlan]\n", "[vxlan]\ndirect_routing = true\n")
-    };
-    trial(Plan { config: Some(config), ..Plan::three_nodes(Forwarder::Shunt) }, |lab| {
+    trial(Plan { config: Some(direct_routing), ..Plan::three_nodes(Forwarder::Shunt) }, |lab| {
         lab.underlay.ip(&format!("addr add {ROUTER}/24 dev br0"))?;
         lab.underlay.sysctl("net.ipv4.ip_forward", "1")?;
         let c = lab.node("node-c")?;
