@@ -1,11 +1,12 @@
 //! Flows that come and go: what a new one costs when another one has to go for it, and how long a worker stands still for
 //! that. And what the table of many flows takes of the memory.
 
+use shunt_control_lab::memory;
 use shunt_dataplane::{flow::FlowSeed, packet::BATCH, tables::Conntrack};
 use shunt_pktgen::quantity::count;
 
 use crate::{
-    measure, memory,
+    measure,
     rows::{Ledger, Part, Unit, median},
     scenario::{Path, Scale, Scenario},
 };

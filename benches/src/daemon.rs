@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use shunt_control_api::v1::{self, switch_client::SwitchClient};
-use shunt_control_lab::{binaries, command::Background, wait};
+use shunt_control_lab::{binaries, command::Background, memory, wait};
 use tokio::runtime::{Builder, Runtime};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    Error, memory,
+    Error,
     scratch::{Scratch, mortal},
     veth::{
         cluster::{CLUSTER_CIDR, POD_CIDR, SERVICE_CIDR, VNI, VTEP_MAC, VXLAN_PORT},
@@ -58,7 +58,7 @@ impl Daemon {
     /// Its memory that is in use, in bytes.
     pub fn resident(&self) -> Result<u64, Error> {
         let process = self.process.as_ref().ok_or("it has been stopped")?;
-        memory::resident(&process.pid().to_string())
+        Ok(memory::resident(&process.pid().to_string())?)
     }
 
     /// What it counts.

@@ -22,7 +22,6 @@ pub mod generators;
 pub mod machine;
 pub mod markdown;
 pub mod measure;
-pub mod memory;
 pub mod page;
 pub mod peers;
 pub mod probe;

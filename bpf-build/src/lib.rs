@@ -21,21 +21,8 @@ pub fn compile(name: &str) {
     let folder = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     // -g for BTF, in which the maps are described.
     let status = Command::new(&clang)
-        .args([
-            "-target",
-            target(),
-            "-O2",
-            "-g",
-            "-Wall",
-            "-Wextra",
-            "-Werror",
-            "-ffreestanding",
-            "-I",
-            INCLUDE,
-            "-c",
-            &source,
-            "-o",
-        ])
+        .args(["-target", target(), "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-ffreestanding"])
+        .args(["-I", INCLUDE, "-c", &source, "-o"])
         .arg(folder.join(format!("{name}.bpf.o")))
         .status();
     match status {

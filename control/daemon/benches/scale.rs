@@ -27,6 +27,7 @@ use shunt_control_daemon::{
     health::HealthServer,
     kernel::{Kernel, KernelView, Link},
 };
+use shunt_control_lab::{error::LabError, memory};
 use shunt_dataplane::{
     explain::{Explanation, Question, QuestionError},
     net::MacAddr,
@@ -91,9 +92,9 @@ impl Engine for Workers {
         if self.tables.load(Ordering::Relaxed) > 0 {
             return self.adopted(Engine::publish_services(&self.switch, services));
         }
-        let before = memory("VmRSS");
+        let before = mebibytes(memory::resident);
         let generation = self.adopted(Engine::publish_services(&self.switch, services));
-        self.tables.store(memory("VmRSS").saturating_sub(before), Ordering::Relaxed);
+        self.tables.store(mebibytes(memory::resident).saturating_sub(before), Ordering::Relaxed);
         generation
     }
 
@@ -200,11 +201,9 @@ fn slice(n: u32, unready: Option<u32>) -> v1::EndpointSlice {
     }
 }
 
-/// A field of /proc/self/status, in MiB.
-fn memory(field: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+/// Of this process, in MiB.
+fn mebibytes(figure: fn(&str) -> Result<u64, LabError>) -> u64 {
+    figure("self").unwrap() >> 20
 }
 
 fn row(what: &str, figure: impl std::fmt::Display) {
@@ -238,7 +237,7 @@ fn main() {
 
     let nodes = v1::ApplyRequest { vteps: (1..NODES).map(vtep).collect(), ..Default::default() };
     apply(&controller, nodes.try_into().unwrap());
-    let before = memory("VmRSS");
+    let before = mebibytes(memory::resident);
     let request = v1::ApplyRequest {
         services: (0..count).map(service).collect(),
         endpoint_slices: (0..count).map(|n| slice(n, None)).collect(),
@@ -289,9 +288,12 @@ fn main() {
             row(&format!("one endpoint changed, from taken to {what}, {name}"), millis(time(&times[at(share)])));
         }
     }
-    row("memory of all of it", format!("{} MiB", memory("VmRSS").saturating_sub(before)));
+    row("memory of all of it", format!("{} MiB", mebibytes(memory::resident).saturating_sub(before)));
     row("  of it tables", format!("{} MiB", workers.tables.load(Ordering::Relaxed)));
-    row("  at most at any time, the request included", format!("{} MiB", memory("VmHWM").saturating_sub(before)));
+    row(
+        "  at most at any time, the request included",
+        format!("{} MiB", mebibytes(memory::peak).saturating_sub(before)),
+    );
 
     controller.stop();
     drop(controller);

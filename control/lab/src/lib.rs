@@ -29,6 +29,7 @@ pub mod error;
 pub mod idle;
 pub mod kernel_node;
 pub mod kube_proxy;
+pub mod memory;
 pub mod netns;
 pub mod plan;
 pub mod probe;

@@ -3,8 +3,6 @@
 use std::{
     io::{BufRead, BufReader},
     process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
 
 use shunt_dataplane::{
@@ -15,7 +13,7 @@ use shunt_dataplane::{
 
 use crate::{
     net::{Wire, experimental, new_namespace, run, veth},
-    rig::{PATIENCE, Worker},
+    rig::{PATIENCE, Worker, once_released},
 };
 
 fn attach(interface: &str, mode: XdpMode) -> Result<Classifier, XskError> {
@@ -109,12 +107,9 @@ fn a_second_classifier_is_refused_until_the_first_is_gone() {
     let error = attach("port", XdpMode::Auto).err().expect("one at a time").to_string();
     assert!(error.contains("'shunt_port'") && error.contains("another running shuntd"), "{error}");
     drop(first);
-    // A command that another test starts holds copies of all descriptors for an instant, and so what held the first one.
-    let start = Instant::now();
-    while let Err(error) = attach("port", XdpMode::Native) {
-        assert!(start.elapsed() < PATIENCE, "dropping the first has not detached it: {error}");
-        thread::sleep(Duration::from_millis(1));
-    }
+    let again = || attach("port", XdpMode::Native);
+    let again = once_released(again, |error| matches!(error, XskError::ForeignProgram { .. }));
+    again.expect("dropping the first has detached it");
 }
 
 #[test]

@@ -23,6 +23,21 @@ pub struct Port {
     pub device: Box<XskDevice>,
 }
 
+/// Tries again what a queue or an interface `is_held` against that was just given up: a command that another test starts holds
+/// copies of all descriptors for an instant.
+pub fn once_released<T>(
+    mut attempt: impl FnMut() -> Result<T, XskError>,
+    is_held: fn(&XskError) -> bool,
+) -> Result<T, XskError> {
+    let start = Instant::now();
+    loop {
+        match attempt() {
+            Err(error) if is_held(&error) && start.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(1)),
+            result => return result,
+        }
+    }
+}
+
 impl Worker {
     pub fn new(frames: u32) -> Worker {
         let (memory, pool) = WorkerMemory::new(frames).expect("memory");
@@ -34,16 +49,10 @@ impl Worker {
         self.memory.open(interface, queue, PortRole::Pod, 1)
     }
 
-    /// A pod port on queue 0 of `interface`, ready to receive. A command that another test starts holds copies of all sockets
-    /// for an instant, and so the queue of one that was just closed: that is waited for.
+    /// A pod port on queue 0 of `interface`, ready to receive.
     pub fn port(&mut self, interface: &str) -> Port {
-        let start = Instant::now();
-        loop {
-            match self.port_as(interface, PortRole::Pod, XdpMode::Auto, &UplinkFilter::default()) {
-                Err(XskError::Socket { .. }) if start.elapsed() < PATIENCE => thread::sleep(Duration::from_millis(1)),
-                port => return port.expect("a port"),
-            }
-        }
+        let open = || self.port_as(interface, PortRole::Pod, XdpMode::Auto, &UplinkFilter::default());
+        once_released(open, |error| matches!(error, XskError::Socket { .. })).expect("a port")
     }
 
     pub fn port_as(

@@ -16,6 +16,7 @@ use shunt_control_lab::{
     for_both_forwarders,
     netns::Namespace,
     plan::{Forwarder, NodePlan, Plan, TCP_PORT, UDP_PORT},
+    shunt_node::ShuntNode,
     topology::Lab,
     trial::trial,
 };
@@ -385,6 +386,13 @@ impl Direct {
     }
 }
 
+/// The client's packets for the service are explained: they go to node-b as they are.
+fn explains_relay(shunt: &ShuntNode) -> Result<()> {
+    let explained = shunt.ctl(&["explain", &CLIENT.to_string(), &format!("{BALANCED}:80")])?;
+    assert!(explained.contains("is relayed there as it is") && explained.contains("node-b"), "{explained}");
+    Ok(())
+}
+
 /// The line "DSR for NodePort and LoadBalancer traffic, over VXLAN too": the endpoint's node answers with the VIP as its
 /// source, and the server sees the client's address. Where that cannot be, the source is replaced.
 #[test]
@@ -399,8 +407,7 @@ fn dsr_for_node_port_and_load_balancer_traffic_over_vxlan() {
 
         service.tell(lab, "b1")?;
         let a = lab.node("node-a")?.shunt()?;
-        let explained = a.ctl(&["explain", &CLIENT.to_string(), &format!("{BALANCED}:80")])?;
-        assert!(explained.contains("is relayed there as it is") && explained.contains("node-b"), "{explained}");
+        explains_relay(a)?;
         let told = a.ctl(&["service", "get", "default/everywhere"])?;
         assert!(told.contains("1 of 1, direct or masqueraded"), "{told}");
         assert!(a.ctl(&["list", "vteps"])?.contains("DIRECT RETURN"));
@@ -445,10 +452,7 @@ fn dsr_for_node_port_and_load_balancer_traffic_beside_native_routes() {
             relayed > 0 && relayed == recording.count("udp.dstport == 8472")?,
             "the client's packets, and no other"
         );
-        let explained =
-            lab.node("node-a")?.shunt()?.ctl(&["explain", &CLIENT.to_string(), &format!("{BALANCED}:80")])?;
-        assert!(explained.contains("is relayed there as it is") && explained.contains("node-b"), "{explained}");
-        Ok(())
+        explains_relay(lab.node("node-a")?.shunt()?)
     });
 }
 

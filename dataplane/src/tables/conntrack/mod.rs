@@ -272,14 +272,14 @@ impl<B: Below> Conntrack<B> {
     /// Brings a hash's bucket into the cache.
     #[inline(always)]
     pub fn prefetch_bucket(&self, hash: u64) {
-        self.buckets.prefetch(hash as usize & self.bucket_mask);
+        self.buckets.prefetch(self.home(hash, 0));
     }
 
     /// Brings into the cache what tells whether a key with this hash is in the table: its bucket and whether that has strays.
     #[inline(always)]
     pub fn prefetch_place(&self, hash: u64) {
         self.prefetch_bucket(hash);
-        self.strays.prefetch(hash as usize & self.bucket_mask);
+        self.strays.prefetch(self.home(hash, 0));
     }
 
     /// Brings an entry into the cache.
@@ -292,7 +292,7 @@ impl<B: Below> Conntrack<B> {
     /// calls [`Conntrack::read`]. `None` also asks for what [`Conntrack::find_elsewhere`] reads.
     #[inline(always)]
     pub fn probe(&self, hash: u64) -> Option<Slot> {
-        let bucket = hash as usize & self.bucket_mask;
+        let bucket = self.home(hash, 0);
         // Mostly it is where it was to be put first.
         let word = self.buckets[bucket].0[preferred_slot(hash)].load(Ordering::Acquire);
         if word >> 32 == (hash | COMMITTED) >> 32 {

@@ -3,12 +3,17 @@
 //! Mostly it is 0, and then whoever does not find a key in its own bucket has to look nowhere else. Three more buckets would
 //! be three more lines, of a table that no cache holds; the counters of 64 buckets are one.
 
-use crate::tables::arena::{Arena, Ordering};
+use crate::tables::arena::{Arena, AtomicU64, Ordering};
 
-/// Counters in a word. Eight bits are enough: there are 24 slots for a bucket's strays, and beside these every worker counts
-/// at most one that finds no slot.
-const IN_WORD: usize = 8;
-const IN_LINE: usize = 8 * IN_WORD;
+/// Bits of a counter. They are enough: there are 24 slots for a bucket's strays, and beside these every worker counts at most
+/// one that finds no slot.
+const BITS: usize = 8;
+/// Counters in a word.
+const IN_WORD: usize = u64::BITS as usize / BITS;
+/// Words of a line.
+const WORDS: usize = 8;
+/// Counters in a line.
+const IN_LINE: usize = WORDS * IN_WORD;
 
 /// A counter for each bucket.
 #[derive(Debug)]
@@ -29,18 +34,23 @@ impl Strays {
     /// Whether a key of this bucket may be elsewhere.
     #[inline(always)]
     pub(super) fn any(&self, bucket: usize, ordering: Ordering) -> bool {
-        let word = self.0[bucket / IN_LINE].0[bucket / IN_WORD % IN_WORD].load(ordering);
-        word >> shift(bucket) & 0xff != 0
+        self.word(bucket).load(ordering) >> shift(bucket) & ((1 << BITS) - 1) != 0
     }
 
     /// Counts one more, which is about to be put elsewhere.
     pub(super) fn add(&self, bucket: usize) {
-        self.0[bucket / IN_LINE].0[bucket / IN_WORD % IN_WORD].fetch_add(1 << shift(bucket), Ordering::SeqCst);
+        self.word(bucket).fetch_add(1 << shift(bucket), Ordering::SeqCst);
     }
 
     /// Counts one less, which is not there any more.
     pub(super) fn remove(&self, bucket: usize) {
-        self.0[bucket / IN_LINE].0[bucket / IN_WORD % IN_WORD].fetch_sub(1 << shift(bucket), Ordering::SeqCst);
+        self.word(bucket).fetch_sub(1 << shift(bucket), Ordering::SeqCst);
+    }
+
+    /// The word with a bucket's counter.
+    #[inline(always)]
+    fn word(&self, bucket: usize) -> &AtomicU64 {
+        &self.0[bucket / IN_LINE].0[bucket / IN_WORD % WORDS]
     }
 
     /// All there are.
@@ -54,5 +64,5 @@ impl Strays {
 /// Where in its word a bucket's counter is.
 #[inline(always)]
 fn shift(bucket: usize) -> usize {
-    bucket % IN_WORD * IN_WORD
+    bucket % IN_WORD * BITS
 }
