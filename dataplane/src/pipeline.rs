@@ -157,7 +157,9 @@ fn count(batch: &mut Batch, env: &Env<impl Recorder>) {
             Verdict::Tx(_) => &port.forwarded,
             Verdict::Answer(answer, _) => &port.answers[answer as usize],
             Verdict::Drop(reason) => &port.drops[reason as usize],
-            Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized => unreachable!("every packet's fate is sealed"),
+            Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized | Verdict::Ipv6 => {
+                unreachable!("every packet's fate is sealed")
+            }
         };
         counter.add(len as u64);
         batch.runs.push(Run { verdict, len });

@@ -89,7 +89,7 @@ impl Walk {
     /// Its tuple as it leaves.
     pub fn tuple(&self) -> FiveTuple {
         let rewritten = self.steps.iter().rev().find_map(|step| match step {
-            Step::Rewritten { to } => Some(*to),
+            Step::Rewritten { to } => to.of_ipv4(),
             _ => None,
         });
         rewritten.unwrap_or(self.question.tuple)

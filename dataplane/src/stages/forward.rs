@@ -21,7 +21,7 @@ const IP: usize = ethernet::HEADER_LEN;
 pub fn run(batch: &mut Batch, ip_id: &mut u16, env: &Env<impl Recorder>) {
     let mut id = *ip_id;
     let mut owes = false;
-    let routes = Routes::of(env.snapshot);
+    let routes = Routes::<u32>::of(env.snapshot);
     for (frame, meta) in batch.packets() {
         if meta.is_pending() {
             let next_hop = routes.next_hop(meta, env);
@@ -67,7 +67,7 @@ fn send(
         let options = usize::from(meta.ip_header_len) - ipv4::HEADER_LEN;
         let translate = if meta.has(Meta::FRAGMENT) { fragments::translate } else { nat::translate };
         translate(ip, &mut rest[options..], meta);
-        env.recorder.note(|| Step::Rewritten { to: FiveTuple::from_words(meta.other).reversed() });
+        env.recorder.note(|| Step::Rewritten { to: FiveTuple::<u32>::from_words(meta.other).reversed().told() });
     }
     if next_hop.kind == Kind::Plain {
         ethernet.copy_from_slice(&next_hop.header[vxlan::OVERHEAD..]);
@@ -132,7 +132,7 @@ fn unsent(frame: &mut Frame, meta: &Meta, next_hop: &NextHop, env: &Env<impl Rec
         Kind::Unreachable if meta.dst() >= 0xe000_0000 => Verdict::Drop(DropReason::ForwardedBroadcast),
         Kind::Unreachable => Verdict::Owed(Answer::NetUnreachable),
         // As kube-proxy has it: refused if the address is a service's, or the sender would wait in vain.
-        Kind::ServiceRange if env.snapshot.services.has_vip(meta.dst()) => Verdict::Owed(Answer::PortUnreachable),
+        Kind::ServiceRange if env.snapshot.ipv4.services.has_vip(meta.dst()) => Verdict::Owed(Answer::PortUnreachable),
         Kind::ServiceRange => Verdict::Drop(DropReason::NoService),
         Kind::Unresolved => Verdict::Drop(DropReason::Unresolved),
     }

@@ -47,10 +47,10 @@ pub fn run(batch: &mut Batch, env: &Env<impl Recorder>) {
             }
             continue;
         };
-        env.recorder.note(|| Step::Quoted { about: FiveTuple::from_words(hit.other) });
+        env.recorder.note(|| Step::Quoted { about: FiveTuple::<u32>::from_words(hit.other).told() });
         let next_hop = match hit.generation() == env.snapshot.generation {
             true => hit.next_hop(),
-            false => match track::revalidate(quote.key, hit, env) {
+            false => match track::revalidate::<u32>(quote.key, hit, env) {
                 Ok(next_hop) => next_hop,
                 Err(Stale) => {
                     meta.decide(Verdict::Drop(DropReason::StaleReply));

@@ -103,7 +103,7 @@ impl Found {
         meta.key = [self.addresses, self.ports];
         meta.ip_header_len = ipv4::HEADER_LEN as u8;
         meta.tcp_flags = self.tcp_flags;
-        let tuple = || FiveTuple::from_words(meta.key);
+        let tuple = || FiveTuple::<u32>::from_words(meta.key).told();
         recorder.note(|| Step::Headers { tuple: tuple(), tcp_flags: self.tcp_flags, fragment: false });
         if self.is_unfinished {
             finish_checksum(frame, meta.protocol(), ipv4::HEADER_LEN as u8);

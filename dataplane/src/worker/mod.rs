@@ -425,7 +425,7 @@ fn hand_out(batch: &mut Batch, ports: &mut Ports, memories: &mut Memories, share
                     memories.give(frame);
                 }),
             },
-            Verdict::Drop(_) | Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized => {
+            Verdict::Drop(_) | Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized | Verdict::Ipv6 => {
                 frames.for_each(|frame| memories.give(frame));
             }
         }

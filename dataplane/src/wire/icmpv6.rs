@@ -1,0 +1,3 @@
+//! stub
+/// stub
+pub const ECHO_REQUEST: u8 = 128;
