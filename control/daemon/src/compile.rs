@@ -13,8 +13,8 @@ use shunt_dataplane::{
     net::MacAddr,
     service_set::ServiceSet,
     spec::{
-        Bandwidth, ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Station, Via, VtepSpec,
-        VxlanSpec,
+        Bandwidth, FamilySpec, ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Station, Via,
+        VtepSpec, VxlanSpec,
     },
     switch::PortInfo,
 };
@@ -117,14 +117,17 @@ pub fn compile(
             };
             state.vteps().map(spec).collect()
         }),
-        routes: routes(identity, state, view, ports, vxlan.is_some()),
-        services,
-        gateway: Some(GATEWAY),
-        on_link: Some(node.pod_cidr),
-        router: Some(node.overlay_address()),
-        masquerade: Some(masquerade(identity, view)),
-        pod_cidrs: vec![node.cluster_cidr],
-        service_cidrs: vec![node.service_cidr],
+        ipv6: FamilySpec::default(),
+        ipv4: FamilySpec {
+            routes: routes(identity, state, view, ports, vxlan.is_some()),
+            services,
+            gateway: Some(GATEWAY),
+            on_link: Some(node.pod_cidr),
+            router: Some(node.overlay_address()),
+            masquerade: Some(masquerade(identity, view)),
+            pod_cidrs: vec![node.cluster_cidr],
+            service_cidrs: vec![node.service_cidr],
+        },
     }
 }
 

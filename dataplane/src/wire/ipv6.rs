@@ -254,7 +254,7 @@ mod tests {
     fn etherparse_agrees_with_what_is_emitted() {
         let bytes = packet(ipv4::TCP, &[0; 20]);
         let (parsed, rest) = etherparse::Ipv6Header::from_slice(&bytes).unwrap();
-        assert_eq!((parsed.dscp.value(), parsed.ecn.value(), parsed.flow_label.value()), (0xb9 >> 2, 1, 0));
+        assert_eq!((parsed.dscp().value(), parsed.ecn().value(), parsed.flow_label.value()), (0xb9 >> 2, 1, 0));
         assert_eq!((parsed.payload_length, parsed.next_header, parsed.hop_limit), (20, IpNumber::TCP, 7));
         assert_eq!(parsed.source_addr(), "fd00:10:244:1::a".parse::<Ipv6Addr>().unwrap());
         assert_eq!(parsed.destination_addr(), "fd00:10:244:2::b".parse::<Ipv6Addr>().unwrap());

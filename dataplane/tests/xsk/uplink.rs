@@ -6,7 +6,7 @@ use shunt_dataplane::{
     io::PacketIo,
     net::Protocol,
     service_set::ServiceSet,
-    spec::{ForwardingSpec, MasqueradeSpec, PortRole, ServiceSpec},
+    spec::{FamilySpec, ForwardingSpec, MasqueradeSpec, PortRole, ServiceSpec},
     xsk::{Classifier, Interface, NodeTraffic, UplinkFilter, XdpMode},
 };
 
@@ -199,15 +199,18 @@ fn a_queue_without_a_socket_passes_on_an_uplink_and_drops_on_other_ports() {
 fn node() -> ForwardingSpec {
     let service = |vip: Ipv4Addr, port, protocol| ServiceSpec::simple(vip, port, protocol, Default::default());
     ForwardingSpec {
-        services: [
-            service(VTEP, 30_080, Protocol::Tcp),
-            service(EXTERNAL, 53, Protocol::Udp),
-            service(EXTERNAL, 53, Protocol::Sctp),
-            service(CLUSTER_IP, 80, Protocol::Tcp),
-        ]
-        .into(),
-        service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
-        masquerade: Some(MasqueradeSpec { overlay: POD, underlay: VTEP, ports: 61_000..=61_009, egress: None }),
+        ipv4: FamilySpec {
+            services: [
+                service(VTEP, 30_080, Protocol::Tcp),
+                service(EXTERNAL, 53, Protocol::Udp),
+                service(EXTERNAL, 53, Protocol::Sctp),
+                service(CLUSTER_IP, 80, Protocol::Tcp),
+            ]
+            .into(),
+            service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+            masquerade: Some(MasqueradeSpec { overlay: POD, underlay: VTEP, ports: 61_000..=61_009, egress: None }),
+            ..FamilySpec::default()
+        },
         ..ForwardingSpec::default()
     }
 }

@@ -37,7 +37,7 @@ use shunt_dataplane::{
     record::Off,
     service_set::ServiceSet,
     snapshot::Snapshot,
-    spec::{ForwardingSpec, PortId},
+    spec::{FamilySpec, ForwardingSpec, PortId},
     switch::{AttachSpec, FlowRecord, PortInfo, PortReport, SwitchReport, WorkerReport},
     tables::{Conntrack, Recent},
     time::Now,
@@ -154,7 +154,10 @@ impl Engine for MemoryEngine {
     }
 
     fn publish_services(&self, services: &ServiceSet) -> Result<u64, EngineError> {
-        self.publish(&ForwardingSpec { services: services.clone(), ..self.published() })
+        self.publish(&ForwardingSpec {
+            ipv4: FamilySpec { services: services.clone(), ..self.published().ipv4 },
+            ..self.published()
+        })
     }
 
     fn report(&self) -> SwitchReport {
