@@ -1,3 +1,0 @@
-//! stub
-/// stub
-pub const ECHO_REQUEST: u8 = 128;
