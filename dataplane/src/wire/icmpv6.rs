@@ -106,6 +106,13 @@ pub fn is_error(kind: u8) -> bool {
     kind < ECHO_REQUEST || kind == REDIRECT
 }
 
+/// True for what is said on a link about the link, and never sent on: multicast listener discovery (RFC 2710, RFC 3810), neighbour
+/// discovery (RFC 4861), multicast router discovery (RFC 4286).
+#[inline(always)]
+pub fn is_of_the_link(kind: u8) -> bool {
+    matches!(kind, 130..=137 | 143 | 151..=153)
+}
+
 /// True for the errors that are translated with the flow of the packet they quote (RFC 4443 defines these four).
 #[inline(always)]
 pub fn follows_a_flow(kind: u8) -> bool {
