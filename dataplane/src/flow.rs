@@ -279,7 +279,7 @@ mod tests {
         let mut buckets = vec![0u32; 256];
         let mut tags = std::collections::HashSet::new();
         for port in 0..16_384u16 {
-            let tuple = FiveTuple { src: 0x0a00_0001, dst: 0x0a00_0002, src_port: port, dst_port: 80, protocol: 17 };
+            let tuple = FiveTuple { src: 0x0a00_0001u32, dst: 0x0a00_0002, src_port: port, dst_port: 80, protocol: 17 };
             let hash = seed.hash(tuple.to_words());
             buckets[hash as usize & 255] += 1;
             tags.insert(hash >> 32);

@@ -85,7 +85,7 @@ fn spec(which: usize) -> ForwardingSpec {
         mac: our_mac(id),
         mtu: MTU,
         unfinished_checksums: role != PortRole::Uplink,
-        station: PODS.contains(&id).then(|| Station { mac: station(id), address: pod_address(id) }),
+        station: PODS.contains(&id).then(|| Station { mac: station(id), address: pod_address(id), ipv6: None }),
     };
     let vtep = |address: [u8; 4], next_hop| VtepSpec {
         address: address.into(),

@@ -200,7 +200,7 @@ mod tests {
     const OVERLAY: Overlay = Overlay { vni: 1, udp_port: 8472, local: LOCAL, mac: OUR_VTEP };
 
     fn arrival(vteps: &VtepTable, guarded: bool, uplink: bool, unfinished: bool, takes_native: bool) -> Arrival<'_> {
-        let guard = Guard { mac: POD.to_number(), address: POD_ADDRESS, vtep_port: 8472 };
+        let guard = Guard { mac: POD.to_number(), address: POD_ADDRESS, ipv6: 0, vtep_port: 8472 };
         let port = PortEntry {
             role: Some(if uplink { PortRole::Uplink } else { PortRole::Pod }),
             mac: OURS,

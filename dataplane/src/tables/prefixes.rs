@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn no_prefix_contains_nothing_and_the_zero_prefix_everything() {
-        assert!(!Prefixes::new(&[]).contains(0) && Prefixes::new(&[]).is_empty());
+        assert!(!Prefixes::<u32>::new(&[]).contains(0) && Prefixes::<u32>::new(&[]).is_empty());
         let all = Prefixes::new(&["10.0.0.0/0".parse().unwrap()]);
         assert!(all.contains(0) && all.contains(u32::MAX) && !all.is_empty());
     }

@@ -72,6 +72,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(select(&[], 7), None);
+        assert_eq!(select::<Ipv4Addr>(&[], 7), None);
     }
 }

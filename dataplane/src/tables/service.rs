@@ -489,7 +489,7 @@ mod tests {
         changed.insert(spec(77, 80, Protocol::Tcp, &[9]));
         let after = ServiceTable::build(&changed, Some(&before), 1);
         let touched: Vec<_> =
-            [100, 500, 600].map(|n| shard_of(0x0a60_0000 + n)).into_iter().chain([shard_of(77)]).collect();
+            [100u32, 500, 600].map(|n| shard_of(0x0a60_0000 + n)).into_iter().chain([shard_of(77u32)]).collect();
         assert_eq!(changed.changed(&set).count(), 4);
         for (at, (old, new)) in before.shards.iter().zip(after.shards.iter()).enumerate() {
             assert_eq!(Arc::ptr_eq(&old.services, &new.services), !touched.contains(&at), "shard {at}");

@@ -121,7 +121,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{net::Protocol, spec::Backend};
+    use crate::{
+        net::Protocol,
+        spec::{Backend, FamilySpec},
+    };
 
     fn service(vip: u32, port: u16) -> ServiceSpec {
         let backend = Backend { address: [10, 244, 0, 1].into(), port: 80 };

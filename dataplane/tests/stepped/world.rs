@@ -72,7 +72,7 @@ pub fn spec(backends: &[Backend]) -> ForwardingSpec {
 
 /// The spec with every service changed, in the order TCP, UDP, SCTP.
 pub fn with_services(spec: ForwardingSpec, mut change: impl FnMut(&mut ServiceSpec)) -> ForwardingSpec {
-    let services = spec.services.iter().cloned().map(|mut service| {
+    let services = spec.ipv4.services.iter().cloned().map(|mut service| {
         change(&mut service);
         service
     });

@@ -310,7 +310,7 @@ fn frontends_and_answers_to_masqueraded_flows_are_the_switchs() {
 
     // What is not asked for any more is the kernel's again.
     traffic.settle();
-    traffic.follow(&node.services, &ForwardingSpec::default());
+    traffic.follow(&node.ipv4.services, &ForwardingSpec::default());
     uplink.port.classifier.follow_node_traffic(&traffic).unwrap();
     assert_eq!(uplink.taker(&nodeport), Taker::Kernel);
     assert_eq!(uplink.taker(&ipv4(VTEP, UDP, &[], 0, &ports(53, 61_000))), Taker::Kernel);

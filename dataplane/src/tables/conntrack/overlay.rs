@@ -154,7 +154,7 @@ mod tests {
     use super::*;
     use crate::{
         flow::{FiveTuple, FlowSeed},
-        tables::conntrack::{Flow, FlowState, InsertError},
+        tables::conntrack::{Flow, FlowState, InsertError, Key},
     };
 
     /// So few of everything that flows meet, and the table is full soon.
@@ -235,9 +235,9 @@ mod tests {
                 done = entry.is_some();
                 table.give_entries(&mut entry.into_iter().collect());
             }
-            Op::TakePort { backend, random } => port = table.take_port(reply(0, backend), &PORTS, random),
+            Op::TakePort { backend, random } => port = table.take_port(reply(0, backend).to_words(), &PORTS, random),
             Op::TakePreferred { backend, hash } => {
-                port = table.take_preferred_port(reply(0, backend), &PORTS, hash);
+                port = table.take_preferred_port(reply(0, backend).to_words(), &PORTS, hash);
             }
             Op::GiveBack { backend, port } => {
                 let answer = FiveTuple { dst_port: port, ..reply(0, backend) };

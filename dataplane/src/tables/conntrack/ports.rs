@@ -186,7 +186,7 @@ mod tests {
     fn open(table: &Conntrack, n: u32, remote: u32) -> Option<u16> {
         for attempt in 0..64 {
             let random = u64::from(n + attempt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let port = table.take_port(answer(remote, 0), &RANGE, random)?;
+            let port = table.take_port(answer(remote, 0).to_words(), &RANGE, random)?;
             let keys = flow(n, remote, port).map(|key| (key, table.hash(key)));
             let flow = NewFlow {
                 keys,
@@ -234,10 +234,11 @@ mod tests {
     #[test]
     fn a_flow_that_keeps_its_source_gives_nothing_back() {
         let table = Conntrack::new(1000, FlowSeed::from_number(7));
-        let port = table.take_port(answer(1, 0), &RANGE, 1).unwrap();
-        let kept = FiveTuple { src: 0xc0a8_0001, dst: 9, src_port: port, dst_port: 80, protocol: 17 };
+        let port = table.take_port(answer(1, 0).to_words(), &RANGE, 1).unwrap();
+        let kept = FiveTuple { src: 0xc0a8_0001u32, dst: 9, src_port: port, dst_port: 80, protocol: 17 };
         table.give_back([kept.to_words(), answer(1, port).to_words()]);
-        let others: HashSet<_> = std::iter::from_fn(|| table.ports.take(table.pool(answer(1, 0)), &RANGE, 5)).collect();
+        let pool = table.pool(answer(1, 0).to_words());
+        let others: HashSet<_> = std::iter::from_fn(|| table.ports.take(pool, &RANGE, 5)).collect();
         assert_eq!(others.len(), 199);
         assert!(!others.contains(&port));
     }

@@ -317,7 +317,7 @@ proptest! {
             }
             prop_assert_eq!(table.in_use() as usize, model.len());
         }
-        let mut left: Vec<_> = table.flows().map(|flow| flow.forward.src - 0x0a00_0000).collect();
+        let mut left: Vec<_> = table.flows().map(|flow| flow.forward.of_ipv4().unwrap().src - 0x0a00_0000).collect();
         left.sort_unstable();
         let mut expected: Vec<_> = model.into_keys().collect();
         expected.sort_unstable();
