@@ -325,7 +325,7 @@ impl Node<'_> {
             }
             drop(frames);
             self.batch.clear();
-            if !self.pipeline.cut(&mut self.batch, self.pool, &env) {
+            if !self.pipeline.rest(&mut self.batch, self.pool, &env) {
                 break;
             }
         }

@@ -300,7 +300,7 @@ impl Worker {
         pipeline.run(batch, &env);
         loop {
             hand_out(batch, ports, memories, shared, counters);
-            if !pipeline.cut(batch, memories.pool(0), &env) {
+            if !pipeline.rest(batch, memories.pool(0), &env) {
                 break;
             }
             // What is about to be sent on a port is never more than a batch and deliveries.
