@@ -117,7 +117,7 @@ pub fn any_address(path: &str, text: &str) -> Result<Ipv4Addr, FieldError> {
         FieldError::new(
             path,
             match text.parse::<Ipv6Addr>() {
-                Ok(_) => format!("{text} is an IPv6 address; only IPv4 is supported"),
+                Ok(_) => format!("{text} is an IPv6 address; an IPv4 one is wanted here"),
                 Err(_) => format!("{text:?} is not an IPv4 address; write it like 10.244.1.10"),
             },
         )
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(address("a", "10.244.1.10"), Ok(Ipv4Addr::new(10, 244, 1, 10)));
         assert_eq!(problem(address("a", "")), "a: is missing; give an IPv4 address such as 10.244.1.10");
         assert_eq!(problem(address("a", "10.1")), "a: \"10.1\" is not an IPv4 address; write it like 10.244.1.10");
-        assert_eq!(problem(address("a", "fd00::1")), "a: fd00::1 is an IPv6 address; only IPv4 is supported");
+        assert_eq!(problem(address("a", "fd00::1")), "a: fd00::1 is an IPv6 address; an IPv4 one is wanted here");
         for text in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "169.254.1.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"] {
             assert!(problem(address("a", text)).contains(text), "{text}");
         }

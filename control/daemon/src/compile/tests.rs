@@ -34,6 +34,7 @@ fn identity() -> Identity {
             zone: "zone-1".into(),
             isolated: false,
         },
+        ipv6: None,
         uplink: "eth0".into(),
         uplink_memory: MemoryChoice::ZeroCopy,
         vxlan: Some(Vxlan { vni: 1, udp_port: 8472, mac: None, direct_routing: false }),
