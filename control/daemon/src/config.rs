@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn the_least_configuration_has_the_documented_defaults() {
         let config = parse(LEAST).unwrap();
-        assert_eq!((config.vxlan, config.ipv6), (None, None));
+        assert_eq!((&config.vxlan, &config.ipv6), (&None, &None));
         assert_eq!(config.host, "shunt0");
         assert_eq!(config.host_peer(), "shunt0p");
         assert_eq!(config.frames_per_worker, 32768);

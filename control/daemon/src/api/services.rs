@@ -115,7 +115,15 @@ fn frontend_status<A: Family>(
         FrontendKind::ExternalIp => v1::FrontendKind::ExternalIp,
     };
     let address = SocketAddr::new(frontend.address.into(), frontend.port).to_string();
-    v1::FrontendStatus { kind: kind.into(), address, from_pods, from_node, from_outside, source_ranges: ranges }
+    v1::FrontendStatus {
+        kind: kind.into(),
+        address,
+        from_pods,
+        from_node,
+        from_outside,
+        source_ranges: ranges,
+        known: selection.candidates.len() as u32,
+    }
 }
 
 fn endpoint<A: Family>(
