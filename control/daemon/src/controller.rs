@@ -110,7 +110,7 @@ pub enum StartError {
     Store(#[from] StoreError),
     /// The kept state and the configuration contradict each other.
     #[error(
-        "the state in {dir} does not fit the configuration: {source}; correct [node], or move the file desired-state away"
+        "the state in {dir} does not fit the configuration: {source}; correct that, or move the file desired-state away"
     )]
     Misfit {
         /// The state directory.

@@ -269,6 +269,10 @@ pub const NODE: &str = r#"
 pub fn config(dir: &Path) -> Config {
     let text = format!(
         r#"{NODE}
+        [ipv6]
+        pod_cidr = "fd00:10:244:1::/64"
+        cluster_cidr = "fd00:10:244::/48"
+        service_cidr = "fd00:10:96::/112"
         [vxlan]
         mac = "0a:58:00:00:00:01"
         [workers]
