@@ -3,6 +3,8 @@
 mod names;
 mod told;
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use shunt_control_api::{FieldError, field, v1};
 use shunt_dataplane::{
     explain::{Arrival, Explanation, Fate, Question, QuestionError, Walk},
@@ -22,8 +24,8 @@ pub(super) fn question(request: &v1::ExplainRequest, names: &Names) -> Result<Qu
     }
     let (src_port, dst_port) = ports(request, protocol)?;
     let tuple = FiveTuple {
-        src: field::any_address("source", &request.source)?.into(),
-        dst: field::any_address("destination", &request.destination)?.into(),
+        src: address("source", &request.source)?.into(),
+        dst: address("destination", &request.destination)?.into(),
         src_port,
         dst_port,
         protocol,
@@ -50,6 +52,15 @@ pub(super) fn question(request: &v1::ExplainRequest, names: &Names) -> Result<Qu
         dont_fragment: request.dont_fragment.unwrap_or(true),
         ttl,
     })
+}
+
+/// Any IPv4 address: the engine explains no others.
+fn address(path: &str, text: &str) -> Result<Ipv4Addr, FieldError> {
+    if text.parse::<Ipv6Addr>().is_ok() {
+        let problem = format!("{text} is an IPv6 address, and only packets of IPv4 are explained; ask for an IPv4 one");
+        return Err(FieldError::new(path, problem));
+    }
+    field::any_address(path, text)
 }
 
 /// What is wrong with a request that the engine cannot make a packet of.

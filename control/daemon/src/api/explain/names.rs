@@ -10,6 +10,7 @@ use shunt_dataplane::{
 
 use crate::{
     compile::services::{
+        family::Family,
         frontends::{Frontend, FrontendKind},
         published,
     },
@@ -74,7 +75,7 @@ impl Names {
     pub(super) fn service(&self, vip: Ipv4Addr, port: u16, protocol: u8) -> Option<Found<'_>> {
         let is_asked = |known: &Frontend| (known.address, known.port, known.protocol as u8) == (vip, port, protocol);
         // Most are had at their ClusterIP only.
-        let may_be = |service: &&Service| service.cluster_ip == vip || service.exposure.is_some();
+        let may_be = |service: &&Service| service.cluster_ip == Some(vip) || service.exposure.is_some();
         let ports = self
             .state
             .services()
@@ -99,7 +100,7 @@ impl Names {
             return Some(port.name.clone());
         }
         let service = service?.full_name();
-        let mut endpoints = self.state.slices(&service).flat_map(|slice| &slice.endpoints);
+        let mut endpoints = self.state.slices(&service).flat_map(Ipv4Addr::endpoints);
         let endpoint = endpoints.find(|endpoint| endpoint.address == backend.address)?;
         (!endpoint.node.is_empty()).then(|| format!("node {}", endpoint.node))
     }

@@ -87,7 +87,7 @@ fn compile(services: &[cluster::Service]) -> ServiceSet {
     });
     let resources = resources.map(|resource| (resource.key(), Arc::new(resource))).collect();
     let place = selection::Place { node: NAME, zone: "", addresses: &[NODE], underlay: Some(NODE), isolated: false };
-    compile_all(&State { version: 1, resources }, place)
+    compile_all(&State { version: 1, resources }, place).ipv4
 }
 
 fn message(service: &cluster::Service) -> v1::Service {
