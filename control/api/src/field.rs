@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use shunt_dataplane::net::MacAddr;
 
 /// A field of a request that is wrong: where it is, what is wrong, what to write instead.
@@ -139,6 +139,73 @@ pub fn prefix(path: &str, text: &str) -> Result<Ipv4Net, FieldError> {
         ));
     }
     Ok(prefix)
+}
+
+/// The IPv6 address of one station, by which others on the overlay reach it.
+pub fn ipv6_address(path: &str, text: &str) -> Result<Ipv6Addr, FieldError> {
+    let address = any_ipv6_address(path, text)?;
+    if !is_ipv6_station(address) {
+        return Err(FieldError::new(
+            path,
+            format!(
+                "{address} cannot be a station's address on the overlay; use a unicast address such as fd00:10:244:1::10"
+            ),
+        ));
+    }
+    Ok(address)
+}
+
+/// Whether it may be one station's beyond its link. Addresses that stand for IPv4 ones (RFC 4291, 2.5.5.2) are on no wire.
+fn is_ipv6_station(address: Ipv6Addr) -> bool {
+    let elsewhere = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+    !elsewhere && !address.is_unicast_link_local() && address.to_ipv4_mapped().is_none()
+}
+
+/// Any IPv6 address that a packet can carry.
+pub fn any_ipv6_address(path: &str, text: &str) -> Result<Ipv6Addr, FieldError> {
+    text.parse().map_err(|_| {
+        FieldError::new(
+            path,
+            match text.parse::<Ipv4Addr>() {
+                Ok(_) => format!("{text} is an IPv4 address; give an IPv6 address such as fd00:10:244:1::10"),
+                Err(_) => format!("{text:?} is not an IPv6 address; write it like fd00:10:244:1::10"),
+            },
+        )
+    })
+}
+
+/// An IPv6 prefix of stations, without host bits.
+pub fn ipv6_prefix(path: &str, text: &str) -> Result<Ipv6Net, FieldError> {
+    let prefix: Ipv6Net = text.parse().map_err(|_| {
+        FieldError::new(path, format!("{text:?} is not an IPv6 prefix; write it like fd00:10:244:2::/64"))
+    })?;
+    if prefix != prefix.trunc() {
+        return Err(FieldError::new(
+            path,
+            format!("{prefix} has bits set behind its length; write {}", prefix.trunc()),
+        ));
+    }
+    if ["::/96", "::ffff:0.0.0.0/96", "fe80::/10", "ff00::/8"].iter().any(|other| overlap(prefix, other)) {
+        let problem = format!(
+            "{prefix} holds addresses that no station has beyond its link; use a prefix such as fd00:10:244:2::/64"
+        );
+        return Err(FieldError::new(path, problem));
+    }
+    Ok(prefix)
+}
+
+fn overlap(prefix: Ipv6Net, other: &str) -> bool {
+    other.parse::<Ipv6Net>().is_ok_and(|other| prefix.contains(&other) || other.contains(&prefix))
+}
+
+/// What `read` makes of a text that may be left out.
+pub(crate) fn given<T>(text: &str, read: impl FnOnce(&str) -> Result<T, FieldError>) -> Result<Option<T>, FieldError> {
+    (!text.is_empty()).then(|| read(text)).transpose()
+}
+
+/// The text of what may be left out.
+pub(crate) fn text<T: ToString>(value: Option<T>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
 }
 
 /// The MAC address of one station.

@@ -155,11 +155,11 @@ fn identity(dir: &Path) -> Identity {
 fn vtep(n: u32) -> v1::Vtep {
     let [_, a, b, c] = n.to_be_bytes();
     v1::Vtep {
-        direct_server_return: false,
         node: format!("node-{n}"),
         address: Ipv4Addr::from(0xac10_0001 + n).to_string(),
         mac: format!("0a:58:00:{a:02x}:{b:02x}:{c:02x}"),
         pod_cidr: format!("{}/24", Ipv4Addr::from(0x0a80_0000 + (n << 8))),
+        ..Default::default()
     }
 }
 

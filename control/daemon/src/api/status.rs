@@ -58,6 +58,7 @@ pub(super) fn status(
         problems: observed.health_problems.iter().map(|(name, why)| format!("service {name}: {why}")).collect(),
         pod_mtu: observed.view.links.get(&config.uplink).map_or(0, |link| config.pod_mtu(link.mtu)),
         node_port_addresses: addresses.iter().map(ToString::to_string).collect(),
+        ..Default::default()
     }
 }
 

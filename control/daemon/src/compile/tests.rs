@@ -60,6 +60,7 @@ fn state() -> State {
             address: "192.168.50.2".into(),
             mac: "0a:58:00:00:00:02".into(),
             pod_cidr: "10.244.2.0/24".into(),
+            ..Default::default()
         }],
         ports: ["va", "vb"]
             .iter()

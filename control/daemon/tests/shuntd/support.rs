@@ -353,7 +353,7 @@ pub fn vtep(n: u8) -> v1::Vtep {
         address: format!("192.168.50.{n}"),
         mac: format!("0a:58:00:00:00:{n:02x}"),
         pod_cidr: format!("10.244.{n}.0/24"),
-        direct_server_return: false,
+        ..Default::default()
     }
 }
 

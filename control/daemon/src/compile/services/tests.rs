@@ -323,6 +323,7 @@ fn pod(n: u8, published: &[(u16, Option<Ipv4Addr>)]) -> Resource {
         name: format!("default/p{n}"),
         interface: format!("v{n}"),
         address: Ipv4Addr::new(10, 244, 1, n),
+        ipv6: None,
         mac: Default::default(),
         published: published.iter().map(published_port).collect(),
         bandwidth: Default::default(),
