@@ -83,21 +83,27 @@ pub trait Address: Copy + Ord + Hash + Debug + Display + Into<IpAddr> + Send + S
 }
 
 /// An [`Address`] as a number, in host order: what the engine works with.
-pub trait Number:
-    Copy + Ord + Hash + Default + Debug + BitAnd<Output = Self> + Send + Sync + 'static
-{
+pub trait Number: Copy + Ord + Hash + Default + Debug + BitAnd<Output = Self> + Send + Sync + 'static {
     /// The address that it is the number of.
     type Address: Address<Number = Self>;
 
     /// The address.
     fn address(self) -> Self::Address;
 
+    /// How many of its bits are set.
+    fn ones(self) -> u8;
+
+    /// The number that a word is, if it stands for itself.
+    fn of_word(word: u64) -> Option<Self>;
+
     /// 64 bits that stand for it: itself if it is no longer, else a hash that is no secret.
     fn word(self) -> u64;
 }
 
 /// A prefix of addresses of one family.
-pub trait Prefix<A: Address>: Copy + Ord + Hash + Debug + Display + Into<IpNet> + From<A> + Send + Sync + 'static {
+pub trait Prefix<A: Address>:
+    Copy + Ord + Hash + Debug + Display + Into<IpNet> + From<A> + Send + Sync + 'static
+{
     /// Its first address.
     fn network(&self) -> A;
     /// The bits that its addresses have in common.
@@ -106,6 +112,10 @@ pub trait Prefix<A: Address>: Copy + Ord + Hash + Debug + Display + Into<IpNet> 
     fn bits(&self) -> u8;
     /// The prefix of `network` with this length, if there are so many bits.
     fn of(network: A, bits: u8) -> Option<Self>;
+    /// The prefix without host bits.
+    fn truncated(&self) -> Self;
+    /// The first of its addresses that a station may have.
+    fn first_host(&self) -> Option<A>;
     /// Whether an address is in it.
     fn holds(&self, address: A) -> bool {
         address.number() & self.mask().number() == self.network().number()
@@ -140,6 +150,15 @@ impl Number for u32 {
         self.into()
     }
 
+    fn ones(self) -> u8 {
+        self.count_ones() as u8
+    }
+
+    #[inline(always)]
+    fn of_word(word: u64) -> Option<u32> {
+        Some(word as u32)
+    }
+
     #[inline(always)]
     fn word(self) -> u64 {
         self.into()
@@ -152,6 +171,14 @@ impl Number for u128 {
     #[inline(always)]
     fn address(self) -> Ipv6Addr {
         self.into()
+    }
+
+    fn ones(self) -> u8 {
+        self.count_ones() as u8
+    }
+
+    fn of_word(_: u64) -> Option<u128> {
+        None
     }
 
     #[inline(always)]
@@ -174,6 +201,14 @@ macro_rules! prefix {
 
             fn bits(&self) -> u8 {
                 self.prefix_len()
+            }
+
+            fn truncated(&self) -> Self {
+                self.trunc()
+            }
+
+            fn first_host(&self) -> Option<$address> {
+                self.hosts().next()
             }
 
             fn of(network: $address, bits: u8) -> Option<Self> {

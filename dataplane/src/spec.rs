@@ -2,7 +2,15 @@
 //!
 //! Control writes a [`ForwardingSpec`]; workers never see it.
 
-use std::{collections::BTreeMap, fmt, net::{Ipv4Addr, Ipv6Addr}, num::NonZeroU64, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU64,
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     net::{Address, MacAddr, Protocol},
@@ -153,6 +161,13 @@ pub struct Backend<A = Ipv4Addr> {
     pub port: u16,
 }
 
+impl<A: Into<IpAddr>> Backend<A> {
+    /// The backend for people, of either family.
+    pub fn told(self) -> Backend<IpAddr> {
+        Backend { address: self.address.into(), port: self.port }
+    }
+}
+
 /// A backend and its share of a service's new flows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
 pub struct Endpoint<A = Ipv4Addr> {
@@ -192,7 +207,7 @@ pub struct Rule<A = Ipv4Addr> {
 
 impl<A> Default for Rule<A> {
     fn default() -> Self {
-        Rule { endpoints: Arc::from([]), masquerade: false, otherwise: Otherwise::default() }
+        Rule { endpoints: Arc::default(), masquerade: false, otherwise: Otherwise::default() }
     }
 }
 
@@ -265,10 +280,10 @@ impl<A: Address> ServiceSpec<A> {
             from_node: rule.clone(),
             from_outside: rule,
             relayed: None,
-            sources: Arc::from([]),
+            sources: Arc::default(),
             affinity: None,
             scheduler: Scheduler::default(),
-            leaving: Arc::from([]),
+            leaving: Arc::default(),
         }
     }
 
