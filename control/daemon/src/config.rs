@@ -189,6 +189,11 @@ impl TryFrom<file::File> for Config {
             ));
         }
         let natively = file.vxlan.as_ref().is_none_or(|vxlan| vxlan.direct_routing);
+        if file.ipv6.is_some() && file.vxlan.as_ref().is_some_and(|vxlan| vxlan.direct_routing) {
+            let problem =
+                "is not for nodes that have [ipv6]: their IPv6 is between nodes on the overlay only; leave one out";
+            return Err(FieldError::new("vxlan.direct_routing", problem));
+        }
         if node.isolated && natively {
             let problem =
                 "needs an overlay and no direct_routing: what comes natively may come from anybody; add [vxlan]";
@@ -421,6 +426,11 @@ mod tests {
                 "[uplink]",
                 "[ipv6]\npod_cidr = \"fd00:1::/64\"\ncluster_cidr = \"fd00:1::/48\"\nservice_cidr = \"fe80::/112\"\n[uplink]",
                 "ipv6.service_cidr",
+            ),
+            (
+                "[uplink]",
+                "[vxlan]\ndirect_routing = true\n[ipv6]\npod_cidr = \"fd00:1::/64\"\ncluster_cidr = \"fd00:1::/48\"\nservice_cidr = \"fd00:2::/112\"\n[uplink]",
+                "vxlan.direct_routing",
             ),
             ("\"eth0\"", "\"an uplink\"", "uplink.interface"),
             ("\"eth0\"", "\"shunt0\"", "host.interface"),

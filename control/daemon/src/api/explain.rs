@@ -88,7 +88,7 @@ pub(super) fn response(explanation: &Explanation, names: &Names) -> v1::ExplainR
 }
 
 fn packet(walk: &Walk, names: &Names) -> v1::ExplainedPacket {
-    let [source, destination] = told::ends(walk.question.tuple);
+    let [source, destination] = told::ends(walk.question.tuple.told());
     let mut packet = v1::ExplainedPacket {
         source,
         destination,
@@ -96,7 +96,7 @@ fn packet(walk: &Walk, names: &Names) -> v1::ExplainedPacket {
         tcp_flags: told::flags(walk.question.tcp_flags),
         port: names.port(walk.arrival.port),
         vtep: walk.arrival.vtep.map(told::address).unwrap_or_default(),
-        steps: walk.steps.iter().map(|step| told::step(step, walk.question.tuple, names)).collect(),
+        steps: walk.steps.iter().map(|step| told::step(step, walk.question.tuple.told(), names)).collect(),
         ..Default::default()
     };
     let (fate, reason, sentence, out) = match walk.fate {
@@ -123,12 +123,12 @@ fn packet(walk: &Walk, names: &Names) -> v1::ExplainedPacket {
             (v1::Fate::Answered, answer.name(), sentence, Some(port))
         }
         Fate::Decided(Verdict::Drop(reason)) => (v1::Fate::Dropped, reason.name(), reason.sentence().into(), None),
-        Fate::Decided(Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized) => {
+        Fate::Decided(Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized | Verdict::Ipv6) => {
             unreachable!("a walk ends with a fate")
         }
     };
     if matches!(fate, v1::Fate::Forwarded | v1::Fate::ToHost) {
-        [packet.sent_source, packet.sent_destination] = told::ends(walk.tuple());
+        [packet.sent_source, packet.sent_destination] = told::ends(walk.tuple().told());
     }
     packet.fate = fate.into();
     packet.reason = reason.into();

@@ -156,7 +156,7 @@ fn compile<A: Family>(service: &Service, slices: &[&EndpointSlice], place: Place
         let selection = Selection::new(slices, &port.name, place);
         let leaving = selection.leaving();
         let mut rules = Rules { selection, made: Vec::new(), lists: &mut lists };
-        let affinity = service.affinity.map(|timeout| Affinity { timeout, group: group(service, &port.name) });
+        let affinity = service.affinity.map(|timeout| Affinity { timeout, group: group::<A>(service, &port.name) });
         for frontend in frontends {
             let [from_pods, from_node, mut from_outside] =
                 frontend.treatments(service).map(|treatment| rules.of(treatment));
@@ -217,10 +217,10 @@ impl<A: Family> Rules<'_, A> {
     }
 }
 
-/// Kube-proxy, too, remembers a client for each port of a service, whatever address it came by.
-fn group(service: &Service, port: &str) -> u64 {
+/// Kube-proxy, too, remembers a client for each port of a service, whatever address of its family it came by.
+fn group<A: Family>(service: &Service, port: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (&service.namespace, &service.name, port).hash(&mut hasher);
+    (&service.namespace, &service.name, port, size_of::<A>()).hash(&mut hasher);
     hasher.finish()
 }
 

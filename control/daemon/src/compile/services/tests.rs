@@ -140,6 +140,7 @@ fn every_port_of_a_service_remembers_its_own_clients() {
     let sticky = Service {
         affinity: Some(timeout),
         scheduler: Scheduler::RoundRobin,
+        ipv6_cluster_ip: Some(ipv6(10)),
         ..service(1, 10, &[("http", 80), ("dns", 53)], TrafficPolicy::Cluster)
     };
     let (state, _) = next(&State::default(), vec![Resource::Service(sticky)], vec![]);
@@ -147,6 +148,9 @@ fn every_port_of_a_service_remembers_its_own_clients() {
     let affinities: Vec<_> = services.ipv4.iter().map(|service| service.affinity.unwrap()).collect();
     assert!(affinities.iter().all(|affinity| affinity.timeout == timeout));
     assert_ne!(affinities[0].group, affinities[1].group);
+    // A client of one family is none of the other's, whatever number its address comes to.
+    assert_eq!(services.ipv6.len(), 2);
+    assert!(services.ipv6.iter().all(|service| !affinities.contains(&service.affinity.unwrap())));
     assert!(services.ipv4.iter().all(|service| service.scheduler == Scheduler::RoundRobin));
 }
 
