@@ -467,8 +467,10 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_configuration_is_valid() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/shuntd.toml");
-        Config::load(&path).unwrap();
+    fn the_shipped_configurations_are_valid() {
+        let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        assert_eq!(Config::load(&configs.join("shuntd.toml")).unwrap().ipv6, None);
+        let dual_stack = Config::load(&configs.join("models/dual-stack.toml")).unwrap();
+        assert_eq!(dual_stack.ipv6.unwrap().overlay_address().to_string(), "fd00:10:244:1::");
     }
 }
