@@ -87,7 +87,7 @@ fn compile(services: &[cluster::Service]) -> ServiceSet {
     });
     let resources = resources.map(|resource| (resource.key(), Arc::new(resource))).collect();
     let place = selection::Place { node: NAME, zone: "", addresses: &[NODE], underlay: Some(NODE), isolated: false };
-    compile_all(&State { version: 1, resources }, place)
+    compile_all(&State { version: 1, resources }, place).ipv4
 }
 
 fn message(service: &cluster::Service) -> v1::Service {
@@ -104,7 +104,7 @@ fn message(service: &cluster::Service) -> v1::Service {
     let message = v1::Service {
         namespace: service.namespace.clone(),
         name: service.name.clone(),
-        cluster_ip: service.cluster_ip.to_string(),
+        cluster_ip: service.cluster_ip.map(|address| address.to_string()).unwrap_or_default(),
         ports: ports.collect(),
         internal_traffic_policy: policy(service.internal_traffic_policy),
         ..v1::Service::default()
