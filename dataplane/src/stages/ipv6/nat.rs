@@ -34,8 +34,11 @@ pub(super) fn set_ports(l4: &mut [u8], to: &FiveTuple<u128>, change: u64, len: u
             let change = change + checksum::delta_narrow(be32(l4, 0), ports);
             put32(l4, 0, ports);
             let Some(field) = checksum::field(protocol).filter(|field| l4.len() >= field + 2) else { return };
-            let sum = checksum::as_sent(checksum::update(be16(l4, field), change), protocol);
-            put16(l4, field, sum);
+            let sum = be16(l4, field);
+            // None may be right where tunnels end (RFC 6935, section 5).
+            if protocol != ipv4::UDP || sum != 0 {
+                put16(l4, field, checksum::as_sent(checksum::update(sum, change), protocol));
+            }
         }
     }
 }
