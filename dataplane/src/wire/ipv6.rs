@@ -137,7 +137,7 @@ pub struct Transport {
 impl Transport {
     /// True if all of the packet is here: it is no fragment, or an atomic one (RFC 6946).
     pub fn is_whole(&self) -> bool {
-        self.fragment.is_none_or(|fragment| fragment == Fragment { offset: 0, more: false })
+        self.fragment.is_none_or(|fragment| fragment.offset == 0 && !fragment.more)
     }
 }
 
@@ -148,6 +148,8 @@ pub struct Fragment {
     pub offset: u16,
     /// Other fragments come after this one.
     pub more: bool,
+    /// What the fragments of one packet have in common, beside its addresses.
+    pub id: u32,
 }
 
 /// Walks over the extension headers of a packet: hop-by-hop options, routing, fragment and destination options. Whatever else
@@ -172,7 +174,7 @@ pub fn transport(packet: &[u8]) -> Option<Transport> {
         if !matches!(found.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) {
             return Some(found);
         }
-        let [next, units, third, fourth, ..] = *packet.get(found.offset..)?.first_chunk::<UNIT>()?;
+        let [next, units, third, fourth, id @ ..] = *packet.get(found.offset..)?.first_chunk::<UNIT>()?;
         let mut len = UNIT * (1 + usize::from(units));
         match found.protocol {
             HOP_BY_HOP if walked > 0 => return None,
@@ -180,7 +182,8 @@ pub fn transport(packet: &[u8]) -> Option<Transport> {
             FRAGMENT if found.fragment.is_some() => return None,
             FRAGMENT => {
                 let place = u16::from_be_bytes([third, fourth]);
-                found.fragment = Some(Fragment { offset: place >> 3, more: place & 1 != 0 });
+                found.fragment =
+                    Some(Fragment { offset: place >> 3, more: place & 1 != 0, id: u32::from_be_bytes(id) });
                 // The second byte is reserved.
                 len = UNIT;
             }
