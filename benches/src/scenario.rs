@@ -5,7 +5,10 @@ use std::{net::Ipv4Addr, sync::Arc, sync::Mutex};
 use shunt_dataplane::{
     net::{MacAddr, Protocol},
     packet::BATCH,
-    spec::{Backend, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via, VtepSpec, VxlanSpec},
+    spec::{
+        Backend, FamilySpec, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via, VtepSpec,
+        VxlanSpec,
+    },
     time::Now,
     wire::{checksum, ethernet, ipv4, udp, vxlan},
     worker::Stepped,
@@ -268,12 +271,15 @@ fn spec(path: Path, scale: Scale) -> ForwardingSpec {
         ports: vec![port(UPLINK, PortRole::Uplink, UPLINK_MAC), port(POD, PortRole::Pod, POD_MAC)],
         vxlan: Some(VxlanSpec { vni: 1, udp_port: 8472, local: UNDERLAY.into(), mac: VTEP_MAC }),
         vteps: vteps.collect(),
-        routes,
-        services: services.collect(),
-        gateway: Some(Ipv4Addr::new(169, 254, 1, 1)),
-        router: Some(Ipv4Addr::new(10, 244, 1, 0)),
-        pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],
-        service_cidrs: vec!["10.96.0.0/12".parse().expect("a prefix")],
+        ipv4: FamilySpec {
+            routes,
+            services: services.collect(),
+            gateway: Some(Ipv4Addr::new(169, 254, 1, 1)),
+            router: Some(Ipv4Addr::new(10, 244, 1, 0)),
+            pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],
+            service_cidrs: vec!["10.96.0.0/12".parse().expect("a prefix")],
+            ..FamilySpec::default()
+        },
         ..ForwardingSpec::default()
     }
 }

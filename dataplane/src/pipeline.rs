@@ -3,6 +3,8 @@
 //! A pure function of the packets, the snapshot, the connection table, the time and the worker's small state: a
 //! recorded run can be replayed.
 
+mod ipv6;
+
 use std::hint::cold_path;
 
 use crate::{
@@ -13,7 +15,7 @@ use crate::{
     snapshot::Snapshot,
     spec::PortRole,
     stages::{
-        forward,
+        Stages, forward,
         fragments::{self, Held},
         limit, local,
         oversize::Oversized,
@@ -58,6 +60,7 @@ pub struct Pipeline {
     /// called from time to time, with an empty batch if there is no other.
     pub held: Held,
     oversized: Oversized,
+    ipv6: ipv6::Lane,
     ip_id: u16,
     error_budget: TokenBucket,
 }
@@ -70,19 +73,23 @@ impl Pipeline {
             opening: Opening::new(),
             held: Held::new(),
             oversized: Oversized::new(),
+            ipv6: ipv6::Lane::new(),
             ip_id: seed,
             error_budget: TokenBucket::new(ERRORS_PER_SECOND, ERROR_BURST),
         }
     }
 
     /// Takes a batch from received frames to verdicts: afterwards every packet's fate is sealed. Fragments that have to
-    /// wait are taken out of the batch, and those that waited long enough are added to it. Packets that are too big are taken
-    /// out, too, for [`Pipeline::cut`].
+    /// wait are taken out of the batch, and those that waited long enough are added to it. Packets that are too big, and those
+    /// of IPv6, are taken out, too, for [`Pipeline::rest`].
     #[inline]
     pub fn run(&mut self, batch: &mut Batch, env: &Env<impl Recorder>) {
         let flags = parse::run(batch, env);
         if let Some(limits) = &env.snapshot.limits {
             limit::egress(batch, limits, env);
+        }
+        if flags & Meta::IPV6 != 0 {
+            self.ipv6.take_from(batch);
         }
         if flags & (Meta::ICMP_ERROR | Meta::FRAGMENT) != 0 || !self.held.is_empty() {
             related::run(batch, env);
@@ -92,15 +99,23 @@ impl Pipeline {
         service::run(batch, &mut self.opening, env);
         forward::run(batch, &mut self.ip_id, env);
         if batch.owes {
-            self.answer(batch, env);
+            answer(batch, &mut self.error_budget, &mut self.ip_id, env);
+            self.oversized.take_from(batch);
         }
         finish(batch, env);
     }
 
-    /// Puts the packets that [`Pipeline::run`] found too big into an empty batch, cut into fragments, which take what they need
-    /// more from `pool`: as far as there is room. False if there are none: to be called until then, before the next run.
+    /// Puts what [`Pipeline::run`] has taken out into an empty batch, as far as there is room, and seals its fate: packets of
+    /// IPv6, and those that were too big, cut into fragments, which take what they need more from `pool`. False if there is
+    /// nothing: to be called until then, before the next run.
     #[inline]
-    pub fn cut(&mut self, batch: &mut Batch, pool: &mut FramePool, env: &Env<impl Recorder>) -> bool {
+    pub fn rest(&mut self, batch: &mut Batch, pool: &mut FramePool, env: &Env<impl Recorder>) -> bool {
+        if !self.ipv6.is_empty() {
+            cold_path();
+            self.ipv6.run(batch, &mut self.error_budget, &mut self.ip_id, env);
+            finish(batch, env);
+            return true;
+        }
         let are_any = !self.oversized.is_empty();
         if are_any {
             cold_path();
@@ -110,30 +125,29 @@ impl Pipeline {
         }
         are_any
     }
+}
 
-    /// Sends the switch's own messages instead of the packets they are about, and takes those out that have to be cut.
-    #[cold]
-    fn answer(&mut self, batch: &mut Batch, env: &Env<impl Recorder>) {
-        for (frame, meta) in batch.packets() {
-            let Verdict::Owed(answer) = meta.verdict() else { continue };
-            let allowed = answer == Answer::Echo || self.error_budget.take(env.now);
-            if !allowed || !local::answer(frame, meta, answer, env.snapshot) {
-                meta.decide(Verdict::Drop(local::unanswered(answer)));
-            } else {
-                env.recorder.note(|| Step::Answered(answer));
-            }
+/// Sends the switch's own messages instead of the packets they are about.
+#[cold]
+fn answer<N: Stages>(batch: &mut Batch<N>, budget: &mut TokenBucket, ip_id: &mut u16, env: &Env<impl Recorder>) {
+    for (frame, meta) in batch.packets() {
+        let Verdict::Owed(answer) = meta.verdict() else { continue };
+        let allowed = answer == Answer::Echo || budget.take(env.now);
+        if !allowed || !N::answer(frame, meta, answer, env.snapshot) {
+            meta.decide(Verdict::Drop(local::unanswered(answer)));
+        } else {
+            env.recorder.note(|| Step::Answered(answer));
         }
-        // The answers are routed like any packet; one that cannot be sent is not answered in its turn.
-        forward::run(batch, &mut self.ip_id, env);
-        for meta in &mut batch.metas {
-            let Some(answer) = meta.answer else { continue };
-            match meta.verdict() {
-                Verdict::Tx(port) => meta.decide(Verdict::Answer(answer, port)),
-                Verdict::Owed(_) => meta.decide(Verdict::Drop(local::unanswered(answer))),
-                _ => {}
-            }
+    }
+    // The answers are routed like any packet; one that cannot be sent is not answered in its turn.
+    forward::run(batch, ip_id, env);
+    for meta in &mut batch.metas {
+        let Some(answer) = meta.answer else { continue };
+        match meta.verdict() {
+            Verdict::Tx(port) => meta.decide(Verdict::Answer(answer, port)),
+            Verdict::Owed(_) => meta.decide(Verdict::Drop(local::unanswered(answer))),
+            _ => {}
         }
-        self.oversized.take_from(batch);
     }
 }
 
@@ -157,7 +171,9 @@ fn count(batch: &mut Batch, env: &Env<impl Recorder>) {
             Verdict::Tx(_) => &port.forwarded,
             Verdict::Answer(answer, _) => &port.answers[answer as usize],
             Verdict::Drop(reason) => &port.drops[reason as usize],
-            Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized => unreachable!("every packet's fate is sealed"),
+            Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized | Verdict::Ipv6 => {
+                unreachable!("every packet's fate is sealed")
+            }
         };
         counter.add(len as u64);
         batch.runs.push(Run { verdict, len });

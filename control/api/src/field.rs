@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::{Ipv4Net, Ipv6Net};
@@ -108,6 +108,14 @@ pub fn address(path: &str, text: &str) -> Result<Ipv4Addr, FieldError> {
     Ok(address)
 }
 
+/// The address of one station, of either family.
+pub fn ip_address(path: &str, text: &str) -> Result<IpAddr, FieldError> {
+    match text.parse::<Ipv6Addr>() {
+        Ok(_) => ipv6_address(path, text).map(IpAddr::V6),
+        Err(_) => address(path, text).map(IpAddr::V4),
+    }
+}
+
 /// Any address that a packet can carry.
 pub fn any_address(path: &str, text: &str) -> Result<Ipv4Addr, FieldError> {
     if text.is_empty() {
@@ -117,7 +125,7 @@ pub fn any_address(path: &str, text: &str) -> Result<Ipv4Addr, FieldError> {
         FieldError::new(
             path,
             match text.parse::<Ipv6Addr>() {
-                Ok(_) => format!("{text} is an IPv6 address; only IPv4 is supported"),
+                Ok(_) => format!("{text} is an IPv6 address; an IPv4 one is wanted here"),
                 Err(_) => format!("{text:?} is not an IPv4 address; write it like 10.244.1.10"),
             },
         )
@@ -243,9 +251,32 @@ mod tests {
         assert_eq!(address("a", "10.244.1.10"), Ok(Ipv4Addr::new(10, 244, 1, 10)));
         assert_eq!(problem(address("a", "")), "a: is missing; give an IPv4 address such as 10.244.1.10");
         assert_eq!(problem(address("a", "10.1")), "a: \"10.1\" is not an IPv4 address; write it like 10.244.1.10");
-        assert_eq!(problem(address("a", "fd00::1")), "a: fd00::1 is an IPv6 address; only IPv4 is supported");
+        assert_eq!(problem(address("a", "fd00::1")), "a: fd00::1 is an IPv6 address; an IPv4 one is wanted here");
         for text in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "169.254.1.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"] {
             assert!(problem(address("a", text)).contains(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn ipv6_addresses_of_stations_pass_and_others_are_named() {
+        let address: Ipv6Addr = "fd00:10:244:1::10".parse().unwrap();
+        assert_eq!(ipv6_address("a", "fd00:10:244:1::10"), Ok(address));
+        assert_eq!(ip_address("a", "FD00:10:244:1:0:0:0:10"), Ok(address.into()));
+        assert_eq!(ip_address("a", "10.244.1.10"), Ok(Ipv4Addr::new(10, 244, 1, 10).into()));
+        for text in ["", "fd00", "10.244.1.10", "::", "::1", "fe80::1", "ff02::1", "::ffff:10.244.1.10", "fd00::1/64"] {
+            assert!(problem(ipv6_address("a", text)).starts_with("a: "), "{text}");
+        }
+        assert_eq!(
+            problem(ipv6_address("a", "10.1.1.1")),
+            "a: 10.1.1.1 is an IPv4 address; give an IPv6 address such as fd00:10:244:1::10"
+        );
+    }
+
+    #[test]
+    fn ipv6_prefixes_are_of_stations_and_have_no_host_bits() {
+        assert_eq!(ipv6_prefix("p", "fd00:10:244:2::/64").unwrap().to_string(), "fd00:10:244:2::/64");
+        for text in ["", "fd00::", "fd00::/129", "10.244.2.0/24", "fd00::1/64", "::/0", "fe80::/64", "f000::/4"] {
+            assert!(problem(ipv6_prefix("p", text)).starts_with("p: "), "{text}");
         }
     }
 

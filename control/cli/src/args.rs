@@ -1,6 +1,10 @@
 //! The command line.
 
-use std::{ffi::OsString, net::Ipv4Addr, path::PathBuf};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -256,10 +260,10 @@ pub const UDP: u8 = 17;
 /// SCTP's.
 pub const SCTP: u8 = 132;
 
-/// An address, with a port or without.
-#[derive(Debug, Clone, Copy)]
+/// An address, with a port or without; of IPv6 in brackets before a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub port: Option<u16>,
 }
 
@@ -267,12 +271,12 @@ impl std::str::FromStr for Place {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is neither an IPv4 address nor one with a port, as 10.96.0.10:80");
-        let (address, port) = match text.split_once(':') {
-            Some((address, port)) => (address, Some(port.parse().map_err(|_| wrong())?)),
-            None => (text, None),
-        };
-        Ok(Place { address: address.parse().map_err(|_| wrong())?, port })
+        if let Ok(address) = text.parse() {
+            return Ok(Place { address, port: None });
+        }
+        let wrong = || format!("{text:?} is neither an address nor one with a port, as 10.96.0.10:80 or [fd00::10]:80");
+        let place: SocketAddr = text.parse().map_err(|_| wrong())?;
+        Ok(Place { address: place.ip(), port: Some(place.port()) })
     }
 }
 
@@ -295,6 +299,18 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn places_are_of_both_families_with_a_port_or_without() {
+        let read = |text: &str| text.parse::<Place>().map(|place| (place.address.to_string(), place.port));
+        assert_eq!(read("10.96.0.10:80"), Ok(("10.96.0.10".into(), Some(80))));
+        assert_eq!(read("10.96.0.10"), Ok(("10.96.0.10".into(), None)));
+        assert_eq!(read("[fd00:10:96::10]:80"), Ok(("fd00:10:96::10".into(), Some(80))));
+        assert_eq!(read("fd00:10:96::10"), Ok(("fd00:10:96::10".into(), None)));
+        for text in ["", "web", "10.96.0.10:http", "10.96.0.10:70000", "[fd00::10]", ":80"] {
+            assert!(read(text).unwrap_err().starts_with(&format!("{text:?} is neither")), "{text}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -440,6 +440,18 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_dual_stack_file_is_valid() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/models/dual-stack-cluster.toml");
+        let request = v1::ApplyRequest::from(Cluster::read(&path).unwrap());
+        assert_eq!(request.ports[0].ipv6_address, "fd00:10:244:1::10");
+        assert_eq!(request.vteps[0].ipv6_pod_cidr, "fd00:10:244:2::/64");
+        assert_eq!(request.services[0].ipv6_cluster_ip, "fd00:10:96::10");
+        for slice in request.endpoint_slices {
+            shunt_control_api::EndpointSlice::try_from(slice).unwrap();
+        }
+    }
+
+    #[test]
     fn wrong_keys_are_named_by_their_path() {
         let unknown = toml(&FILE.replace("protocol = \"udp\"", "proto = \"udp\"")).unwrap_err();
         assert!(unknown.starts_with("service[0].port[1]") && unknown.contains("`proto`"), "{unknown}");

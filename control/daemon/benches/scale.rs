@@ -19,7 +19,10 @@ use std::{
 use prost::Message;
 use shunt_control_api::v1;
 use shunt_control_daemon::{
-    compile::{Identity, NodeAddresses, services},
+    compile::{
+        Identity, NodeAddresses,
+        services::{self, Services},
+    },
     config::{Config, Node},
     controller::{Controller, ControllerHandle, Times},
     desired::{Store, Transaction},
@@ -31,7 +34,6 @@ use shunt_control_lab::{error::LabError, memory};
 use shunt_dataplane::{
     explain::{Explanation, Question, QuestionError},
     net::MacAddr,
-    service_set::ServiceSet,
     spec::{ForwardingSpec, PortId},
     switch::{AttachSpec, FlowRecord, PortInfo, Switch, SwitchConfig, SwitchReport},
     xsk::{UplinkFilter, XdpMode},
@@ -88,7 +90,7 @@ impl Engine for Workers {
         self.adopted(Engine::publish(&self.switch, spec))
     }
 
-    fn publish_services(&self, services: &ServiceSet) -> Result<u64, EngineError> {
+    fn publish_services(&self, services: &Services) -> Result<u64, EngineError> {
         if self.tables.load(Ordering::Relaxed) > 0 {
             return self.adopted(Engine::publish_services(&self.switch, services));
         }
@@ -265,10 +267,10 @@ fn main() {
     let set = services::compile_all(&state, controller.identity().place(&NodeAddresses::default()));
     row("all services compiled anew", millis(begin.elapsed()));
     let begin = Instant::now();
-    workers.switch.publish_services(&ServiceSet::default()).unwrap();
+    Engine::publish_services(&workers.switch, &Services::default()).unwrap();
     row("none published", millis(begin.elapsed()));
     let begin = Instant::now();
-    workers.switch.publish_services(&set).unwrap();
+    Engine::publish_services(&workers.switch, &set).unwrap();
     row("all published anew, until adopted", millis(begin.elapsed()));
     drop((state, set));
 

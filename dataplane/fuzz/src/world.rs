@@ -19,8 +19,8 @@ use shunt_dataplane::{
     record::Off,
     snapshot::Snapshot,
     spec::{
-        Backend, ForwardingSpec, MasqueradeSpec, Otherwise, PortId, PortRole, PortSpec, RouteSpec, Rule, ServiceSpec,
-        Station, Via, VtepSpec, VxlanSpec,
+        Backend, FamilySpec, ForwardingSpec, MasqueradeSpec, Otherwise, PortId, PortRole, PortSpec, RouteSpec, Rule,
+        ServiceSpec, Station, Via, VtepSpec, VxlanSpec,
     },
     tables::{
         Conntrack, Recent,
@@ -85,7 +85,7 @@ fn spec(which: usize) -> ForwardingSpec {
         mac: our_mac(id),
         mtu: MTU,
         unfinished_checksums: role != PortRole::Uplink,
-        station: PODS.contains(&id).then(|| Station { mac: station(id), address: pod_address(id) }),
+        station: PODS.contains(&id).then(|| Station { mac: station(id), address: pod_address(id), ipv6: None }),
     };
     let vtep = |address: [u8; 4], next_hop| VtepSpec {
         address: address.into(),
@@ -124,44 +124,47 @@ fn spec(which: usize) -> ForwardingSpec {
         ],
         vxlan: Some(VxlanSpec { vni: 1, udp_port: 8472, local: UNDERLAY, mac: OUR_VTEP }),
         vteps: vec![vtep([192, 168, 50, 2], Some(NEIGHBOUR)), vtep([192, 168, 50, 3], None)],
-        routes: vec![
-            route("10.244.1.10/32", to(PODS[0])),
-            route("10.244.1.11/32", to(PODS[1])),
-            route("10.244.1.0/32", to(HOST)),
-            route("10.244.2.0/24", Via::Vtep([192, 168, 50, 2].into())),
-            route("10.244.3.0/24", Via::Vtep([192, 168, 50, 3].into())),
-            route("10.245.0.0/24", native(Some(ROUTER))),
-            route("10.245.1.0/24", native(None)),
-            route("10.9.0.0/16", Via::Unreachable),
-            route("8.0.0.0/6", native(Some(ROUTER))),
-        ],
-        // The second snapshot has lost a backend of each service, and masquerade.
-        services: [
-            service([10, 96, 0, 10], 80, Protocol::Tcp, &web[which..]),
-            service([10, 96, 0, 10], 81, Protocol::Tcp, &web[which..]),
-            service([10, 96, 0, 10], 53, Protocol::Udp, &web[which..]),
-            service([10, 96, 0, 10], 80, Protocol::Sctp, &web[which..]),
-            service([10, 96, 0, 11], 80, Protocol::Tcp, &[]),
-            ServiceSpec {
-                from_node: Rule { otherwise: Otherwise::Drop, ..Rule::default() },
-                from_outside: Rule::default(),
-                ..service([10, 96, 0, 12], 80, Protocol::Tcp, &web)
-            },
-            ServiceSpec {
-                from_pods: Rule { masquerade: true, ..remote.from_pods.clone() },
-                sources: [[10, 244, 1, 10], [10, 244, 1, 11]].map(|address| Ipv4Addr::from(address).into()).into(),
-                ..remote
-            },
-            direct(Protocol::Tcp),
-            direct(Protocol::Udp),
-        ]
-        .into(),
-        gateway: Some([169, 254, 1, 1].into()),
-        on_link: (which == 0).then(|| "10.244.1.0/24".parse().expect("a prefix")),
-        router: Some([10, 244, 1, 1].into()),
-        masquerade: (which == 0).then_some(masquerade),
-        pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],
-        service_cidrs: vec!["10.96.0.0/16".parse().expect("a prefix")],
+        ipv6: FamilySpec::default(),
+        ipv4: FamilySpec {
+            routes: vec![
+                route("10.244.1.10/32", to(PODS[0])),
+                route("10.244.1.11/32", to(PODS[1])),
+                route("10.244.1.0/32", to(HOST)),
+                route("10.244.2.0/24", Via::Vtep([192, 168, 50, 2].into())),
+                route("10.244.3.0/24", Via::Vtep([192, 168, 50, 3].into())),
+                route("10.245.0.0/24", native(Some(ROUTER))),
+                route("10.245.1.0/24", native(None)),
+                route("10.9.0.0/16", Via::Unreachable),
+                route("8.0.0.0/6", native(Some(ROUTER))),
+            ],
+            // The second snapshot has lost a backend of each service, and masquerade.
+            services: [
+                service([10, 96, 0, 10], 80, Protocol::Tcp, &web[which..]),
+                service([10, 96, 0, 10], 81, Protocol::Tcp, &web[which..]),
+                service([10, 96, 0, 10], 53, Protocol::Udp, &web[which..]),
+                service([10, 96, 0, 10], 80, Protocol::Sctp, &web[which..]),
+                service([10, 96, 0, 11], 80, Protocol::Tcp, &[]),
+                ServiceSpec {
+                    from_node: Rule { otherwise: Otherwise::Drop, ..Rule::default() },
+                    from_outside: Rule::default(),
+                    ..service([10, 96, 0, 12], 80, Protocol::Tcp, &web)
+                },
+                ServiceSpec {
+                    from_pods: Rule { masquerade: true, ..remote.from_pods.clone() },
+                    sources: [[10, 244, 1, 10], [10, 244, 1, 11]].map(|address| Ipv4Addr::from(address).into()).into(),
+                    ..remote
+                },
+                direct(Protocol::Tcp),
+                direct(Protocol::Udp),
+            ]
+            .into(),
+            gateway: Some([169, 254, 1, 1].into()),
+            on_link: (which == 0).then(|| "10.244.1.0/24".parse().expect("a prefix")),
+            router: Some([10, 244, 1, 1].into()),
+            masquerade: (which == 0).then_some(masquerade),
+            pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],
+            service_cidrs: vec!["10.96.0.0/16".parse().expect("a prefix")],
+        },
     }
 }
 
@@ -322,7 +325,7 @@ impl Node<'_> {
             }
             drop(frames);
             self.batch.clear();
-            if !self.pipeline.cut(&mut self.batch, self.pool, &env) {
+            if !self.pipeline.rest(&mut self.batch, self.pool, &env) {
                 break;
             }
         }

@@ -89,7 +89,7 @@ impl Walk {
     /// Its tuple as it leaves.
     pub fn tuple(&self) -> FiveTuple {
         let rewritten = self.steps.iter().rev().find_map(|step| match step {
-            Step::Rewritten { to } => Some(*to),
+            Step::Rewritten { to } => to.of_ipv4(),
             _ => None,
         });
         rewritten.unwrap_or(self.question.tuple)
@@ -144,7 +144,7 @@ impl<'a> DryRun<'a> {
         self.batch.received_on(port);
         self.pipeline.run(&mut self.batch, &env);
         let told = notes.borrow().len();
-        self.pipeline.cut(&mut self.batch, self.pool, &env);
+        self.pipeline.rest(&mut self.batch, self.pool, &env);
         self.pipeline.held.give_up(counters).for_each(|frame| self.pool.give(frame));
         let fate = self.batch.metas.first().map_or(Fate::Waits, |meta| Fate::Decided(meta.verdict()));
         let mut sent = Vec::new();

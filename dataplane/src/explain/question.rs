@@ -176,7 +176,7 @@ fn expected(src: u32, snapshot: &Snapshot) -> Result<Arrival, QuestionError> {
         let found = (0..).map(PortId).zip(snapshot.ports.iter()).find(|(_, port)| port.role == Some(role));
         found.map(|(port, _)| Arrival { port, vtep: None }).ok_or(missing)
     };
-    let next_hop = snapshot.next_hop(snapshot.fib.lookup(src));
+    let next_hop = snapshot.next_hop(snapshot.route(src));
     match (next_hop.kind, snapshot.port(next_hop.port).role) {
         (Kind::Overlay | Kind::Relay, _) => Ok(Arrival { port: next_hop.port, vtep: next_hop.vtep() }),
         (Kind::Plain, Some(PortRole::Pod | PortRole::Uplink)) => Ok(Arrival { port: next_hop.port, vtep: None }),

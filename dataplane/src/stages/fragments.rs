@@ -111,7 +111,7 @@ impl Default for Held {
 #[cold]
 pub fn run(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
     // Otherwise nothing needs ports.
-    let needed = track::is_needed(env);
+    let needed = track::is_needed::<u32>(env);
     let mut at = 0;
     while at < batch.len() {
         let (frame, meta) = (&batch.frames[at], &mut batch.metas[at]);

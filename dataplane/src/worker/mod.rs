@@ -300,7 +300,7 @@ impl Worker {
         pipeline.run(batch, &env);
         loop {
             hand_out(batch, ports, memories, shared, counters);
-            if !pipeline.cut(batch, memories.pool(0), &env) {
+            if !pipeline.rest(batch, memories.pool(0), &env) {
                 break;
             }
             // What is about to be sent on a port is never more than a batch and deliveries.
@@ -425,7 +425,7 @@ fn hand_out(batch: &mut Batch, ports: &mut Ports, memories: &mut Memories, share
                     memories.give(frame);
                 }),
             },
-            Verdict::Drop(_) | Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized => {
+            Verdict::Drop(_) | Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized | Verdict::Ipv6 => {
                 frames.for_each(|frame| memories.give(frame));
             }
         }

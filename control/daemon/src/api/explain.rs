@@ -3,6 +3,8 @@
 mod names;
 mod told;
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use shunt_control_api::{FieldError, field, v1};
 use shunt_dataplane::{
     explain::{Arrival, Explanation, Fate, Question, QuestionError, Walk},
@@ -22,8 +24,8 @@ pub(super) fn question(request: &v1::ExplainRequest, names: &Names) -> Result<Qu
     }
     let (src_port, dst_port) = ports(request, protocol)?;
     let tuple = FiveTuple {
-        src: field::any_address("source", &request.source)?.into(),
-        dst: field::any_address("destination", &request.destination)?.into(),
+        src: address("source", &request.source)?.into(),
+        dst: address("destination", &request.destination)?.into(),
         src_port,
         dst_port,
         protocol,
@@ -52,6 +54,15 @@ pub(super) fn question(request: &v1::ExplainRequest, names: &Names) -> Result<Qu
     })
 }
 
+/// Any IPv4 address: the engine explains no others.
+fn address(path: &str, text: &str) -> Result<Ipv4Addr, FieldError> {
+    if text.parse::<Ipv6Addr>().is_ok() {
+        let problem = format!("{text} is an IPv6 address, and only packets of IPv4 are explained; ask for an IPv4 one");
+        return Err(FieldError::new(path, problem));
+    }
+    field::any_address(path, text)
+}
+
 /// What is wrong with a request that the engine cannot make a packet of.
 pub(super) fn impossible(error: QuestionError, names: &Names) -> FieldError {
     let (field, problem) = match error {
@@ -77,7 +88,7 @@ pub(super) fn response(explanation: &Explanation, names: &Names) -> v1::ExplainR
 }
 
 fn packet(walk: &Walk, names: &Names) -> v1::ExplainedPacket {
-    let [source, destination] = told::ends(walk.question.tuple);
+    let [source, destination] = told::ends(walk.question.tuple.told());
     let mut packet = v1::ExplainedPacket {
         source,
         destination,
@@ -85,7 +96,7 @@ fn packet(walk: &Walk, names: &Names) -> v1::ExplainedPacket {
         tcp_flags: told::flags(walk.question.tcp_flags),
         port: names.port(walk.arrival.port),
         vtep: walk.arrival.vtep.map(told::address).unwrap_or_default(),
-        steps: walk.steps.iter().map(|step| told::step(step, walk.question.tuple, names)).collect(),
+        steps: walk.steps.iter().map(|step| told::step(step, walk.question.tuple.told(), names)).collect(),
         ..Default::default()
     };
     let (fate, reason, sentence, out) = match walk.fate {
@@ -112,12 +123,12 @@ fn packet(walk: &Walk, names: &Names) -> v1::ExplainedPacket {
             (v1::Fate::Answered, answer.name(), sentence, Some(port))
         }
         Fate::Decided(Verdict::Drop(reason)) => (v1::Fate::Dropped, reason.name(), reason.sentence().into(), None),
-        Fate::Decided(Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized) => {
+        Fate::Decided(Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized | Verdict::Ipv6) => {
             unreachable!("a walk ends with a fate")
         }
     };
     if matches!(fate, v1::Fate::Forwarded | v1::Fate::ToHost) {
-        [packet.sent_source, packet.sent_destination] = told::ends(walk.tuple());
+        [packet.sent_source, packet.sent_destination] = told::ends(walk.tuple().told());
     }
     packet.fate = fate.into();
     packet.reason = reason.into();

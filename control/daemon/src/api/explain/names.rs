@@ -1,6 +1,10 @@
 //! What things are called towards people: ports, nodes, services and endpoints.
 
-use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use shunt_control_api::{Port, Service, ServicePort};
 use shunt_dataplane::{
@@ -10,6 +14,7 @@ use shunt_dataplane::{
 
 use crate::{
     compile::services::{
+        family::Family,
         frontends::{Frontend, FrontendKind},
         published,
     },
@@ -71,10 +76,12 @@ impl Names {
     }
 
     /// The service with this frontend.
-    pub(super) fn service(&self, vip: Ipv4Addr, port: u16, protocol: u8) -> Option<Found<'_>> {
+    pub(super) fn service(&self, vip: IpAddr, port: u16, protocol: u8) -> Option<Found<'_>> {
+        // Packets of IPv6 are not explained.
+        let IpAddr::V4(vip) = vip else { return None };
         let is_asked = |known: &Frontend| (known.address, known.port, known.protocol as u8) == (vip, port, protocol);
         // Most are had at their ClusterIP only.
-        let may_be = |service: &&Service| service.cluster_ip == vip || service.exposure.is_some();
+        let may_be = |service: &&Service| service.cluster_ip == Some(vip) || service.exposure.is_some();
         let ports = self
             .state
             .services()
@@ -87,19 +94,20 @@ impl Names {
     }
 
     /// The pod with this published port.
-    pub(super) fn pod(&self, vip: Ipv4Addr, port: u16, protocol: u8) -> Option<&Port> {
-        let is_asked = |(address, number, of): ServiceKey| (address, number, of as u8) == (vip, port, protocol);
+    pub(super) fn pod(&self, vip: IpAddr, port: u16, protocol: u8) -> Option<&Port> {
+        let is_asked =
+            |(address, number, of): ServiceKey| (IpAddr::V4(address), number, of as u8) == (vip, port, protocol);
         self.state.ports().find(|pod| published::keys(pod, &self.addresses).any(is_asked))
     }
 
     /// Where an endpoint is: the pod of this node, or the node that its service's slices name.
-    pub(super) fn place(&self, backend: Backend, service: Option<&Service>) -> Option<String> {
+    pub(super) fn place(&self, backend: Backend<IpAddr>, service: Option<&Service>) -> Option<String> {
         let here = self.state.ports().find(|port| port.address == backend.address);
         if let Some(port) = here {
             return Some(port.name.clone());
         }
         let service = service?.full_name();
-        let mut endpoints = self.state.slices(&service).flat_map(|slice| &slice.endpoints);
+        let mut endpoints = self.state.slices(&service).flat_map(Ipv4Addr::endpoints);
         let endpoint = endpoints.find(|endpoint| endpoint.address == backend.address)?;
         (!endpoint.node.is_empty()).then(|| format!("node {}", endpoint.node))
     }
