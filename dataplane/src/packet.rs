@@ -32,7 +32,7 @@ pub struct Meta<N: Packed = u32> {
     /// Flags of its TCP header, or [those that say the same](crate::wire::sctp::flags) of SCTP; else 0.
     pub tcp_flags: u8,
     /// The constants below.
-    pub flags: u16,
+    pub flags: u8,
     /// What the packet is, if the switch made it.
     pub answer: Option<Answer>,
     /// Bytes of the SCTP packet that it is the first fragment of.
@@ -42,29 +42,27 @@ pub struct Meta<N: Packed = u32> {
 /// Its flags.
 impl Meta {
     /// A fragment: it has no ports, though the first one carries them.
-    pub const FRAGMENT: u16 = 1;
+    pub const FRAGMENT: u8 = 1;
     /// `hash` is valid.
-    pub const HASHED: u16 = 2;
+    pub const HASHED: u8 = 2;
     /// Addresses and ports are rewritten to the reverse of `other`.
-    pub const TRANSLATE: u16 = 4;
+    pub const TRANSLATE: u8 = 4;
     /// `next_hop` is decided.
-    pub const ROUTED: u16 = 8;
+    pub const ROUTED: u8 = 8;
     /// Came out of a VXLAN packet.
-    pub const DECAPSULATED: u16 = 16;
+    pub const DECAPSULATED: u8 = 16;
     /// An ICMP error, which follows the flow of the packet it quotes.
-    pub const ICMP_ERROR: u16 = 32;
+    pub const ICMP_ERROR: u8 = 32;
     /// Its flow counts as its backend's load.
-    pub const COUNTED: u16 = 128;
+    pub const COUNTED: u8 = 128;
     /// Begins a connection anew that the backend in `other` did not answer.
-    pub const UNANSWERED: u16 = 64;
-    /// Of the other family than its batch: to be taken out.
-    pub const IPV6: u16 = 256;
+    pub const UNANSWERED: u8 = 64;
 }
 
 impl<N: Packed> Meta<N> {
     /// True if a flag is set.
     #[inline(always)]
-    pub fn has(&self, flag: u16) -> bool {
+    pub fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
     }
 

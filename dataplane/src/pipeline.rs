@@ -88,10 +88,10 @@ impl Pipeline {
         if let Some(limits) = &env.snapshot.limits {
             limit::egress(batch, limits, env);
         }
-        if flags & Meta::IPV6 != 0 {
+        if flags & parse::IPV6 != 0 {
             self.ipv6.take_from(batch);
         }
-        if flags & (Meta::ICMP_ERROR | Meta::FRAGMENT) != 0 || !self.held.is_empty() {
+        if flags & u16::from(Meta::ICMP_ERROR | Meta::FRAGMENT) != 0 || !self.held.is_empty() {
             related::run(batch, env);
             fragments::run(batch, &mut self.held, env);
         }

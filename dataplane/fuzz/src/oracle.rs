@@ -56,7 +56,7 @@ pub fn check(in_port: u16, sent: &[u8], verdict: Verdict, out: &[&[u8]]) {
 
 fn check_one(in_port: u16, sent: &[u8], verdict: Verdict, out: &[u8]) {
     match verdict {
-        Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized => panic!("undecided"),
+        Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized | Verdict::Ipv6 => panic!("undecided"),
         Verdict::Drop(_) => {}
         Verdict::Answer(Answer::Arp, port) => {
             assert_eq!(port.0, in_port);
@@ -271,6 +271,7 @@ fn answered(received: &Received, answer: Answer, out: &Ipv4Packet<&[u8]>) {
         Answer::FragmentationNeeded => (Icmpv4Message::DstUnreachable, 4),
         Answer::NetUnreachable => (Icmpv4Message::DstUnreachable, 0),
         Answer::PortUnreachable => (Icmpv4Message::DstUnreachable, 3),
+        Answer::Advertisement | Answer::PacketTooBig => panic!("of IPv6, which the world does not have"),
         Answer::Arp | Answer::Echo => unreachable!("checked before"),
     };
     assert_eq!((icmp.msg_type(), icmp.msg_code()), expected);

@@ -404,7 +404,9 @@ const FRAGMENTS: usize = 2 + Answer::ALL.len() + DropReason::ALL.len();
 /// A fate's place among a port's counters.
 fn fate(verdict: Verdict) -> usize {
     match verdict {
-        Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized => panic!("a packet was left undecided"),
+        Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized | Verdict::Ipv6 => {
+            panic!("a packet was left undecided")
+        }
         Verdict::Tx(PortId(port)) => usize::from(port == HOST),
         Verdict::Answer(answer, _) => 2 + answer as usize,
         Verdict::Drop(reason) => 2 + Answer::ALL.len() + reason as usize,

@@ -18,10 +18,13 @@ use crate::{
 
 const IP: usize = ethernet::HEADER_LEN;
 
+/// Beside the flags of packets: some packet is of IPv6.
+pub const IPV6: u16 = 1 << 8;
+
 /// Decapsulates what comes over the overlay, parses every packet, and asks for the buckets of the flows.
 ///
-/// Returns the flags of all packets together that are not [as usual](usual), by which the pipeline knows whether there is
-/// anything unusual among them.
+/// Returns the flags of all packets together that are not [as usual](usual), and [`IPV6`], by which the pipeline knows whether
+/// there is anything unusual among them.
 pub fn run(batch: &mut Batch, env: &Env<impl Recorder>) -> u16 {
     let mut flags = 0;
     for (in_port, frames, metas) in batch.by_port() {
@@ -75,7 +78,8 @@ fn take(frame: &mut Frame, meta: &mut Meta, arrival: &Arrival, tracking: bool, e
         Ok(()) => {}
         Err(verdict) => meta.decide(verdict),
     }
-    meta.flags
+    let of_ipv6 = if meta.verdict() == Verdict::Ipv6 { IPV6 } else { 0 };
+    u16::from(meta.flags) | of_ipv6
 }
 
 /// A pod that was behind a bridge still knows its neighbours there by their own addresses: what it sends them is parsed as
@@ -149,13 +153,10 @@ fn is_for_a_vtep(frame: &Frame, meta: &Meta, snapshot: &Snapshot) -> bool {
         && u32::is_vtep(snapshot, meta.dst(), be16(l4, udp::DST_PORT), meta.protocol())
 }
 
-fn not_ipv4(frame: &mut Frame, meta: &mut Meta, port: &PortEntry, snapshot: &Snapshot) -> Verdict {
+fn not_ipv4(frame: &mut Frame, meta: &Meta, port: &PortEntry, snapshot: &Snapshot) -> Verdict {
     match ethernet::ethertype(frame.bytes()) {
         ethernet::ARP if !meta.has(Meta::DECAPSULATED) => local::arp(frame, meta.in_port, port, snapshot),
-        ethernet::IPV6 if snapshot.has_ipv6 => {
-            meta.flags |= Meta::IPV6;
-            Verdict::Ipv6
-        }
+        ethernet::IPV6 if snapshot.has_ipv6 => Verdict::Ipv6,
         _ => Verdict::Drop(DropReason::UnknownEtherType),
     }
 }
@@ -167,7 +168,7 @@ struct Packet {
     protocol: u8,
     tcp_flags: u8,
     /// [`Meta::FRAGMENT`], [`Meta::ICMP_ERROR`] or 0.
-    flags: u16,
+    flags: u8,
     header_len: u8,
     /// Where it ends in the frame.
     end: usize,

@@ -110,6 +110,11 @@ impl Arena {
         Arena { lines: (0..len).map(|_| Line(std::array::from_fn(|_| AtomicU64::new(0)))).collect() }
     }
 
+    /// As without loom, but for the memory.
+    pub fn sparse(len: usize) -> Arena {
+        Arena::new(len)
+    }
+
     /// Nothing to model.
     pub fn prefetch(&self, _index: usize) {}
 }

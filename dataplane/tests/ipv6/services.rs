@@ -112,7 +112,7 @@ fn an_error_about_a_translated_packet_finds_its_sender() {
     let seen = inner(&frame)[14..].to_vec();
     let router = v6("fd00:10:244:2::");
     for (kind, from) in [(Icmpv6Type::PacketTooBig { mtu: 1400 }, router), (port_unreachable(), far(1))] {
-        let error = icmp(UPLINK, from, pod(CLIENT), kind.clone(), &seen);
+        let error = icmp(UPLINK, from, pod(CLIENT), kind, &seen);
         let (port, answer) = world.send(UPLINK, outer(error)).expect("it arrives");
         let (src, dst, told, quoted) = read_icmp(&answer);
         assert_eq!((port, src, dst, told), (CLIENT, vip(), pod(CLIENT), kind));

@@ -18,7 +18,7 @@ const IP: usize = ethernet::HEADER_LEN;
 ///
 /// Returns the flags of all packets together.
 #[inline(never)]
-pub fn run(batch: &mut Batch<u128>, env: &Env<impl Recorder>) -> u16 {
+pub fn run(batch: &mut Batch<u128>, env: &Env<impl Recorder>) -> u8 {
     let tracking = track::is_needed::<u128>(env);
     let mut flags = 0;
     for (frame, meta) in batch.packets() {
@@ -86,7 +86,7 @@ struct Packet {
     tuple: FiveTuple<u128>,
     tcp_flags: u8,
     /// [`Meta::FRAGMENT`], [`Meta::ICMP_ERROR`] or 0.
-    flags: u16,
+    flags: u8,
     /// Bytes before the transport header.
     header_len: u8,
     /// Where it ends in the frame.

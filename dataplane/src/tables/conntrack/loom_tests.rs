@@ -115,20 +115,20 @@ fn two_workers_share_the_free_entries() {
 fn two_workers_take_different_ports() {
     model(|| {
         let table = Arc::new(Conntrack::new(1, FlowSeed::from_number(3)));
-        let answer = FiveTuple { src: 1, dst: 2, src_port: 80, dst_port: 0, protocol: 17 };
+        let answer = FiveTuple { src: 1u32, dst: 2, src_port: 80, dst_port: 0, protocol: 17 };
         let range = 2000..=2001;
         let other = {
             let (table, range) = (table.clone(), range.clone());
-            thread::spawn(move || table.take_port(answer, &range, 0))
+            thread::spawn(move || table.take_port(answer.to_words(), &range, 0))
         };
-        let ours = table.take_port(answer, &range, 0).expect("there are two");
+        let ours = table.take_port(answer.to_words(), &range, 0).expect("there are two");
         let theirs = other.join().unwrap().expect("there are two");
         assert_ne!(ours, theirs);
         for port in [ours, theirs] {
-            let forward = FiveTuple { src: 9, dst: 8, src_port: 7, dst_port: 80, protocol: 17 };
+            let forward = FiveTuple { src: 9u32, dst: 8, src_port: 7, dst_port: 80, protocol: 17 };
             table.give_back([forward.to_words(), FiveTuple { dst_port: port, ..answer }.to_words()]);
         }
-        let again = [0, 1].map(|random| table.take_port(answer, &range, random).expect("both came back"));
+        let again = [0, 1].map(|random| table.take_port(answer.to_words(), &range, random).expect("both came back"));
         assert_ne!(again[0], again[1]);
     });
 }

@@ -367,7 +367,7 @@ impl<B: Below> Conntrack<B> {
         // The words above are read before the version is read again.
         fence(Ordering::Acquire);
         let unchanged = words[VERSION].load(Ordering::Relaxed) == version && believed(version & PHASE);
-        (unchanged && own == wanted && its_own == key.addresses()).then_some(hit)
+        (unchanged && own == wanted && (!K::WIDE || its_own == key.addresses())).then_some(hit)
     }
 
     /// Finds a key, looking at every slot it can be in.
