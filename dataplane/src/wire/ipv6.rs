@@ -305,7 +305,7 @@ mod tests {
         ]
         .concat();
         let whole = packet(HOP_BY_HOP, &chain);
-        let atomic = Fragment { offset: 0, more: false };
+        let atomic = Fragment { offset: 0, more: false, id: 0 };
         assert_eq!(transport(&whole), found_fragment(ipv4::TCP, 40 + 48, atomic));
         assert!(transport(&whole).unwrap().is_whole());
         for len in 0..whole.len() {
@@ -327,13 +327,13 @@ mod tests {
             transport(&packet(FRAGMENT, payload.as_flattened()))
         };
         let first = fragment(1);
-        assert_eq!(first, found_fragment(ipv4::UDP, 56, Fragment { offset: 0, more: true }));
+        assert_eq!(first, found_fragment(ipv4::UDP, 56, Fragment { offset: 0, more: true, id: 9 }));
         assert!(!first.unwrap().is_whole());
         // What looks like another header is the middle of something.
         let middle = fragment(185 << 3 | 1);
-        assert_eq!(middle, found_fragment(DESTINATION_OPTIONS, 48, Fragment { offset: 185, more: true }));
+        assert_eq!(middle, found_fragment(DESTINATION_OPTIONS, 48, Fragment { offset: 185, more: true, id: 9 }));
         let last = fragment(8191 << 3);
-        assert_eq!(last, found_fragment(DESTINATION_OPTIONS, 48, Fragment { offset: 8191, more: false }));
+        assert_eq!(last, found_fragment(DESTINATION_OPTIONS, 48, Fragment { offset: 8191, more: false, id: 9 }));
         assert!(!last.unwrap().is_whole());
         assert!(fragment(0).unwrap().is_whole());
         assert_eq!(fragment(6), fragment(0), "two bits are reserved");
