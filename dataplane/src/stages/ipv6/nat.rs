@@ -41,8 +41,11 @@ pub(super) fn set_ports(l4: &mut [u8], to: &FiveTuple<u128>, change: u64, len: u
             let change = change + checksum::delta_narrow(be32(l4, 0), ports);
             put32(l4, 0, ports);
             let Some(field) = checksum::field(protocol).filter(|field| l4.len() >= field + 2) else { return };
-            let sum = checksum::as_sent(checksum::update(be16(l4, field), change), protocol);
-            put16(l4, field, sum);
+            let sum = be16(l4, field);
+            // A UDP datagram of a tunnel may have none (RFC 6935).
+            if sum != 0 || protocol != ipv4::UDP {
+                put16(l4, field, checksum::as_sent(checksum::update(sum, change), protocol));
+            }
         }
     }
 }
