@@ -9,7 +9,7 @@ use std::hint::cold_path;
 
 use crate::{
     counters::WorkerCounters,
-    io::FramePool,
+    io::{Frame, FramePool},
     packet::{BATCH, Batch, Meta, Run},
     record::{Off, Recorder, Step},
     snapshot::Snapshot,
@@ -56,9 +56,8 @@ const ERROR_BURST: u32 = 100;
 pub struct Pipeline {
     slots: Box<Slots>,
     opening: Opening,
-    /// The fragments that wait for the first one of their datagram. While there are any, [`Pipeline::run`] must be
-    /// called from time to time, with an empty batch if there is no other.
-    pub held: Held,
+    /// The fragments that wait for the first one of their datagram.
+    held: Held,
     oversized: Oversized,
     ipv6: ipv6::Lane,
     ip_id: u16,
@@ -95,6 +94,7 @@ impl Pipeline {
             related::run(batch, env);
             fragments::run(batch, &mut self.held, env);
         }
+        self.ipv6.look_after_held();
         track::run(batch, &mut self.slots, env);
         service::run(batch, &mut self.opening, env);
         forward::run(batch, &mut self.ip_id, env);
@@ -105,12 +105,29 @@ impl Pipeline {
         finish(batch, env);
     }
 
+    /// Whether fragments wait for the first one of their datagram. While they do, [`Pipeline::run`] must be called from time to
+    /// time, with an empty batch if there is no other.
+    #[inline]
+    pub fn holds_any(&self) -> bool {
+        !self.held.is_empty() || !self.ipv6.held.is_empty()
+    }
+
+    /// The frames of those.
+    pub fn held(&self) -> impl Iterator<Item = &Frame> {
+        self.held.frames().chain(self.ipv6.held.frames())
+    }
+
+    /// Lets none of them wait any longer, and counts them as dropped.
+    pub fn give_up<'a>(&'a mut self, counters: &'a WorkerCounters) -> impl Iterator<Item = Frame> + 'a {
+        self.held.give_up(counters).chain(self.ipv6.held.give_up(counters))
+    }
+
     /// Puts what [`Pipeline::run`] has taken out into an empty batch, as far as there is room, and seals its fate: packets of
     /// IPv6, and those that were too big, cut into fragments, which take what they need more from `pool`. False if there is
     /// nothing: to be called until then, before the next run.
     #[inline]
     pub fn rest(&mut self, batch: &mut Batch, pool: &mut FramePool, env: &Env<impl Recorder>) -> bool {
-        if !self.ipv6.is_empty() {
+        if self.ipv6.is_due() {
             cold_path();
             self.ipv6.run(batch, &mut self.error_budget, &mut self.ip_id, env);
             finish(batch, env);

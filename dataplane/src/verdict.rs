@@ -127,7 +127,6 @@ named! {
         FragmentTimeout = "fragment_timeout", "A fragment waited in vain for the first one of its datagram, which carries the ports.";
         FragmentsWaiting = "fragments_waiting", "As many fragments as may wait were waiting for the first one of their datagram.";
         KernelsFragment = "kernels_fragment", "A copy of a fragment that came before the first one of its datagram and was not for a service: nothing is lost, the node's kernel has the fragment itself.";
-        FragmentForService = "fragment_for_service", "A fragment of IPv6 for a service: their first fragments are not remembered.";
         OutOfState = "out_of_state", "A packet to a service or out of the cluster that belongs to no known connection and neither begins nor continues one; or an answer, soon after a restart or a flush, that came before the client's next packet.";
         StaleReply = "stale_reply", "An answer of an endpoint that no longer serves: its flow is forgotten.";
         RelayedInVain = "relayed_in_vain", "Another node relayed it, but this one has no such service, or no such flow.";

@@ -140,13 +140,16 @@ pub fn prefix(path: &str, text: &str) -> Result<Ipv4Net, FieldError> {
     let prefix: Ipv4Net = text
         .parse()
         .map_err(|_| FieldError::new(path, format!("{text:?} is not an IPv4 prefix; write it like 10.244.2.0/24")))?;
-    if prefix != prefix.trunc() {
-        return Err(FieldError::new(
-            path,
-            format!("{prefix} has bits set behind its length; write {}", prefix.trunc()),
-        ));
-    }
+    check_host_bits(path, prefix, prefix.trunc())?;
     Ok(prefix)
+}
+
+/// `truncated` is the prefix without host bits.
+fn check_host_bits<N: PartialEq + Display>(path: &str, prefix: N, truncated: N) -> Result<(), FieldError> {
+    match prefix == truncated {
+        true => Ok(()),
+        false => Err(FieldError::new(path, format!("{prefix} has bits set behind its length; write {truncated}"))),
+    }
 }
 
 /// The IPv6 address of one station, by which others on the overlay reach it.
@@ -170,7 +173,7 @@ fn is_ipv6_station(address: Ipv6Addr) -> bool {
 }
 
 /// Any IPv6 address that a packet can carry.
-pub fn any_ipv6_address(path: &str, text: &str) -> Result<Ipv6Addr, FieldError> {
+fn any_ipv6_address(path: &str, text: &str) -> Result<Ipv6Addr, FieldError> {
     text.parse().map_err(|_| {
         FieldError::new(
             path,
@@ -187,12 +190,7 @@ pub fn ipv6_prefix(path: &str, text: &str) -> Result<Ipv6Net, FieldError> {
     let prefix: Ipv6Net = text.parse().map_err(|_| {
         FieldError::new(path, format!("{text:?} is not an IPv6 prefix; write it like fd00:10:244:2::/64"))
     })?;
-    if prefix != prefix.trunc() {
-        return Err(FieldError::new(
-            path,
-            format!("{prefix} has bits set behind its length; write {}", prefix.trunc()),
-        ));
-    }
+    check_host_bits(path, prefix, prefix.trunc())?;
     if ["::/96", "::ffff:0.0.0.0/96", "fe80::/10", "ff00::/8"].iter().any(|other| overlap(prefix, other)) {
         let problem = format!(
             "{prefix} holds addresses that no station has beyond its link; use a prefix such as fd00:10:244:2::/64"

@@ -294,7 +294,10 @@ mod tests {
             let (cluster_ip, ipv6_cluster_ip) = (ipv4.into(), ipv6.into());
             let message = v1::Service { cluster_ip, ipv6_cluster_ip, ..web() };
             let service = Service::try_from(message.clone()).unwrap();
-            assert_eq!((service.cluster_ip.is_some(), service.ipv6_cluster_ip.is_some()), (ipv4 != "", ipv6 != ""));
+            assert_eq!(
+                (service.cluster_ip.is_some(), service.ipv6_cluster_ip.is_some()),
+                (!ipv4.is_empty(), !ipv6.is_empty())
+            );
             assert_eq!(v1::Service::from(&service), message);
         }
     }

@@ -341,7 +341,7 @@ impl Node<'_> {
             }
         }
         assert!(foreseen.is_none_or(|(fate, _)| fate == Fate::Waits), "it waits, and that was not foreseen");
-        assert_eq!(self.received.len(), self.pipeline.held.len(), "who has not met its end waits");
+        assert_eq!(self.received.len(), self.pipeline.held().count(), "who has not met its end waits");
         let in_hand = self.received.len() as u32;
         assert_eq!(self.pool.free() + in_hand, self.pool.capacity(), "frames are missing");
         let held = |port| self.counters.port(PortId(port)).held.get();

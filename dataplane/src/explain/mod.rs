@@ -145,7 +145,7 @@ impl<'a> DryRun<'a> {
         self.pipeline.run(&mut self.batch, &env);
         let told = notes.borrow().len();
         self.pipeline.rest(&mut self.batch, self.pool, &env);
-        self.pipeline.held.give_up(counters).for_each(|frame| self.pool.give(frame));
+        self.pipeline.give_up(counters).for_each(|frame| self.pool.give(frame));
         let fate = self.batch.metas.first().map_or(Fate::Waits, |meta| Fate::Decided(meta.verdict()));
         let mut sent = Vec::new();
         for frame in self.batch.frames.drain(..) {

@@ -6,7 +6,9 @@ use crate::{
     packet::{BATCH, Batch, Meta},
     record::Recorder,
     stages::{
-        forward, ipv6,
+        forward,
+        fragments::{self, Held},
+        ipv6,
         service::{self, Opening},
         track::{self, Slots},
     },
@@ -20,23 +22,40 @@ pub struct Lane {
     batch: Batch<u128>,
     slots: Box<Slots>,
     opening: Opening,
+    /// The fragments that wait for the first one of their datagram.
+    pub held: Held<u128>,
+    /// There is something to do, though there may be no packets.
+    due: bool,
 }
 
 impl Lane {
     /// No packets, and room for a batch.
     pub fn new() -> Lane {
-        Lane { batch: Batch::of_family(), slots: Box::new([None; BATCH]), opening: Opening::new() }
+        Lane {
+            batch: Batch::of_family(),
+            slots: Box::new([None; BATCH]),
+            opening: Opening::new(),
+            held: Held::new(),
+            due: false,
+        }
     }
 
-    /// Whether there are none.
+    /// Whether it is to [run](Lane::run).
     #[inline(always)]
-    pub fn is_empty(&self) -> bool {
-        self.batch.is_empty()
+    pub fn is_due(&self) -> bool {
+        self.due
+    }
+
+    /// Lets fragments that wait see whether they need not any longer.
+    #[inline(always)]
+    pub fn look_after_held(&mut self) {
+        self.due |= !self.held.is_empty();
     }
 
     /// Takes them out of a batch.
     #[cold]
     pub fn take_from(&mut self, batch: &mut Batch) {
+        self.due = true;
         let Batch { frames, metas, .. } = batch;
         let is_ours = |meta: &Meta| meta.verdict() == Verdict::Ipv6;
         let mut its = metas.iter();
@@ -51,9 +70,12 @@ impl Lane {
 
     /// Takes them from headers to verdicts, and puts them into an empty batch.
     pub fn run(&mut self, out: &mut Batch, errors: &mut TokenBucket, ip_id: &mut u16, env: &Env<impl Recorder>) {
-        let Lane { batch, slots, opening } = self;
-        if ipv6::parse::run(batch, env) & Meta::ICMP_ERROR != 0 {
+        let Lane { batch, slots, opening, held, due } = self;
+        *due = false;
+        let flags = ipv6::parse::run(batch, env);
+        if flags & (Meta::ICMP_ERROR | Meta::FRAGMENT) != 0 || !held.is_empty() {
             ipv6::related::run(batch, env);
+            fragments::run(batch, held, env);
         }
         track::run(batch, slots, env);
         service::run(batch, opening, env);

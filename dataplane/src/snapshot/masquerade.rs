@@ -82,7 +82,7 @@ impl Snapshot {
     }
 
     /// Whether a flow from `src` to `dst` is one of a pod that leaves the cluster and is masqueraded.
-    #[inline]
+    #[inline(always)]
     pub fn leaves_the_cluster<N: Family>(&self, src: N, dst: N) -> bool {
         let Some(masquerade) = &self.of::<N>().masquerade else { return false };
         let Some(kept) = &masquerade.egress else { return false };

@@ -19,6 +19,7 @@ pub mod service;
 pub mod track;
 pub mod usual;
 
+use self::fragments::Piece;
 use crate::{
     io::Frame,
     next_hop::NextHop,
@@ -40,6 +41,9 @@ pub trait Stages: Family {
         env: &Env<impl Recorder>,
     ) -> Result<(), Verdict>;
 
+    /// What a fragment says about itself; `packet` is one, from its IP header on.
+    fn piece(packet: &[u8]) -> Piece;
+
     /// Makes of a packet the message about it, still to be sent. False if there is to be none.
     fn answer(frame: &mut Frame, meta: &mut Meta<Self>, answer: Answer, snapshot: &Snapshot) -> bool;
 }
@@ -54,6 +58,10 @@ impl Stages for u32 {
         env: &Env<impl Recorder>,
     ) -> Result<(), Verdict> {
         forward::send(frame, meta, next_hop, ip_id, env)
+    }
+
+    fn piece(packet: &[u8]) -> Piece {
+        Piece::of(packet)
     }
 
     fn answer(frame: &mut Frame, meta: &mut Meta, answer: Answer, snapshot: &Snapshot) -> bool {
@@ -71,6 +79,10 @@ impl Stages for u128 {
         env: &Env<impl Recorder>,
     ) -> Result<(), Verdict> {
         ipv6::forward::send(frame, meta, next_hop, ip_id, env)
+    }
+
+    fn piece(packet: &[u8]) -> Piece {
+        ipv6::parse::piece(packet)
     }
 
     fn answer(frame: &mut Frame, meta: &mut Meta<u128>, answer: Answer, snapshot: &Snapshot) -> bool {

@@ -178,7 +178,7 @@ fn turns<A: Address>(endpoints: &[Endpoint<A>], seed: u64) -> Vec<Turn> {
     let hasher = Hasher::new(seed, PURPOSE);
     let size = u64::from(table_size(endpoints.len()));
     let turn = |(index, Endpoint { backend, weight }): (usize, &Endpoint<A>)| {
-        let hash = hasher.hash(backend.address.number().word().rotate_left(16) ^ u64::from(backend.port));
+        let hash = hasher.hash(backend.address.number().word() << 16 | u64::from(backend.port));
         let (high, low) = (hash >> 32, hash & u64::from(u32::MAX));
         // Any stride but 0 visits every slot of a prime number of them.
         let (next, skip) = (((high * size) >> 32) as u32, ((low * (size - 1)) >> 32) as u32 + 1);

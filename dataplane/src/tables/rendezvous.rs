@@ -29,7 +29,7 @@ pub(super) fn select<A: Address>(endpoints: &[Endpoint<A>], flow_hash: u64) -> O
 /// Two rounds, as in [`hash`](super::hash). The words (of the digits of pi) need not be secret: the flow's hash is.
 #[inline(always)]
 fn bid<A: Address>(flow_hash: u64, backend: Backend<A>) -> u64 {
-    let word = backend.address.number().word().rotate_left(16) ^ u64::from(backend.port);
+    let word = backend.address.number().word() << 16 | u64::from(backend.port);
     let once = folded_multiply(flow_hash ^ 0x243f_6a88_85a3_08d3, word ^ 0x1319_8a2e_0370_7345);
     folded_multiply(once ^ 0xa409_3822_299f_31d1, 0x082e_fa98_ec4e_6c89)
 }

@@ -11,14 +11,14 @@
 //! Other than ICMP's the checksum is also over a pseudo header with the addresses (RFC 4443, section 2.3): who changes an
 //! address has to mend it, as TCP's.
 
-use super::{be16, checksum, ipv6, put16};
+use super::{checksum, echo, ipv6, put16};
 
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 8;
 /// Where the checksum starts.
 pub const CHECKSUM: usize = 2;
 /// Where an echo's identifier starts.
-pub const ECHO_ID: usize = 4;
+pub const ECHO_ID: usize = echo::ID;
 const MTU: usize = 4;
 
 /// Type: destination unreachable.
@@ -123,12 +123,7 @@ pub fn follows_a_flow(kind: u8) -> bool {
 /// number of the request's type. 0 for other messages.
 #[inline]
 pub fn echo_ports(header: &[u8; HEADER_LEN]) -> u32 {
-    let id = u32::from(be16(header, ECHO_ID));
-    match header[..2] {
-        [ECHO_REQUEST, 0] => id << 16 | u32::from(ECHO_REQUEST),
-        [ECHO_REPLY, 0] => u32::from(ECHO_REQUEST) << 16 | id,
-        _ => 0,
-    }
+    echo::ports(header, ECHO_REQUEST, ECHO_REPLY)
 }
 
 /// Gives an echo the identifier among `ports`, which are as [`echo_ports`] has them, and mends its checksum. `addresses` is
@@ -138,12 +133,7 @@ pub fn echo_ports(header: &[u8; HEADER_LEN]) -> u32 {
 /// # Panics
 /// If the message is shorter than its header.
 pub fn set_echo_ports(message: &mut [u8], ports: u32, addresses: u64) {
-    let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
-    let id = if dst_port == u16::from(ECHO_REQUEST) { src_port } else { dst_port };
-    let change = addresses + checksum::delta_narrow(be16(message, ECHO_ID).into(), id.into());
-    put16(message, ECHO_ID, id);
-    let sum = be16(message, CHECKSUM);
-    put16(message, CHECKSUM, checksum::update(sum, change));
+    echo::set_ports(message, ports, ECHO_REQUEST, addresses);
 }
 
 /// Turns an echo request, which came in a packet from `src` to `dst`, into its reply in place; false if the message is none,

@@ -137,7 +137,7 @@ pub struct Transport {
 impl Transport {
     /// True if all of the packet is here: it is no fragment, or an atomic one (RFC 6946).
     pub fn is_whole(&self) -> bool {
-        self.fragment.is_none_or(|fragment| fragment == Fragment { offset: 0, more: false })
+        self.fragment.is_none_or(|fragment| fragment.offset == 0 && !fragment.more)
     }
 }
 
@@ -148,6 +148,8 @@ pub struct Fragment {
     pub offset: u16,
     /// Other fragments come after this one.
     pub more: bool,
+    /// What the fragments of one packet have in common, beside its addresses.
+    pub id: u32,
 }
 
 /// Walks over the extension headers of a packet: hop-by-hop options, routing, fragment and destination options. Whatever else
@@ -172,7 +174,7 @@ pub fn transport(packet: &[u8]) -> Option<Transport> {
         if !matches!(found.protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS) {
             return Some(found);
         }
-        let [next, units, third, fourth, ..] = *packet.get(found.offset..)?.first_chunk::<UNIT>()?;
+        let [next, units, third, fourth, id @ ..] = *packet.get(found.offset..)?.first_chunk::<UNIT>()?;
         let mut len = UNIT * (1 + usize::from(units));
         match found.protocol {
             HOP_BY_HOP if walked > 0 => return None,
@@ -180,7 +182,8 @@ pub fn transport(packet: &[u8]) -> Option<Transport> {
             FRAGMENT if found.fragment.is_some() => return None,
             FRAGMENT => {
                 let place = u16::from_be_bytes([third, fourth]);
-                found.fragment = Some(Fragment { offset: place >> 3, more: place & 1 != 0 });
+                found.fragment =
+                    Some(Fragment { offset: place >> 3, more: place & 1 != 0, id: u32::from_be_bytes(id) });
                 // The second byte is reserved.
                 len = UNIT;
             }
@@ -302,7 +305,7 @@ mod tests {
         ]
         .concat();
         let whole = packet(HOP_BY_HOP, &chain);
-        let atomic = Fragment { offset: 0, more: false };
+        let atomic = Fragment { offset: 0, more: false, id: 0x0102_0304 };
         assert_eq!(transport(&whole), found_fragment(ipv4::TCP, 40 + 48, atomic));
         assert!(transport(&whole).unwrap().is_whole());
         for len in 0..whole.len() {
@@ -324,13 +327,13 @@ mod tests {
             transport(&packet(FRAGMENT, payload.as_flattened()))
         };
         let first = fragment(1);
-        assert_eq!(first, found_fragment(ipv4::UDP, 56, Fragment { offset: 0, more: true }));
+        assert_eq!(first, found_fragment(ipv4::UDP, 56, Fragment { offset: 0, more: true, id: 9 }));
         assert!(!first.unwrap().is_whole());
         // What looks like another header is the middle of something.
         let middle = fragment(185 << 3 | 1);
-        assert_eq!(middle, found_fragment(DESTINATION_OPTIONS, 48, Fragment { offset: 185, more: true }));
+        assert_eq!(middle, found_fragment(DESTINATION_OPTIONS, 48, Fragment { offset: 185, more: true, id: 9 }));
         let last = fragment(8191 << 3);
-        assert_eq!(last, found_fragment(DESTINATION_OPTIONS, 48, Fragment { offset: 8191, more: false }));
+        assert_eq!(last, found_fragment(DESTINATION_OPTIONS, 48, Fragment { offset: 8191, more: false, id: 9 }));
         assert!(!last.unwrap().is_whole());
         assert!(fragment(0).unwrap().is_whole());
         assert_eq!(fragment(6), fragment(0), "two bits are reserved");

@@ -155,13 +155,46 @@ fn what_an_error_says_behind_the_packet_it_quotes_is_left_alone() {
     assert_eq!((src, quoted), (far(1), seen));
 }
 
+/// A datagram from the client's port 7, and the two fragments of it.
+fn in_fragments(id: u8) -> (Ends, [Vec<u8>; 2]) {
+    let ends = (client(7), (vip(), 80));
+    let whole = udp(CLIENT, ends, &[1; 64]);
+    let piece = |range: std::ops::Range<usize>, place: u8| {
+        let part = &whole[54..][range];
+        let mut fragment = whole[..54].to_vec();
+        fragment[20] = 44;
+        fragment[18..20].copy_from_slice(&(part.len() as u16 + 8).to_be_bytes());
+        [&fragment[..], &[17, 0, 0, place, 0, 0, 0, id], part].concat()
+    };
+    (ends, [piece(0..40, 1), piece(40..72, 40)])
+}
+
+/// The line "Fragments follow their first fragment" for IPv6, out of order, too.
 #[test]
-fn a_fragment_for_a_service_is_dropped_for_its_reason() {
-    let mut world = World::new(both(&[far(1)]));
-    let mut fragment = udp(CLIENT, (client(7), (vip(), 80)), &[1; 64]);
-    let payload = fragment.split_off(54);
-    fragment[20] = 44;
-    fragment[18..20].copy_from_slice(&(payload.len() as u16 + 8).to_be_bytes());
-    let fragment = [&fragment[..], &[17, 0, 0, 1, 0, 0, 0, 9], &payload].concat();
-    world.dropped(CLIENT, fragment, DropReason::FragmentForService);
+fn fragments_follow_their_first_fragment() {
+    let mut world = World::new(both(&[pod(SERVER)]));
+    let (_, [first, second]) = in_fragments(1);
+    let there = |(port, frame): (_, Vec<u8>)| {
+        assert_eq!(
+            (port, &frame[22..38], &frame[38..54]),
+            (SERVER, &pod(CLIENT).octets()[..], &pod(SERVER).octets()[..])
+        );
+        frame[62..].to_vec()
+    };
+    let begins = there(world.send(CLIENT, first).expect("the first goes on"));
+    let ends = there(world.send(CLIENT, second).expect("the second follows"));
+    // Put together, they are the datagram as it was translated, checksum and all.
+    let whole = [&udp(SERVER, (client(7), (pod(SERVER), 8080)), &[1; 64])[54..]].concat();
+    assert_eq!([begins, ends].concat(), whole);
+
+    let (_, [first, second]) = in_fragments(2);
+    assert_eq!(world.waits(CLIENT, second), 0, "it waits");
+    let out = world.waits(CLIENT, first);
+    assert_eq!(out, 2, "both go on");
+
+    let (_, [_, alone]) = in_fragments(3);
+    assert_eq!(world.waits(CLIENT, alone), 0);
+    world.pass(2);
+    assert_eq!(world.waits(CLIENT, udp(CLIENT, (client(9), (pod(SERVER), 9)), b"x")), 1, "what comes then");
+    assert_eq!(world.drops(DropReason::FragmentTimeout), 1, "in vain");
 }

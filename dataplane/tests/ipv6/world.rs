@@ -275,6 +275,17 @@ impl World {
         out
     }
 
+    /// Sends a packet that may have to wait, and tells how many came out where the server is.
+    pub fn waits(&mut self, port: PortId, packet: Vec<u8>) -> usize {
+        self.now += 1_000_000;
+        self.wires[usize::from(port.0)].send(packet);
+        for worker in [0, 1, 0, 1] {
+            self.switch.step(worker, Now(self.now));
+        }
+        self.check_accounts();
+        std::iter::from_fn(|| self.wires[usize::from(SERVER.0)].recv()).count()
+    }
+
     fn check_accounts(&self) {
         for worker in [0, 1] {
             let census = self.switch.census(worker);
@@ -285,7 +296,7 @@ impl World {
         };
         let all =
             |counters: &[shunt_dataplane::counters::Counter]| counters.iter().map(|counter| counter.get()).sum::<u64>();
-        let fates = sum(&|port| port.forwarded.get() + all(&port.answers) + all(&port.drops));
+        let fates = sum(&|port| port.forwarded.get() + all(&port.answers) + all(&port.drops) + port.held.get());
         assert_eq!(sum(&|port| port.rx_packets.get()), fates);
     }
 

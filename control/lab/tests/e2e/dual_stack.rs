@@ -143,7 +143,8 @@ fn leads_to(from: &Pod, vip: IpAddr, ends: &[&str]) -> Result<BTreeSet<IpAddr>> 
 /// has no endpoints its clients are refused at once, whoever serves the other one. Endpoints see the clients' addresses, but
 /// for those that reach themselves.
 fn one_clusterip_per_family_and_families_never_cross(forwarder: Forwarder) {
-    let mut plan = Plan::dual_stack(forwarder);
+    // Two workers: a flow's directions may be different ones'.
+    let mut plan = Plan { workers: 2, ..Plan::dual_stack(forwarder) };
     plan.nodes[0].pods = 3;
     let pod = |node: usize, number| plan.nodes[node].pod(number);
     let ipv4 = [pod(0, 2).address, pod(1, 1).address];

@@ -123,6 +123,7 @@ fn forwarded(received: &Received, out: &Packet) {
     let field = match packet.checksum_at() {
         Some(_) if packet.protocol == ICMPV6 && translated => return error(packet, out),
         Some(field) if packet.protocol != ICMPV6 => field,
+        None if translated && !packet.is_whole() => return fragment(packet, out),
         _ => {
             assert!(!translated && old == new, "what has no ports is left alone");
             return;
@@ -143,6 +144,25 @@ fn forwarded(received: &Received, out: &Packet) {
         assert_eq!(packet.checksum_holds(), out.checksum_holds(), "damage is neither done nor hidden");
     } else {
         assert_eq!(covered(packet), covered(out), "damage is neither done nor hidden");
+    }
+}
+
+/// A fragment of a translated datagram: the first one's ports change, and the datagram's checksum, which it carries. (How that of
+/// SCTP changes, one fragment alone does not tell.)
+fn fragment(packet: &Packet, out: &Packet) {
+    let (before, after) = (packet.l4(), out.l4());
+    if packet.fragment.is_some_and(|(offset, _)| offset != 0) {
+        assert_eq!(before, after, "what is not the first fragment has nothing to translate");
+        return;
+    }
+    ends(ports_of(packet), ports_of(out));
+    let protocol = smoltcp::wire::IpProtocol::from(packet.protocol);
+    let field = translated::checksum_at(protocol).expect("a protocol with ports");
+    assert_eq!((&before[4..field.start], &before[field.end..]), (&after[4..field.start], &after[field.end..]));
+    if field == (6..8) && before[6..8] == [0, 0] {
+        assert_eq!(after[6..8], [0, 0], "no checksum stays none");
+    } else if field.len() == 2 {
+        assert_eq!(covered(packet), covered(out));
     }
 }
 

@@ -86,9 +86,9 @@ fn fragment_header(offset: u16, more: bool) -> [u8; 7] {
     [0, high, low, 0, 0, 0, 9]
 }
 
-/// A packet without extension headers in three fragments of 8, 24 and all other bytes.
+/// A packet without extension headers in three fragments, the first of 8 bytes, or of 24 if it is not UDP.
 fn fragments(packet: &[u8]) -> [Vec<u8>; 3] {
-    let cuts = [0, 8, 32, packet.len() - 40];
+    let cuts = [0, if packet[6] == UDP { 8 } else { 24 }, 32, packet.len() - 40];
     std::array::from_fn(|at| {
         let part = [&packet[..40], &packet[40 + cuts[at]..40 + cuts[at + 1]]].concat();
         extended(&part, &[(FRAGMENT, &fragment_header(cuts[at] as u16 / 8, at < 2))])
@@ -432,8 +432,20 @@ pub fn all() -> Vec<(&'static str, Vec<Step>)> {
                 steps.extend(fragments(&[packet, vec![7; 24]].concat()).map(|fragment| at(first, fragment)));
                 steps.push(Step::EndBurst);
             }
-            let [first_one, .., last] = fragments(&[from_remote(), vec![7; 64]].concat());
-            steps.extend([overlay(last), overlay(first_one), Step::Wait(16)]);
+            // Answers come in another order, partly in one burst; only one endpoint's are translated.
+            for packets in [
+                [remote(10), remote(11)].map(|one| udp(((one, 8080), client(1)), &[9; 64])),
+                [pods[1], remote(10)].map(|one| [tcp(((one, 8080), client(1)), SYN | ACK), vec![7; 24]].concat()),
+                [SERVICE, REMOTE_SERVICE].map(|vip| sctp((client(1), (vip, 80)), &[1, 0, 3, 3])),
+            ] {
+                for packet in packets {
+                    let src = packet[8..24].try_into().map(<[u8; 16]>::into).expect("an address");
+                    let [first_one, middle, last] = fragments(&packet).map(|fragment| from(src, fragment));
+                    steps.extend([last, Step::EndBurst, middle, first_one, Step::EndBurst]);
+                }
+            }
+            let [too_short, .., last] = fragments(&udp((client(2), (SERVICE, 53)), &[7; 64]));
+            steps.extend([at(first, with(too_short, 40, TCP)), at(first, last), Step::Wait(16)]);
             steps
         }),
         ("ipv6_errors_about_a_connection", errors(|ends| tcp(ends, SYN), 80)),

@@ -11,7 +11,7 @@ use crate::{
     record::{Recorder, Step},
     stages::{
         forward::{Inner, fate, wrap},
-        ipv6::{local, nat},
+        ipv6::{local, nat, parse},
     },
     verdict::{Answer, DropReason, Verdict},
     wire::{ethernet, ipv6, put16, vxlan},
@@ -28,6 +28,7 @@ pub fn send(
     ip_id: &mut u16,
     env: &Env<impl Recorder>,
 ) -> Result<(), Verdict> {
+    let is_later_fragment = meta.has(Meta::FRAGMENT) && parse::piece(&frame.bytes()[IP..]).offset != 0;
     let Some((head, rest)) = frame.bytes_mut().split_first_chunk_mut::<{ IP + ipv6::HEADER_LEN }>() else {
         return Err(fate(Verdict::Drop(DropReason::Truncated)));
     };
@@ -46,7 +47,11 @@ pub fn send(
     let inner = Inner { ecn: ipv6::traffic_class(ip) & ipv6::ECN_CE, total_len: len as u16 };
     if meta.has(Meta::TRANSLATE) {
         let extensions = usize::from(meta.ip_header_len) - ipv6::HEADER_LEN;
-        nat::translate(ip, &mut rest[extensions..], meta);
+        if is_later_fragment {
+            nat::translate_portless(ip, meta);
+        } else {
+            nat::translate(ip, &mut rest[extensions..], meta);
+        }
         env.recorder.note(|| Step::Rewritten { to: FiveTuple::<u128>::from_words(meta.other).reversed().told() });
     }
     if next_hop.kind == Kind::Plain {
@@ -69,7 +74,6 @@ fn unsent(frame: &mut Frame, meta: &Meta<u128>, next_hop: &NextHop, env: &Env<im
         Kind::Local => Verdict::Drop(DropReason::SwitchAddress),
         Kind::Unreachable if ipv6::is_multicast(meta.dst()) => Verdict::Drop(DropReason::ForwardedBroadcast),
         Kind::Unreachable => Verdict::Owed(Answer::NetUnreachable),
-        Kind::ServiceRange if meta.has(Meta::FRAGMENT) => Verdict::Drop(DropReason::FragmentForService),
         // As of IPv4.
         Kind::ServiceRange if env.snapshot.ipv6.services.has_vip(meta.dst()) => Verdict::Owed(Answer::PortUnreachable),
         Kind::ServiceRange => Verdict::Drop(DropReason::NoService),

@@ -9,9 +9,16 @@ use crate::{
 /// Rewrites the packet to the reverse of `meta.other`: `ip` is its header, `l4` what comes after all extension headers.
 pub fn translate(ip: &mut [u8; ipv6::HEADER_LEN], l4: &mut [u8], meta: &Meta<u128>) {
     let to = FiveTuple::<u128>::from_words(meta.other).reversed();
-    let len = l4.len() as u16;
+    let len = if meta.has(Meta::FRAGMENT) { meta.datagram_len } else { l4.len() as u16 };
     let change = set_addresses(ip, to.src, to.dst);
     set_ports(l4, &to, change, len);
+}
+
+/// As [`translate`], for what carries no ports: a fragment that is not the first one.
+#[cold]
+pub fn translate_portless(ip: &mut [u8; ipv6::HEADER_LEN], meta: &Meta<u128>) {
+    let to = FiveTuple::<u128>::from_words(meta.other).reversed();
+    set_addresses(ip, to.src, to.dst);
 }
 
 /// Writes source and destination, and returns the change that a checksum over them sees.
@@ -35,8 +42,8 @@ pub(super) fn set_ports(l4: &mut [u8], to: &FiveTuple<u128>, change: u64, len: u
             put32(l4, 0, ports);
             let Some(field) = checksum::field(protocol).filter(|field| l4.len() >= field + 2) else { return };
             let sum = be16(l4, field);
-            // None may be right where tunnels end (RFC 6935, section 5).
-            if protocol != ipv4::UDP || sum != 0 {
+            // A UDP datagram of a tunnel may have none (RFC 6935).
+            if sum != 0 || protocol != ipv4::UDP {
                 put16(l4, field, checksum::as_sent(checksum::update(sum, change), protocol));
             }
         }

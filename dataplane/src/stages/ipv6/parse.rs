@@ -7,7 +7,7 @@ use crate::{
     pipeline::Env,
     record::{Recorder, Step},
     snapshot::{PortEntry, Snapshot},
-    stages::{ipv6::local, parse::finish_checksum, track},
+    stages::{fragments::Piece, ipv6::local, parse::finish_checksum, track},
     verdict::{DropReason, Verdict},
     wire::{be16, checksum, ethernet, icmpv6, ipv4, ipv6, sctp, tcp, udp},
 };
@@ -79,6 +79,12 @@ fn take(
         finish_checksum(frame, packet.tuple.protocol, packet.header_len);
     }
     Ok(())
+}
+
+/// What the header of a fragment says, which parsing has found.
+pub(in crate::stages) fn piece(packet: &[u8]) -> Piece {
+    let fragment = ipv6::transport(packet).and_then(|transport| transport.fragment).expect("it is a fragment");
+    Piece { id: fragment.id, offset: fragment.offset, is_last: !fragment.more }
 }
 
 /// What the headers say.

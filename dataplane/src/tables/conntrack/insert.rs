@@ -126,6 +126,7 @@ impl<B: Below> Conntrack<B> {
         result
     }
 
+    #[inline(always)]
     fn link_both(&self, entry: u32, keys: [(Key, u64); 2], tick: u32) -> Result<(), InsertError> {
         let [(forward, forward_hash), (reply, reply_hash)] = keys;
         let (forward_slot, forward_word) = match self.claim(forward, forward_hash, Slot::new(entry, Direction::Forward))

@@ -282,6 +282,12 @@ impl<B: Below> Conntrack<B> {
         self.seed.hash(key.known_as(&self.seed))
     }
 
+    /// What a tuple is known as in the table.
+    #[inline]
+    pub fn known_as<N>(&self, key: impl FlowKey<N>) -> Key {
+        key.known_as(&self.seed)
+    }
+
     /// Brings a hash's bucket into the cache.
     #[inline(always)]
     pub fn prefetch_bucket(&self, hash: u64) {
