@@ -124,7 +124,7 @@ fn packet(walk: &Walk, names: &Names) -> v1::ExplainedPacket {
             let sentence = "The node's kernel sends it past the switch: it is to no pod, and to no service.";
             (v1::Fate::LeftToKernel, "", sentence.into(), None)
         }
-        Fate::Kernel if walk.question.tuple.src.is_ipv6() => {
+        Fate::Kernel if walk.question.tuple.src.is_ipv6() && walk.arrival.vtep.is_none() => {
             let sentence = "The uplink's classifier leaves it to the node's kernel: IPv6 is taken inside VXLAN only.";
             (v1::Fate::LeftToKernel, "", sentence.into(), None)
         }
