@@ -58,15 +58,6 @@ impl<N: Packed> FiveTuple<N> {
     }
 }
 
-impl FiveTuple<IpAddr> {
-    /// The tuple with addresses as numbers, if they are of IPv4.
-    pub fn of_ipv4(self) -> Option<FiveTuple> {
-        let FiveTuple { src, dst, src_port, dst_port, protocol } = self;
-        let (IpAddr::V4(src), IpAddr::V4(dst)) = (src, dst) else { return None };
-        Some(FiveTuple { src: src.into(), dst: dst.into(), src_port, dst_port, protocol })
-    }
-}
-
 /// Addresses that tuples are packed with.
 pub trait Packed: Number {
     /// A packed tuple.

@@ -204,9 +204,9 @@ pub struct Packet {
     /// To whom.
     #[arg(value_name = "DESTINATION[:PORT]")]
     pub destination: Place,
-    /// The protocol: tcp, udp, sctp, icmp (an echo request), or its number in the IP header.
-    #[arg(long, default_value = "tcp", value_parser = ip_protocol)]
-    pub protocol: u8,
+    /// The protocol: tcp, udp, sctp, icmp (an echo request; of IPv6 that is ICMPv6), or its number in the IP header.
+    #[arg(long, default_value = "tcp")]
+    pub protocol: IpProtocol,
     /// Flags of the TCP header: syn, ack, fin, rst, psh, urg. Of SCTP, what its chunk does: syn is an INIT, with ack its
     /// answer, rst an ABORT, fin a SHUTDOWN, others data. Unless told: syn.
     #[arg(long, value_name = "FLAG", value_enum, value_delimiter = ',')]
@@ -220,10 +220,10 @@ pub struct Packet {
     /// Bytes from the IP header on. Unless told: as few as there can be.
     #[arg(long, value_name = "BYTES")]
     pub length: Option<u32>,
-    /// Time to live.
+    /// Time to live; of IPv6, the hop limit.
     #[arg(long, default_value_t = 64)]
     pub ttl: u8,
-    /// It may be fragmented.
+    /// It may be fragmented; not of IPv6.
     #[arg(long)]
     pub may_fragment: bool,
 }
@@ -240,16 +240,30 @@ pub enum TcpFlag {
     Urg = 32,
 }
 
-/// The number of a protocol.
-fn ip_protocol(text: &str) -> Result<u8, String> {
-    match text {
-        "tcp" => Ok(TCP),
-        "udp" => Ok(UDP),
-        "sctp" => Ok(SCTP),
-        "icmp" => Ok(1),
-        number => {
-            number.parse().map_err(|_| format!("{text:?} is neither tcp, udp, sctp, icmp nor a number up to 255"))
-        }
+/// What a packet carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpProtocol {
+    /// That of the family of the packet's addresses.
+    Icmp,
+    /// By its number in the IP header.
+    Number(u8),
+}
+
+impl std::str::FromStr for IpProtocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "tcp" => IpProtocol::Number(TCP),
+            "udp" => IpProtocol::Number(UDP),
+            "sctp" => IpProtocol::Number(SCTP),
+            "icmp" => IpProtocol::Icmp,
+            number => IpProtocol::Number(
+                number
+                    .parse()
+                    .map_err(|_| format!("{text:?} is neither tcp, udp, sctp, icmp nor a number up to 255"))?,
+            ),
+        })
     }
 }
 
@@ -259,6 +273,10 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 /// SCTP's.
 pub const SCTP: u8 = 132;
+/// ICMP's.
+pub const ICMP: u8 = 1;
+/// ICMPv6's.
+pub const ICMPV6: u8 = 58;
 
 /// An address, with a port or without; of IPv6 in brackets before a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -153,6 +153,15 @@ async fn a_packet_is_explained_for_people_and_machines() {
     let (code, message) = shell.fails(&["explain", "10.244.1.10", "10.96.0.10"]).await;
     assert_eq!(code, 1);
     assert!(message.contains("destination_port: 0 is not a port; use 1 to 65535"), "{message}");
+
+    let dual = CLUSTER
+        .replace("mac = \"0a:58:0a:f4:01:0a\"", "mac = \"0a:58:0a:f4:01:0a\"\nipv6_address = \"fd00:10:244:1::10\"");
+    shell.ok(&["apply", "-f", &shell.file("dual.toml", &dual)]).await;
+    let told = shell.ok(&["explain", "fd00:10:244:1::10", "fd00:10:244:1::", "--protocol", "icmp"]).await;
+    assert!(told.starts_with("icmpv6 fd00:10:244:1::10 -> fd00:10:244:1::, in by default/pod-a1\n"), "{told}");
+    assert!(told.contains("echo_reply: "), "{told}");
+    let (code, message) = shell.fails(&["explain", "fd00:10:244:1::10", "[fd00:10:96::10]:80", "--may-fragment"]).await;
+    assert!(code == 1 && message.contains("dont_fragment: is false, and IPv6"), "{message}");
     shell.daemon.stop().await;
 }
 
@@ -424,8 +433,13 @@ async fn dual_stack_is_applied_listed_and_filtered() {
         let table = shell.ok(&[&["flow", "list"], &filter[..]].concat()).await;
         assert!(table.contains("[fd00:10:244:2::10]:8080"), "{table}");
     }
-    let (code, message) = shell.fails(&["explain", "fd00:10:244:1::10", "[fd00:10:96::10]:80"]).await;
-    assert!(code == 1 && message.contains("only packets of IPv4 are explained"), "{code}: {message}");
+    let told = shell.ok(&["explain", "fd00:10:244:2::20", "[fd00:10:96::10]:80"]).await;
+    for part in [
+        "tcp SYN [fd00:10:244:2::20]:40000 -> [fd00:10:96::10]:80, in by uplink over the overlay from 192.168.50.2\n",
+        "It is for default/web",
+    ] {
+        assert!(told.contains(part), "no {part:?} in\n{told}");
+    }
     shell.daemon.stop().await;
 }
 

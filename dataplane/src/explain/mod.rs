@@ -8,11 +8,12 @@
 //! What depends on more than the packet is as it would be for the next one: whose turn it is, which port is free. A worker
 //! that sends more ICMP errors than it may, a port without room, or one beyond its bandwidth limit is not foreseen.
 
+mod made;
 mod question;
 
 pub use question::{Arrival, Question, QuestionError};
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, net::IpAddr};
 
 use crate::{
     flow::FiveTuple,
@@ -87,9 +88,9 @@ impl Walk {
     }
 
     /// Its tuple as it leaves.
-    pub fn tuple(&self) -> FiveTuple {
+    pub fn tuple(&self) -> FiveTuple<IpAddr> {
         let rewritten = self.steps.iter().rev().find_map(|step| match step {
-            Step::Rewritten { to } => to.of_ipv4(),
+            Step::Rewritten { to } => Some(*to),
             _ => None,
         });
         rewritten.unwrap_or(self.question.tuple)

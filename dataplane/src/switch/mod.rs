@@ -271,9 +271,7 @@ impl Switch {
                     Ok(if classifier.takes(packet)? { Comes::Yes } else { Comes::No })
                 }
                 // The node has routes to pods and to services' own addresses, and no others.
-                Some((PortRole::Host, _)) if is_guessed && !snapshot.is_of_cluster(question.tuple.dst) => {
-                    state.leads(packet)
-                }
+                Some((PortRole::Host, _)) if is_guessed && !question.is_into_cluster(&snapshot) => state.leads(packet),
                 _ => Ok(Comes::Yes),
             }
         })

@@ -16,8 +16,9 @@ use shunt_control_lab::{
         Forwarder, IPV6_DNS, IPV6_GATEWAY, IPV6_WEB, NodePlan, POD_MTU, Plan, TCP_PORT, UDP_PORT, UNDERLAY_MTU,
         ipv6_cluster_ip,
     },
+    shunt_node::ShuntNode,
     tools,
-    topology::{Lab, Pod},
+    topology::{Lab, Node, Pod},
     trial::trial,
 };
 use shunt_dataplane::net::Protocol;
@@ -93,10 +94,10 @@ fn new_flows_go_where_they_are_meant_to(lab: &Lab) -> Result<()> {
     }
     let web = &lab.plan.services[0];
     let choices: [(&str, Option<&str>, &[u32]); 4] = [
-        ("round-robin", None, &[20, 20, 20]),
         ("least-connections", None, &[20, 20, 20]),
         ("source-hash", None, &[60]),
         ("maglev", Some("ClientIP"), &[60]),
+        ("round-robin", None, &[20, 20, 20]),
     ];
     for (scheduler, session_affinity, shares) in choices {
         let service = Service { scheduler: Some(scheduler), session_affinity, ..web.clone() };
@@ -108,6 +109,28 @@ fn new_flows_go_where_they_are_meant_to(lab: &Lab) -> Result<()> {
             assert_eq!((seen.as_slice(), answers.failed()), (shares, 0), "{scheduler}: {answers:?}");
         }
     }
+    lab.daemons().try_for_each(|(node, shunt)| the_next_one_goes_as_explained(lab, node, shunt))
+}
+
+/// Whose turn it is for a new connection to `web`.
+fn the_next_one_goes_as_explained(lab: &Lab, node: &Node, shunt: &ShuntNode) -> Result<()> {
+    let from = &node.pods[0];
+    let (source, vip) = (from.ipv6()?.to_string(), format!("[{IPV6_WEB}]:80"));
+    let mut endpoints = BTreeSet::new();
+    for _ in BACKENDS {
+        let told = shunt.ctl_json(&["explain", &source, &vip])?["packet"].take();
+        let fact = |name: &str| {
+            let steps = told["steps"].as_array().into_iter().flatten();
+            steps.filter_map(|step| step["facts"][name].as_str()).next().unwrap_or_default().to_owned()
+        };
+        let in_by = format!("default/{}", from.plan.name);
+        assert_eq!((&told["port"], fact("service").as_str()), (&in_by.into(), "default/web"), "{told:#}");
+        let answers = checks::ask(&from.namespace, "tcp", (IPV6_WEB, 80), 1)?;
+        let server = answers.by_server.keys().next().expect("somebody answers");
+        assert_eq!(fact("endpoint"), format!("[{}]:{TCP_PORT}", lab.pod(server)?.ipv6()?), "{told:#}");
+        endpoints.insert(fact("endpoint"));
+    }
+    assert_eq!(endpoints.len(), BACKENDS.len(), "it was another one's turn each time");
     Ok(())
 }
 

@@ -77,11 +77,16 @@ impl Names {
 
     /// The service with this frontend.
     pub(super) fn service(&self, vip: IpAddr, port: u16, protocol: u8) -> Option<Found<'_>> {
-        // Packets of IPv6 are not explained.
-        let IpAddr::V4(vip) = vip else { return None };
-        let is_asked = |known: &Frontend| (known.address, known.port, known.protocol as u8) == (vip, port, protocol);
+        match vip {
+            IpAddr::V4(vip) => self.service_at(vip, port, protocol),
+            IpAddr::V6(vip) => self.service_at(vip, port, protocol),
+        }
+    }
+
+    fn service_at<A: Family>(&self, vip: A, port: u16, protocol: u8) -> Option<Found<'_>> {
+        let is_asked = |known: &Frontend<A>| (known.address, known.port, known.protocol as u8) == (vip, port, protocol);
         // Most are had at their ClusterIP only.
-        let may_be = |service: &&Service| service.cluster_ip == Some(vip) || service.exposure.is_some();
+        let may_be = |service: &&Service| A::cluster_ip(service) == Some(vip) || service.exposure.is_some();
         let ports = self
             .state
             .services()
@@ -102,13 +107,24 @@ impl Names {
 
     /// Where an endpoint is: the pod of this node, or the node that its service's slices name.
     pub(super) fn place(&self, backend: Backend<IpAddr>, service: Option<&Service>) -> Option<String> {
-        let here = self.state.ports().find(|port| port.address == backend.address);
-        if let Some(port) = here {
+        let has = |port: &&Port| match backend.address {
+            IpAddr::V4(address) => port.address == address,
+            IpAddr::V6(address) => port.ipv6 == Some(address),
+        };
+        if let Some(port) = self.state.ports().find(has) {
             return Some(port.name.clone());
         }
-        let service = service?.full_name();
-        let mut endpoints = self.state.slices(&service).flat_map(Ipv4Addr::endpoints);
-        let endpoint = endpoints.find(|endpoint| endpoint.address == backend.address)?;
-        (!endpoint.node.is_empty()).then(|| format!("node {}", endpoint.node))
+        let service = &service?.full_name();
+        let node = match backend.address {
+            IpAddr::V4(address) => self.node_of(service, address),
+            IpAddr::V6(address) => self.node_of(service, address),
+        };
+        node.filter(|node| !node.is_empty()).map(|node| format!("node {node}"))
+    }
+
+    /// The node that a service's slices name for an endpoint.
+    fn node_of<A: Family>(&self, service: &str, address: A) -> Option<&str> {
+        let mut endpoints = self.state.slices(service).flat_map(A::endpoints);
+        endpoints.find(|endpoint| endpoint.address == address).map(|endpoint| &*endpoint.node)
     }
 }

@@ -12,7 +12,7 @@ use shunt_dataplane::{
     record::{Frontend, Known, Step, Way, Why},
     spec::{Backend, Otherwise, Rate, Scheduler},
     tables::{Origin, conntrack::Direction},
-    wire::{ipv4, tcp},
+    wire::{ipv4, ipv6, tcp},
 };
 
 use super::names::Names;
@@ -169,6 +169,7 @@ fn headers(tuple: FiveTuple<IpAddr>, tcp_flags: u8, fragment: bool) -> Told {
         (false, ipv4::SCTP) => format!("SCTP ({})", flags(tcp_flags)),
         (false, ipv4::UDP) => "UDP".into(),
         (false, ipv4::ICMP) => "ICMP".into(),
+        (false, ipv6::ICMPV6) => "ICMPv6".into(),
         (false, other) => format!("Protocol {other}"),
     };
     told(format!("{what} from {source} to {destination}."))
@@ -357,13 +358,14 @@ pub(super) fn ends(tuple: FiveTuple<IpAddr>) -> [String; 2] {
     if has_ports { [socket(src, src_port), socket(dst, dst_port)] } else { [src.to_string(), dst.to_string()] }
 }
 
-/// `tcp`, `udp`, `sctp`, `icmp`, or the number.
+/// `tcp`, `udp`, `sctp`, `icmp`, `icmpv6`, or the number.
 pub(super) fn protocol(number: u8) -> String {
     match number {
         ipv4::TCP => "tcp".into(),
         ipv4::UDP => "udp".into(),
         ipv4::SCTP => "sctp".into(),
         ipv4::ICMP => "icmp".into(),
+        ipv6::ICMPV6 => "icmpv6".into(),
         other => other.to_string(),
     }
 }
