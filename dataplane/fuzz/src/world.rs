@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     ops::RangeInclusive,
     sync::{Arc, LazyLock},
 };
@@ -57,6 +57,11 @@ pub fn pod_address(port: u16) -> Ipv4Addr {
     Ipv4Addr::new(10, 244, 1, 9 + port as u8)
 }
 
+/// Its IPv6 address.
+pub fn pod_ipv6(port: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x10, 0x244, 1, 0, 0, 0, 9 + port)
+}
+
 /// The underlay's router, and the station through which the other VTEP is reached.
 pub const ROUTER: MacAddr = MacAddr([2, 0, 0, 0, 2, 1]);
 /// The underlay next hop of the other VTEP.
@@ -78,6 +83,8 @@ pub const MTU: u16 = 1500;
 /// The longest IP packet over the overlay.
 pub const OVERLAY_MTU: u16 = MTU - 50;
 
+pub mod ipv6;
+
 fn spec(which: usize) -> ForwardingSpec {
     let port = |id, role| PortSpec {
         id: PortId(id),
@@ -85,7 +92,11 @@ fn spec(which: usize) -> ForwardingSpec {
         mac: our_mac(id),
         mtu: MTU,
         unfinished_checksums: role != PortRole::Uplink,
-        station: PODS.contains(&id).then(|| Station { mac: station(id), address: pod_address(id), ipv6: None }),
+        station: PODS.contains(&id).then(|| Station {
+            mac: station(id),
+            address: pod_address(id),
+            ipv6: Some(pod_ipv6(id)),
+        }),
     };
     let vtep = |address: [u8; 4], next_hop| VtepSpec {
         address: address.into(),
@@ -124,7 +135,7 @@ fn spec(which: usize) -> ForwardingSpec {
         ],
         vxlan: Some(VxlanSpec { vni: 1, udp_port: 8472, local: UNDERLAY, mac: OUR_VTEP }),
         vteps: vec![vtep([192, 168, 50, 2], Some(NEIGHBOUR)), vtep([192, 168, 50, 3], None)],
-        ipv6: FamilySpec::default(),
+        ipv6: ipv6::spec(which),
         ipv4: FamilySpec {
             routes: vec![
                 route("10.244.1.10/32", to(PODS[0])),
@@ -345,7 +356,13 @@ impl Node<'_> {
         let Node { snapshot, conntrack, fragments, clients, foreseen: counters, now, .. } = self;
         let live = Env { snapshot, conntrack, fragments, clients, counters, now: *now, recorder: Off };
         let (steps, fate, sent) = DryRun::new(live, self.pool).run(PortId(port), bytes);
-        assert!(!steps.is_empty() || matches!(fate, Fate::Decided(Verdict::Drop(_) | Verdict::Answer(Answer::Arp, _))));
+        assert!(
+            !steps.is_empty()
+                || matches!(
+                    fate,
+                    Fate::Decided(Verdict::Drop(_) | Verdict::Answer(Answer::Arp | Answer::Advertisement, _))
+                )
+        );
         assert_eq!(self.shared(), before, "an explanation left a trace");
         (fate, sent)
     }

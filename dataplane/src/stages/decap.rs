@@ -8,7 +8,7 @@ use crate::{
     stages::parse::sound_header,
     tables::VtepTable,
     verdict::DropReason,
-    wire::{be16, checksum, ethernet, ipv4, udp, vxlan},
+    wire::{be16, checksum, ethernet, ipv4, ipv6, udp, vxlan},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
@@ -96,13 +96,17 @@ fn holds_once_inner_is_finished(datagram: &[u8], src: u32, dst: u32) -> bool {
 /// Carries a congestion mark from the outer header into the inner one (RFC 6040, section 4.2, figure 4).
 fn carry_ecn(frame: &mut Frame, outer: u8) -> Result<(), DropReason> {
     let bytes = frame.bytes_mut();
-    if bytes.len() < IP + ipv4::HEADER_LEN || ethernet::ethertype(bytes) != ethernet::IPV4 {
+    if bytes.len() < IP + ipv4::HEADER_LEN {
         return Ok(()); // parsing will say what is wrong with it
     }
-    let tos = bytes[IP + ipv4::TOS];
+    let (tos, set): (u8, fn(&mut [u8], u8)) = match ethernet::ethertype(bytes) {
+        ethernet::IPV4 => (bytes[IP + ipv4::TOS], ipv4::set_tos),
+        ethernet::IPV6 => (ipv6::traffic_class(&bytes[IP..]), ipv6::set_traffic_class),
+        _ => return Ok(()),
+    };
     let ecn = decapsulated_ecn(tos & ipv4::ECN_CE, outer).ok_or(DropReason::EcnLost)?;
     if ecn != tos & ipv4::ECN_CE {
-        ipv4::set_tos(&mut bytes[IP..], tos & !ipv4::ECN_CE | ecn);
+        set(&mut bytes[IP..], tos & !ipv4::ECN_CE | ecn);
     }
     Ok(())
 }

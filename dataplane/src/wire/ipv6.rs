@@ -305,7 +305,7 @@ mod tests {
         ]
         .concat();
         let whole = packet(HOP_BY_HOP, &chain);
-        let atomic = Fragment { offset: 0, more: false, id: 0 };
+        let atomic = Fragment { offset: 0, more: false, id: 0x0102_0304 };
         assert_eq!(transport(&whole), found_fragment(ipv4::TCP, 40 + 48, atomic));
         assert!(transport(&whole).unwrap().is_whole());
         for len in 0..whole.len() {

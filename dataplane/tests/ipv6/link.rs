@@ -25,6 +25,7 @@ fn the_gateway_is_found_and_pings() {
         let (from, to, kind, data) = read_icmp(&answer);
         assert_eq!((port, &answer[..6], from, to), (CLIENT, &station(CLIENT).0[..], dst, src));
         assert!(matches!(kind, Icmpv6Type::EchoReply(echo) if echo.id == 77) && data == b"ping");
+        assert_eq!(answer[21], 64, "the hop limit, also of what is not routed");
     }
     // Nobody else is answered for, and what is said on the link stays there.
     world.dropped(CLIENT, solicitation(CLIENT, pod(CLIENT), pod(SERVER)), DropReason::DiscoveryIgnored);
@@ -73,6 +74,28 @@ fn from_pod_to_pod_here_and_over_the_overlay() {
     let (port, frame) = world.send(UPLINK, outer(tcp(UPLINK, back, SYN | ACK))).expect("it arrives");
     assert_eq!((port, &frame[..6]), (CLIENT, &station(CLIENT).0[..]));
     assert_eq!(read(&frame), (back, 63));
+}
+
+/// RFC 6040, figure 4: what a router on the way has marked, the pod sees.
+#[test]
+fn congestion_marks_are_carried_into_the_overlays_packets() {
+    let mut world = World::new(vec![]);
+    let arriving = |outer_ecn: u8, inner_ecn: u8| {
+        let mut packet = udp(UPLINK, ((v6("fd00:10:244:2::b"), 1), (pod(CLIENT), 2)), b"x");
+        packet[15] |= inner_ecn << 4;
+        let mut packet = outer(packet);
+        packet[15] |= outer_ecn;
+        // The header checksum is made anew.
+        let mut header = etherparse::Ipv4Header::from_slice(&packet[14..]).unwrap().0;
+        header.header_checksum = header.calc_header_checksum();
+        packet[14..34].copy_from_slice(&header.to_bytes());
+        packet
+    };
+    for (outer_ecn, inner_ecn, expected) in [(3, 2, 3), (3, 1, 3), (1, 2, 1), (2, 0, 0), (0, 2, 2)] {
+        let (_, frame) = world.send(UPLINK, arriving(outer_ecn, inner_ecn)).expect("it arrives");
+        assert_eq!(frame[15] >> 4 & 3, expected, "outer {outer_ecn}, inner {inner_ecn}");
+    }
+    world.dropped(UPLINK, arriving(3, 0), DropReason::EcnLost);
 }
 
 #[test]

@@ -103,6 +103,17 @@ fn updates_keep_tcp_and_move_udp() {
     assert_eq!(world.send(CLIENT, udp(CLIENT, ends, b"x")).map(|(_, frame)| read(&inner(&frame)).0.1.0), Some(far(2)));
 }
 
+/// RFC 6935, section 5: a tunnel's datagrams may have none, and must not get a wrong one.
+#[test]
+fn a_datagram_without_checksum_stays_without() {
+    let mut world = World::new(both(&[far(1)]));
+    let mut asked = udp(CLIENT, (client(7), (vip(), 80)), b"question");
+    asked[60..62].fill(0);
+    let (_, frame) = world.send(CLIENT, asked).expect("it leaves");
+    let within = inner(&frame);
+    assert_eq!((&within[38..54], &within[60..62]), (&far(1).octets()[..], &[0, 0][..]));
+}
+
 #[test]
 fn an_error_about_a_translated_packet_finds_its_sender() {
     let mut world = World::new(both(&[far(1)]));
@@ -121,6 +132,27 @@ fn an_error_about_a_translated_packet_finds_its_sender() {
         as_sent[7] = 63;
         assert_eq!(quoted, as_sent);
     }
+}
+
+/// RFC 4884, section 4: other things may follow, and are none of the flow's.
+#[test]
+fn what_an_error_says_behind_the_packet_it_quotes_is_left_alone() {
+    let mut world = World::new(both(&[far(1)]));
+    let (_, frame) = world.send(CLIENT, tcp(CLIENT, (client(7), (vip(), 80)), SYN)).expect("it leaves");
+    let mut seen = inner(&frame)[14..].to_vec();
+    // As if it ended before its checksum.
+    seen[4..6].copy_from_slice(&[0, 8]);
+    let error = icmp(UPLINK, far(1), pod(CLIENT), port_unreachable(), &seen);
+    let (_, answer) = world.send(UPLINK, outer(error)).expect("it arrives");
+    let (src, _, _, quoted) = read_icmp(&answer);
+    assert_eq!((src, &quoted[24..40]), (vip(), &vip().octets()[..]));
+    assert_eq!(quoted[44..], seen[44..]);
+    // Nor is it followed where it ends before the ports do.
+    seen[5] = 3;
+    let error = icmp(UPLINK, far(1), pod(CLIENT), port_unreachable(), &seen);
+    let (_, answer) = world.send(UPLINK, outer(error)).expect("it arrives");
+    let (src, _, _, quoted) = read_icmp(&answer);
+    assert_eq!((src, quoted), (far(1), seen));
 }
 
 /// A datagram from the client's port 7, and the two fragments of it.

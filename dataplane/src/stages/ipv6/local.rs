@@ -99,6 +99,7 @@ pub fn answer(frame: &mut Frame, meta: &mut Meta<u128>, answer: Answer, snapshot
         // No route leads there: it is on the link that it came from, as parsing saw.
         let PortEntry { mac, guard, .. } = *snapshot.port(meta.in_port);
         let Some(guard) = guard else { return false };
+        frame.bytes_mut()[IP + ipv6::HOP_LIMIT] = ipv6::DEFAULT_HOP_LIMIT;
         ethernet::emit(frame.bytes_mut(), guard.station(), mac, ethernet::IPV6);
         meta.decide(Verdict::Answer(answer, meta.in_port));
     } else {

@@ -44,6 +44,8 @@ struct Quote {
     ip: usize,
     /// Where its transport header starts.
     l4: usize,
+    /// Where it ends.
+    end: usize,
     /// The tuple of packets that go the error's way.
     way: FiveTuple<u128>,
 }
@@ -55,7 +57,9 @@ impl Quote {
         let message = &frame.bytes()[message_at..];
         let quoted = message.get(icmpv6::HEADER_LEN..)?;
         let transport = ipv6::transport(quoted)?;
-        let l4 = quoted.get(transport.offset..)?;
+        // Of what is behind the quoted packet nothing is its own (RFC 4884, section 4).
+        let end = quoted.len().min(ipv6::total_len(quoted));
+        let l4 = quoted.get(transport.offset..end)?;
         let ports = match transport.protocol {
             _ if transport.fragment.is_some_and(|fragment| fragment.offset != 0) => return None,
             ipv6::ICMPV6 => icmpv6::echo_ports(l4.first_chunk()?),
@@ -69,14 +73,14 @@ impl Quote {
             return None;
         }
         let ip = message_at + icmpv6::HEADER_LEN;
-        Some(Quote { ip, l4: ip + transport.offset, way: caused.reversed() })
+        Some(Quote { ip, l4: ip + transport.offset, end: ip + end, way: caused.reversed() })
     }
 
     /// Turns the quoted packet into `before`, what it was before the flow's translation, and changes those of the error's own
     /// addresses that the flow changes in packets that go this way.
     fn translate(&self, frame: &mut Frame, meta: &Meta<u128>, before: &FiveTuple<u128>) {
         let bytes = frame.bytes_mut();
-        let (head, l4) = bytes.split_at_mut(self.l4);
+        let (head, l4) = bytes[..self.end].split_at_mut(self.l4);
         let quoted = &mut head[self.ip..];
         let len = (ipv6::total_len(quoted) - quoted.len().min(ipv6::total_len(quoted))) as u16;
         let change = nat::set_addresses(quoted, before.src, before.dst);
