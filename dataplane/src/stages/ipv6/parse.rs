@@ -103,7 +103,8 @@ struct Packet {
     is_of_the_link: bool,
 }
 
-/// Checks the headers of a packet and takes out what is in them.
+/// Checks the headers of a packet and takes out what is in them. Inlined, so that it need not be put into memory.
+#[inline(always)]
 fn parse(bytes: &[u8]) -> Result<Packet, DropReason> {
     let packet = &bytes[IP..];
     if packet.len() < ipv6::HEADER_LEN {
