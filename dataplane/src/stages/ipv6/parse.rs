@@ -7,6 +7,7 @@ use crate::{
     pipeline::Env,
     record::{Recorder, Step},
     snapshot::{PortEntry, Snapshot},
+    spec::PortRole,
     stages::{fragments::Piece, ipv6::local, parse::finish_checksum, track},
     verdict::{DropReason, Verdict},
     wire::{be16, checksum, ethernet, icmpv6, ipv4, ipv6, sctp, tcp, udp},
@@ -57,6 +58,13 @@ fn take(
     };
     if ethernet::destination(frame.bytes()) != station.to_number() {
         return Err(Verdict::Drop(DropReason::NotOurMac));
+    }
+    // The underlay is of IPv4, and what is for a link's own addresses is not for another link.
+    if port.role == Some(PortRole::Uplink) && !meta.has(Meta::DECAPSULATED) {
+        return Err(Verdict::Drop(DropReason::NotVxlan));
+    }
+    if ipv6::is_link_local(dst) && meta.has(Meta::DECAPSULATED) {
+        return Err(Verdict::Drop(DropReason::SwitchAddress));
     }
     // What is from a link-local address stays on the link (RFC 4291, section 2.5.6): it may ask us, and nobody else.
     let asks_us = ipv6::is_link_local(src) && dst == snapshot.ipv6.gateway && !meta.has(Meta::DECAPSULATED);

@@ -9,7 +9,7 @@ use crate::{
     record::{Recorder, Step},
     stages::{ipv6::nat, related, track::Stale},
     verdict::{DropReason, Verdict},
-    wire::{be32, ethernet, icmpv6, ipv6},
+    wire::{be32, ethernet, icmpv6, ipv4, ipv6, sctp},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
@@ -46,6 +46,8 @@ struct Quote {
     l4: usize,
     /// Where it ends.
     end: usize,
+    /// It is all of its datagram.
+    is_whole: bool,
     /// The tuple of packets that go the error's way.
     way: FiveTuple<u128>,
 }
@@ -73,7 +75,13 @@ impl Quote {
             return None;
         }
         let ip = message_at + icmpv6::HEADER_LEN;
-        Some(Quote { ip, l4: ip + transport.offset, end: ip + end, way: caused.reversed() })
+        Some(Quote {
+            ip,
+            l4: ip + transport.offset,
+            end: ip + end,
+            is_whole: transport.is_whole(),
+            way: caused.reversed(),
+        })
     }
 
     /// Turns the quoted packet into `before`, what it was before the flow's translation, and changes those of the error's own
@@ -84,7 +92,9 @@ impl Quote {
         let quoted = &mut head[self.ip..];
         let len = (ipv6::total_len(quoted) - quoted.len().min(ipv6::total_len(quoted))) as u16;
         let change = nat::set_addresses(quoted, before.src, before.dst);
-        nat::set_ports(l4, before, change, len);
+        // How long the packet was that this is the first fragment of, the quote does not tell.
+        let known = if before.protocol == ipv4::SCTP && !self.is_whole { sctp::CHECKSUM } else { l4.len() };
+        nat::set_ports(&mut l4[..known], before, change, len);
         let src = if before.dst == self.way.src { meta.src() } else { before.dst };
         nat::set_addresses(&mut bytes[IP..], src, before.src);
         icmpv6::finish(&mut bytes[IP + usize::from(meta.ip_header_len)..], src, before.src);
