@@ -8,6 +8,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion};
 use shunt_benches::{
     engine,
+    family::IpVersion,
     measure::{self, Counting},
     rows::{Ledger, Part},
     scenario::{Path, Scale, Scenario},
@@ -19,6 +20,7 @@ use shunt_dataplane::packet::BATCH;
 static ALLOCATOR: Counting = Counting;
 
 const FLOWS: [u32; 3] = [1_000, 131_072, 1_000_000];
+const FLOWS_OF_IPV6: [u32; 2] = [1_000, 131_072];
 
 /// Batches measured for a row of the table.
 const BATCHES: usize = 4_000;
@@ -26,7 +28,8 @@ const BATCHES: usize = 4_000;
 fn main() {
     if !std::env::args().any(|argument| argument == "--table") {
         let mut criterion = Criterion::default().configure_from_args();
-        Path::ALL.into_iter().for_each(|path| measure_with(&mut criterion, path));
+        Path::ALL.into_iter().for_each(|path| measure_with(&mut criterion, IpVersion::V4, path));
+        Path::OF_IPV6.into_iter().for_each(|path| measure_with(&mut criterion, IpVersion::V6, path));
         criterion.final_summary();
         return;
     }
@@ -36,6 +39,12 @@ fn main() {
             let case = format!("{}: {flows} flows", path.name());
             let _ = engine::whole(path, Scale { flows, ..Scale::USUAL }, BATCHES, &case, &mut ledger);
         }
+        if Path::OF_IPV6.contains(&path) {
+            for flows in FLOWS_OF_IPV6 {
+                let case = format!("{}: {flows} flows, IPv6", path.name());
+                engine::beside_ipv4(path, Scale { flows, ..Scale::USUAL }, BATCHES, &case, &mut ledger);
+            }
+        }
     }
     for table in table::tables(&ledger.rows(), Part::Engine) {
         println!("{table}");
@@ -43,10 +52,14 @@ fn main() {
 }
 
 /// Nanoseconds per packet, by criterion: an iteration is a packet.
-fn measure_with(criterion: &mut Criterion, path: Path) {
-    let mut group = criterion.benchmark_group(path.name());
+fn measure_with(criterion: &mut Criterion, version: IpVersion, path: Path) {
+    let (flows, name) = match version {
+        IpVersion::V4 => (&FLOWS[..], path.name().to_owned()),
+        IpVersion::V6 => (&FLOWS_OF_IPV6[..], format!("{}, IPv6", path.name())),
+    };
+    let mut group = criterion.benchmark_group(name);
     group.sample_size(20).warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
-    for flows in FLOWS {
+    for &flows in flows {
         let mut scenario = None;
         let mut left = 0;
         group.bench_function(BenchmarkId::from_parameter(flows), |bencher| {
@@ -54,7 +67,7 @@ fn measure_with(criterion: &mut Criterion, path: Path) {
                 let (mut cycles, mut packets) = (0, 0);
                 for _ in 0..iterations.div_ceil(BATCH as u64) {
                     if left == 0 {
-                        scenario = Some(Scenario::new(path, Scale { flows, ..Scale::USUAL }));
+                        scenario = Some(Scenario::of(version, path, Scale { flows, ..Scale::USUAL }));
                         left = scenario.as_ref().map_or(0, Scenario::batches);
                     }
                     let (c, p, _) = scenario.as_mut().expect("made above").batch();

@@ -101,7 +101,8 @@ fn two_nodes(forwarder: Forwarder) -> LabPlan {
     plan.services = vec![Service {
         namespace: "default".into(),
         name: "tools".into(),
-        cluster_ip: VIP,
+        cluster_ip: Some(VIP),
+        ipv6_cluster_ip: None,
         session_affinity: None,
         scheduler: None,
         ports: ports
@@ -111,6 +112,7 @@ fn two_nodes(forwarder: Forwarder) -> LabPlan {
         exposure: None,
         targets: ports.map(|(name, _, (_, port))| EndpointPort { name: name.into(), port }).into(),
         endpoints: vec![Endpoint::ready(plan.nodes[1].pod(1).address)],
+        ipv6_endpoints: Vec::new(),
     }];
     plan
 }

@@ -6,6 +6,7 @@ use shunt_dataplane::{flow::FlowSeed, packet::BATCH, tables::Conntrack};
 use shunt_pktgen::quantity::count;
 
 use crate::{
+    family::IpVersion,
     measure,
     rows::{Ledger, Part, Unit, median},
     scenario::{Path, Scale, Scenario},
@@ -42,7 +43,7 @@ fn steady(plan: Plan, scale: Scale, case: &str, ledger: &mut Ledger) {
     let tick = IDLE * 1_000_000_000 / batches_of_a_life;
     // No flow comes again before it has expired.
     let scale = Scale { flows: 2 * plan.capacity, ..scale };
-    let mut scenario = Scenario::with(Path::NewFlow, scale, plan.capacity, tick);
+    let mut scenario = Scenario::with(IpVersion::V4, Path::NewFlow, scale, plan.capacity, tick);
     for _ in 0..batches_of_a_life * (IDLE + SWEPT) / IDLE {
         scenario.turn();
     }
@@ -67,7 +68,7 @@ fn steady(plan: Plan, scale: Scale, case: &str, ledger: &mut Ledger) {
 fn flood(plan: Plan, scale: Scale, case: &str, ledger: &mut Ledger) {
     eprintln!("engine: {case}");
     let scale = Scale { flows: 2 * plan.capacity, ..scale };
-    let mut scenario = Scenario::with(Path::NewFlow, scale, plan.capacity, 1_000);
+    let mut scenario = Scenario::with(IpVersion::V4, Path::NewFlow, scale, plan.capacity, 1_000);
     for _ in 0..plan.capacity as usize / BATCH + 1 {
         scenario.turn();
     }

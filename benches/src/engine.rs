@@ -1,11 +1,13 @@
 //! The engine in memory: cycles, nanoseconds and allocations per packet, and how they grow with flows, routes and
-//! services.
+//! services. Of IPv6, the cost of a packet beside IPv4's.
 
 use shunt_dataplane::packet::BATCH;
 use shunt_pktgen::quantity::count;
 
 use crate::{
-    churn, measure,
+    churn,
+    family::IpVersion,
+    measure,
     probe::Probe,
     rows::{Ledger, Part, Unit, median},
     scenario::{Path, Scale, Scenario},
@@ -14,6 +16,10 @@ use crate::{
 
 /// Flows that are few: what more of them cost is compared with the cost of these.
 const FEW: u32 = 10_000;
+/// As few flows as are measured of IPv6.
+const FEW_OF_IPV6: u32 = 1_000;
+/// Scenarios whose new flows are measured of IPv6 at most: few flows are soon open, and to make a scenario takes long.
+const SCENARIOS_OF_IPV6: u64 = 8;
 
 /// How much to measure.
 pub struct Plan {
@@ -61,6 +67,12 @@ pub fn run(plan: &Plan, ledger: &mut Ledger) {
                 ledger.record(Part::Engine, &case, "Shunt", &metric, Unit::Number, cycles / few);
             }
         }
+        if Path::OF_IPV6.contains(&path) {
+            for flows in [FEW_OF_IPV6, plan.usual.flows] {
+                let case = format!("{}: {} flows, IPv6", path.name(), count(flows.into()));
+                beside_ipv4(path, Scale { flows, ..plan.usual }, plan.batches / 4, &case, ledger);
+            }
+        }
     }
     for &routes in plan.routes {
         for path in [Path::Route, Path::RouteEncap] {
@@ -80,6 +92,33 @@ pub fn run(plan: &Plan, ledger: &mut Ledger) {
     churn::run(plan.churn, plan.usual, ledger);
     let reason = "the engine has no policies yet";
     ledger.refuse(Part::Engine, "policies", "Shunt", reason);
+}
+
+/// Medians over many batches of a path with IPv6 packets, in turns with IPv4 packets.
+pub fn beside_ipv4(path: Path, scale: Scale, batches: usize, case: &str, ledger: &mut Ledger) {
+    eprintln!("engine: {case}");
+    let make = || [IpVersion::V4, IpVersion::V6].map(|version| Scenario::of(version, path, scale));
+    let mut scenarios = make();
+    let mut left = scenarios[0].batches();
+    let batches = batches.min(usize::try_from(left.saturating_mul(SCENARIOS_OF_IPV6)).unwrap_or(usize::MAX));
+    let mut samples = [const { Vec::new() }; 2];
+    for _ in 0..batches {
+        if left == 0 {
+            scenarios = make();
+            left = scenarios[0].batches();
+        }
+        left -= 1;
+        for (scenario, samples) in scenarios.iter_mut().zip(&mut samples) {
+            let (cycles, packets, _) = scenario.batch();
+            assert_eq!(packets, BATCH as u64, "{}: every packet is sent", path.name());
+            samples.push(cycles as f64 / packets as f64);
+        }
+    }
+    let [ipv4, ipv6] = samples.map(|samples| median(&samples).expect("a plan has batches"));
+    let mut record = |metric, unit, value| ledger.record(Part::Engine, case, "Shunt", metric, unit, value);
+    record("cycles per packet", Unit::Cycles, ipv6);
+    record("per packet", Unit::Nanoseconds, ipv6 * 1e9 / measure::cycles_per_second());
+    record("times IPv4", Unit::Number, ipv6 / ipv4);
 }
 
 /// Medians over many batches of a path, engine and limit probe in turns. Returns the engine's cycles per packet.

@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`engine`], [`stages`], [`churn`] | part 1, the engine in memory: whole paths, stage by stage, and flows that come and go |
-//! | [`scenario`], [`device`], [`probe`], [`measure`] | what that is made of: paths, devices, the limit probe, cycles and allocations |
+//! | [`scenario`], [`family`], [`device`], [`probe`], [`measure`] | what that is made of: paths, IPv4 and IPv6, devices, the limit probe, cycles and allocations |
 //! | [`veth`] | part 2, contenders end to end between two veths |
 //! | [`applications`] | part 3, iperf3, sockperf and wrk between two nodes |
 //! | [`control`] | part 4, changes and storms of them |
@@ -18,6 +18,7 @@ pub mod control;
 pub mod daemon;
 pub mod device;
 pub mod engine;
+pub mod family;
 pub mod generators;
 pub mod machine;
 pub mod markdown;

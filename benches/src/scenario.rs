@@ -5,14 +5,18 @@ use std::{net::Ipv4Addr, sync::Arc, sync::Mutex};
 use shunt_dataplane::{
     net::{MacAddr, Protocol},
     packet::BATCH,
-    spec::{Backend, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via, VtepSpec, VxlanSpec},
+    spec::{
+        Backend, FamilySpec, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via, VtepSpec,
+        VxlanSpec,
+    },
     time::Now,
-    wire::{checksum, ethernet, ipv4, udp, vxlan},
+    wire::{be16, ethernet, ipv4, udp, vxlan},
     worker::Stepped,
 };
 
 use crate::{
     device::{Clock, Packets, Sink, Source},
+    family::{self, FRAME_LEN, Family, IpVersion, Net, datagram, subnet},
     measure,
 };
 
@@ -25,10 +29,10 @@ const PEER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 4]);
 const UNDERLAY: u32 = 0xc0a8_3201; // 192.168.50.1
 const VTEPS: u32 = 250;
 const BACKENDS: u32 = 10;
+/// The number of this node; those of the others follow.
+const HERE: u32 = 1;
 /// Nanoseconds from one batch to the next, at most.
 const TICK: u64 = 100_000;
-/// Bytes of an inner frame.
-const FRAME_LEN: usize = 64;
 
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +55,8 @@ impl Path {
     /// All of them.
     pub const ALL: [Path; 6] =
         [Path::Route, Path::RouteEncap, Path::DecapRoute, Path::ServiceEncap, Path::DecapServiceReply, Path::NewFlow];
+    /// Those that are measured of IPv6, too.
+    pub const OF_IPV6: [Path; 4] = [Path::RouteEncap, Path::DecapRoute, Path::ServiceEncap, Path::NewFlow];
 
     fn has_services(self) -> bool {
         matches!(self, Path::ServiceEncap | Path::DecapServiceReply | Path::NewFlow)
@@ -109,6 +115,7 @@ impl Random {
 /// One path at one scale, ready to run.
 pub struct Scenario {
     path: Path,
+    version: IpVersion,
     scale: Scale,
     switch: Stepped,
     clock: Arc<Clock>,
@@ -131,27 +138,40 @@ pub struct Turn {
 
 impl Scenario {
     /// Builds the switch and the packets, opens the flows if the path wants them established, and checks what comes out.
+    /// The packets are IPv4.
     ///
     /// # Panics
     /// If the switch does not forward every packet as it should: then there is nothing to measure.
     pub fn new(path: Path, scale: Scale) -> Scenario {
+        Scenario::of(IpVersion::V4, path, scale)
+    }
+
+    /// As [`Scenario::new`], with packets of either version.
+    pub fn of(version: IpVersion, path: Path, scale: Scale) -> Scenario {
         // So short that all flows have had a packet before the first of them expires.
         let tick = TICK.min(20_000_000_000 / u64::from(scale.flows.div_ceil(BATCH as u32)));
-        Scenario::with(path, scale, 2 * scale.flows, tick)
+        Scenario::with(version, path, scale, 2 * scale.flows, tick)
     }
 
     /// As [`Scenario::new`], with room for so many flows, and so many nanoseconds from one batch to the next.
-    pub fn with(path: Path, scale: Scale, capacity: u32, tick: u64) -> Scenario {
+    pub fn with(version: IpVersion, path: Path, scale: Scale, capacity: u32, tick: u64) -> Scenario {
+        match version {
+            IpVersion::V4 => Scenario::of_family::<u32>(version, path, scale, capacity, tick),
+            IpVersion::V6 => Scenario::of_family::<u128>(version, path, scale, capacity, tick),
+        }
+    }
+
+    fn of_family<N: Family>(version: IpVersion, path: Path, scale: Scale, capacity: u32, tick: u64) -> Scenario {
         let mut switch = Stepped::new(1, 4 * BATCH as u32, capacity, 1).expect("descriptors for a waker");
-        switch.publish(&spec(path, scale)).expect("the spec is sound");
+        switch.publish(&spec::<N>(path, scale)).expect("the spec is sound");
         let clock = Arc::new(Clock::default());
-        let forward = Arc::new(packets(path, scale));
+        let forward = Arc::new(packets::<N>(path, scale));
         let replies = path == Path::DecapServiceReply;
-        let packets = if replies { Arc::new(answers(&mut switch, &forward)) } else { forward };
+        let packets = if replies { Arc::new(answers::<N>(&mut switch, &forward)) } else { forward };
         let (input, output) = path.ports();
-        check(path, scale, &packets, input, output, if replies { Some(&mut switch) } else { None });
+        check::<N>(path, scale, &packets, input, output, if replies { Some(&mut switch) } else { None });
         attach(&mut switch, input, output, packets.clone(), &clock, None);
-        let mut scenario = Scenario { path, scale, switch, clock, packets, tick, now: 0 };
+        let mut scenario = Scenario { path, version, scale, switch, clock, packets, tick, now: 0 };
         if path == Path::ServiceEncap {
             for _ in 0..scale.flows.div_ceil(BATCH as u32) {
                 scenario.batch();
@@ -203,7 +223,10 @@ impl Scenario {
     pub fn requests(&self) -> Arc<Packets> {
         match self.path {
             Path::ServiceEncap | Path::NewFlow => self.packets(),
-            _ => Arc::new(packets(Path::ServiceEncap, self.scale)),
+            _ => Arc::new(match self.version {
+                IpVersion::V4 => packets::<u32>(Path::ServiceEncap, self.scale),
+                IpVersion::V6 => packets::<u128>(Path::ServiceEncap, self.scale),
+            }),
         }
     }
 }
@@ -231,20 +254,20 @@ fn vtep_address(n: u32) -> Ipv4Addr {
     Ipv4Addr::from(UNDERLAY + 1 + n)
 }
 
-/// 250 nodes on the overlay, native prefixes, 250 local pods; for the paths with a service services of 10 endpoints each. With services, every packet is looked up in the connection table, so plain paths have none, as
-/// VPP's plain paths have no NAT.
-fn spec(path: Path, scale: Scale) -> ForwardingSpec {
+/// 250 nodes on the overlay, native prefixes, 250 local pods; for the paths with a service services of 10 endpoints each.
+/// With services, every packet is looked up in the connection table, so plain paths have none, as VPP's plain paths have
+/// no NAT.
+fn spec<N: Family>(path: Path, scale: Scale) -> ForwardingSpec {
     let mut routes = Vec::new();
     for node in 0..VTEPS {
-        let prefix = ipnet::Ipv4Net::new_assert(Ipv4Addr::from(0x0af4_0000 + ((node + 2) << 8)), 24);
-        routes.push(RouteSpec { prefix, via: Via::Vtep(vtep_address(node)) });
+        routes.push(RouteSpec { prefix: subnet(N::pod(node + 2, 0)), via: Via::Vtep(vtep_address(node)) });
     }
     for network in 0..scale.routes {
-        let prefix = ipnet::Ipv4Net::new_assert(Ipv4Addr::from(0x1400_0000 + (network << 8)), 24);
-        routes.push(RouteSpec { prefix, via: Via::Gateway { port: UPLINK, mac: Some(PEER_MAC) } });
+        let via = Via::Gateway { port: UPLINK, mac: Some(PEER_MAC) };
+        routes.push(RouteSpec { prefix: subnet(N::outside(network, 0)), via });
     }
-    for pod in 2..252u32 {
-        let prefix = Ipv4Addr::from(0x0af4_0100 + pod).into();
+    for pod in 2..252 {
+        let prefix = Net::<N>::from(N::pod(HERE, pod).address());
         routes.push(RouteSpec { prefix, via: Via::Port { port: POD, mac: PEER_MAC } });
     }
     let vteps = (0..VTEPS).map(|n| VtepSpec {
@@ -259,27 +282,32 @@ fn spec(path: Path, scale: Scale) -> ForwardingSpec {
     let services = (0..services).map(|n| {
         let endpoints = (0..BACKENDS).map(|b| {
             let pod = n * BACKENDS + b;
-            let address = Ipv4Addr::from(0x0af4_0200 + ((pod % VTEPS) << 8) + 2 + pod / VTEPS % 250);
+            let address = N::pod(2 + pod % VTEPS, 2 + pod / VTEPS % 250).address();
             Backend { address, port: 8080 }.into()
         });
-        ServiceSpec::simple(Ipv4Addr::from(0x0a60_0000 + n), 80, Protocol::Udp, endpoints.collect())
+        ServiceSpec::simple(N::service(n).address(), 80, Protocol::Udp, endpoints.collect())
     });
-    ForwardingSpec {
+    let mut spec = ForwardingSpec {
         ports: vec![port(UPLINK, PortRole::Uplink, UPLINK_MAC), port(POD, PortRole::Pod, POD_MAC)],
         vxlan: Some(VxlanSpec { vni: 1, udp_port: 8472, local: UNDERLAY.into(), mac: VTEP_MAC }),
         vteps: vteps.collect(),
+        ..ForwardingSpec::default()
+    };
+    let [pods, virtual_addresses] = N::cidrs();
+    *N::part(&mut spec) = FamilySpec {
         routes,
         services: services.collect(),
-        gateway: Some(Ipv4Addr::new(169, 254, 1, 1)),
-        router: Some(Ipv4Addr::new(10, 244, 1, 0)),
-        pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],
-        service_cidrs: vec!["10.96.0.0/12".parse().expect("a prefix")],
-        ..ForwardingSpec::default()
-    }
+        gateway: Some(N::gateway().address()),
+        router: Some(N::pod(HERE, 0).address()),
+        pod_cidrs: vec![pods],
+        service_cidrs: vec![virtual_addresses],
+        ..FamilySpec::default()
+    };
+    spec
 }
 
 /// One packet of every flow, in random order.
-fn packets(path: Path, scale: Scale) -> Packets {
+fn packets<N: Family>(path: Path, scale: Scale) -> Packets {
     let flows = scale.flows;
     let mut random = Random(u64::from(flows));
     let mut packets = Packets { len: FRAME_LEN, bytes: Vec::with_capacity(flows as usize * FRAME_LEN) };
@@ -292,13 +320,13 @@ fn packets(path: Path, scale: Scale) -> Packets {
         order.swap(at, random.below(at as u32 + 1) as usize);
     }
     for flow in order {
-        let local_pod = 0x0af4_0100 + 2 + flow % 250;
-        let remote_pod = 0x0af4_0200 + (random.below(VTEPS) << 8) + 2 + random.below(200);
+        let local_pod = N::pod(HERE, 2 + flow % 250);
+        let remote_pod = N::pod(2 + random.below(VTEPS), 2 + random.below(200));
         let port = 1024 + (flow / 250) as u16;
-        let inner = |mac, src, dst, dst_port| datagram(mac, (src, port), (dst, dst_port));
+        let inner = |mac, src, dst, dst_port| datagram(mac, PEER_MAC, (src, port), (dst, dst_port));
         match path {
             Path::Route => {
-                let dst = 0x1400_0000 + (random.below(scale.routes) << 8) + random.below(256);
+                let dst = N::outside(random.below(scale.routes), random.below(256));
                 packets.bytes.extend(inner(UPLINK_MAC, local_pod, dst, 9));
             }
             Path::RouteEncap => packets.bytes.extend(inner(POD_MAC, local_pod, remote_pod, 9)),
@@ -306,35 +334,11 @@ fn packets(path: Path, scale: Scale) -> Packets {
                 packets.bytes.extend(encapsulated(&inner(VTEP_MAC, remote_pod, local_pod, 9), flow % VTEPS));
             }
             Path::ServiceEncap | Path::NewFlow | Path::DecapServiceReply => {
-                packets.bytes.extend(inner(POD_MAC, local_pod, 0x0a60_0000 + random.below(scale.services), 80));
+                packets.bytes.extend(inner(POD_MAC, local_pod, N::service(random.below(scale.services)), 80));
             }
         }
     }
     packets
-}
-
-fn datagram(mac: MacAddr, src: (u32, u16), dst: (u32, u16)) -> Vec<u8> {
-    let ip = ethernet::HEADER_LEN;
-    let l4 = ip + ipv4::HEADER_LEN;
-    let mut bytes = vec![0; FRAME_LEN];
-    ethernet::emit(&mut bytes, mac, PEER_MAC, ethernet::IPV4);
-    ipv4::Header {
-        tos: 0,
-        total_len: (FRAME_LEN - ip) as u16,
-        id: 0,
-        flags: ipv4::DF,
-        ttl: 64,
-        protocol: ipv4::UDP,
-        src: src.0,
-        dst: dst.0,
-    }
-    .emit(&mut bytes[ip..]);
-    let len = (FRAME_LEN - l4) as u16;
-    udp::emit(&mut bytes[l4..], src.1, dst.1, len);
-    let pseudo = checksum::pseudo_header(src.0, dst.0, ipv4::UDP, len);
-    let sum = checksum::finish(pseudo + u64::from(checksum::sum(&bytes[l4..])));
-    bytes[l4 + udp::CHECKSUM..l4 + udp::HEADER_LEN].copy_from_slice(&sum.to_be_bytes());
-    bytes
 }
 
 fn encapsulated(inner: &[u8], vtep: u32) -> Vec<u8> {
@@ -361,7 +365,7 @@ fn encapsulated(inner: &[u8], vtep: u32) -> Vec<u8> {
 }
 
 /// Opens every flow and turns each packet that goes to a backend into the backend's answer.
-fn answers(switch: &mut Stepped, requests: &Arc<Packets>) -> Packets {
+fn answers<N: Family>(switch: &mut Stepped, requests: &Arc<Packets>) -> Packets {
     let copies = Arc::new(Mutex::new(Vec::new()));
     let clock = Arc::new(Clock::default());
     attach(switch, POD, UPLINK, requests.clone(), &clock, Some(copies.clone()));
@@ -376,10 +380,9 @@ fn answers(switch: &mut Stepped, requests: &Arc<Packets>) -> Packets {
     for request in &requests[..count] {
         let outer_dst = ipv4::dst(&request[ethernet::HEADER_LEN..]);
         let inner = &request[vxlan::OVERHEAD + ethernet::HEADER_LEN..];
-        let ports = &inner[ipv4::HEADER_LEN..];
-        let (client, backend) = (ipv4::src(inner), ipv4::dst(inner));
-        let (client_port, backend_port) = (u16::from_be_bytes([ports[0], ports[1]]), 8080);
-        let answer = datagram(VTEP_MAC, (backend, backend_port), (client, client_port));
+        let family::Header { src: client, dst: backend, .. } = N::header(inner).expect("a request's header");
+        let client_port = be16(inner, N::HEADER_LEN);
+        let answer = datagram(VTEP_MAC, PEER_MAC, (backend, 8080), (client, client_port));
         packets.bytes.extend(encapsulated(&answer, outer_dst - UNDERLAY - 1));
     }
     packets
@@ -387,13 +390,20 @@ fn answers(switch: &mut Stepped, requests: &Arc<Packets>) -> Packets {
 
 /// Runs some packets through a switch of their own (or the one that knows their flows) and looks at what comes out:
 /// all of it, with the right length and right checksums.
-fn check(path: Path, scale: Scale, packets: &Arc<Packets>, input: PortId, output: PortId, known: Option<&mut Stepped>) {
+fn check<N: Family>(
+    path: Path,
+    scale: Scale,
+    packets: &Arc<Packets>,
+    input: PortId,
+    output: PortId,
+    known: Option<&mut Stepped>,
+) {
     let mut own;
     let switch = match known {
         Some(switch) => switch,
         None => {
             own = Stepped::new(1, 4 * BATCH as u32, 4 * BATCH as u32, 1).expect("descriptors for a waker");
-            own.publish(&spec(path, scale)).expect("the spec is sound");
+            own.publish(&spec::<N>(path, scale)).expect("the spec is sound");
             &mut own
         }
     };
@@ -415,10 +425,6 @@ fn check(path: Path, scale: Scale, packets: &Arc<Packets>, input: PortId, output
         } else {
             &packet[..]
         };
-        assert_eq!(inner.len(), FRAME_LEN, "{}", path.name());
-        let ip = &inner[ethernet::HEADER_LEN..];
-        assert!(ipv4::checksum_holds(ip.first_chunk().expect("a header")), "{}: checksum", path.name());
-        assert!(udp::checksum_holds(&ip[ipv4::HEADER_LEN..], ipv4::src(ip), ipv4::dst(ip)), "{}: UDP", path.name());
-        assert_eq!(ip[ipv4::TTL], 63);
+        family::check::<N>(path.name(), inner);
     }
 }

@@ -21,50 +21,56 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// Where the kernel tells how many huge pages there are: DPDK reserves some.
 const HUGE_PAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
 
-#[test]
-fn a_quick_run_measures_every_part_and_leaves_nothing_behind() {
-    let folder = tempdir().unwrap();
-    let file = |name: &str| folder.path().join(name);
-    let pages = fs::read_to_string(HUGE_PAGES).unwrap();
-    let start = Instant::now();
-    let (output, pid) = bench(Command::new(env!("CARGO_BIN_EXE_bench")).arg("--quick"), folder.path());
-    let taken = start.elapsed();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
-    assert!(taken < LIMIT, "a quick run took {taken:?}\n{said}");
-    assert_eq!(left_behind(pid), [""; 0]);
-    assert_eq!(fs::read_to_string(HUGE_PAGES).unwrap(), pages);
+/// Has the machine to itself: `./dev test` knows it by this module's name.
+mod measuring {
+    use super::*;
 
-    let text = fs::read_to_string(file("rows.json")).unwrap();
-    let rows: Vec<Row> = serde_json::from_str(&text).unwrap();
-    for part in Part::ALL {
-        assert!(rows.iter().any(|row| row.part == part && row.value.is_some()), "{} has no figure", part.name());
-    }
-    for contender in CONTENDERS {
-        let of = |row: &&Row| row.part == Part::Veth && row.contender == contender.name;
-        let none: Vec<_> = rows.iter().filter(of).filter_map(|row| row.reason.as_ref()).collect();
-        assert!(none.is_empty(), "{} could not be measured: {none:?}", contender.name);
-        let rate = |metric| rows.iter().filter(of).find(|row| row.metric == metric).and_then(|row| row.value);
-        assert!(rate("forwarded when flooded") > Some(0.0), "{} forwards", contender.name);
-        assert!(rate("no loss").is_some(), "{} has a rate", contender.name);
-    }
-    let rate = |generator: &str| {
-        let of = |row: &&Row| row.part == Part::Generators && row.contender == generator && row.metric == "sent";
-        rows.iter().find(of).and_then(|row| row.value).unwrap_or_else(|| panic!("{generator} has no rate"))
-    };
-    let fastest_other = rate("trafgen").max(rate("testpmd txonly, AF_XDP"));
-    assert!(rate(LIVE) >= fastest_other, "{} against {fastest_other} packets per second", rate(LIVE));
-    assert!(rate("pktgen, AF_XDP") > 0.0);
-    let refused: BTreeSet<_> = rows.iter().filter(|row| row.value.is_none()).map(|row| &row.contender[..]).collect();
-    assert_eq!(refused, BTreeSet::from(["Shunt", "VPP"]), "Shunt's policies, and VPP");
+    #[test]
+    fn a_quick_run_measures_every_part_and_leaves_nothing_behind() {
+        let folder = tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        let pages = fs::read_to_string(HUGE_PAGES).unwrap();
+        let start = Instant::now();
+        let (output, pid) = bench(Command::new(env!("CARGO_BIN_EXE_bench")).arg("--quick"), folder.path());
+        let taken = start.elapsed();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+        assert!(taken < LIMIT, "a quick run took {taken:?}\n{said}");
+        assert_eq!(left_behind(pid), [""; 0]);
+        assert_eq!(fs::read_to_string(HUGE_PAGES).unwrap(), pages);
 
-    let tables = fs::read_to_string(file("report.md")).unwrap();
-    let page = fs::read_to_string(file("report.html")).unwrap();
-    for row in &rows {
-        assert!(tables.contains(&row.metric) && tables.contains(&row.contender), "{row:?} is in the tables");
-        assert!(page.contains(&row.contender), "{row:?} is on the page");
+        let text = fs::read_to_string(file("rows.json")).unwrap();
+        let rows: Vec<Row> = serde_json::from_str(&text).unwrap();
+        for part in Part::ALL {
+            assert!(rows.iter().any(|row| row.part == part && row.value.is_some()), "{} has no figure", part.name());
+        }
+        for contender in CONTENDERS {
+            let of = |row: &&Row| row.part == Part::Veth && row.contender == contender.name;
+            let none: Vec<_> = rows.iter().filter(of).filter_map(|row| row.reason.as_ref()).collect();
+            assert!(none.is_empty(), "{} could not be measured: {none:?}", contender.name);
+            let rate = |metric| rows.iter().filter(of).find(|row| row.metric == metric).and_then(|row| row.value);
+            assert!(rate("forwarded when flooded") > Some(0.0), "{} forwards", contender.name);
+            assert!(rate("no loss").is_some(), "{} has a rate", contender.name);
+        }
+        let rate = |generator: &str| {
+            let of = |row: &&Row| row.part == Part::Generators && row.contender == generator && row.metric == "sent";
+            rows.iter().find(of).and_then(|row| row.value).unwrap_or_else(|| panic!("{generator} has no rate"))
+        };
+        let fastest_other = rate("trafgen").max(rate("testpmd txonly, AF_XDP"));
+        assert!(rate(LIVE) >= fastest_other, "{} against {fastest_other} packets per second", rate(LIVE));
+        assert!(rate("pktgen, AF_XDP") > 0.0);
+        let refused: BTreeSet<_> =
+            rows.iter().filter(|row| row.value.is_none()).map(|row| &row.contender[..]).collect();
+        assert_eq!(refused, BTreeSet::from(["Shunt", "VPP"]), "Shunt's policies, and VPP");
+
+        let tables = fs::read_to_string(file("report.md")).unwrap();
+        let page = fs::read_to_string(file("report.html")).unwrap();
+        for row in &rows {
+            assert!(tables.contains(&row.metric) && tables.contains(&row.contender), "{row:?} is in the tables");
+            assert!(page.contains(&row.contender), "{row:?} is on the page");
+        }
+        assert!(!page.contains("http://") && !page.contains("https://"), "the page loads nothing");
     }
-    assert!(!page.contains("http://") && !page.contains("https://"), "the page loads nothing");
 }
 
 #[test]

@@ -146,9 +146,10 @@ fn service(c: &mut Criterion) {
 /// What a port for a masqueraded flow costs, by how many of the range its destination has taken.
 fn masquerade(c: &mut Criterion) {
     const RANGE: std::ops::RangeInclusive<u16> = 61_000..=65_535;
-    let answer = |port| FiveTuple { src: 0x0af4_0001, dst: 0xc0a8_0001, src_port: 8080, dst_port: port, protocol: 6 };
+    let answer =
+        |port| FiveTuple { src: 0x0af4_0001u32, dst: 0xc0a8_0001, src_port: 8080, dst_port: port, protocol: 6 };
     let flow = |port: u16| {
-        let forward = FiveTuple { src: 0x0a00_0001, dst: 0x0a60_0001, src_port: port, dst_port: 80, protocol: 6 };
+        let forward = FiveTuple { src: 0x0a00_0001u32, dst: 0x0a60_0001, src_port: port, dst_port: 80, protocol: 6 };
         [forward.to_words(), answer(port).to_words()]
     };
     let mut group = c.benchmark_group("masquerade port");
@@ -156,7 +157,7 @@ fn masquerade(c: &mut Criterion) {
         let table = Conntrack::new(1 << 20, FlowSeed::from_number(7));
         let mut random = Random(9);
         for _ in 0..taken {
-            let port = table.take_port(answer(0), &RANGE, random.next()).expect("one is left");
+            let port = table.take_port(answer(0).to_words(), &RANGE, random.next()).expect("one is left");
             let keys = flow(port).map(|key| (key, table.hash(key)));
             let state = FlowState::Established;
             let flow = NewFlow { keys, next_hops: [0, 0], generation: 1, state, tick: 0, counted: false };
@@ -164,7 +165,7 @@ fn masquerade(c: &mut Criterion) {
         }
         group.bench_function(format!("taken and given back, {name} taken before"), |b| {
             b.iter(|| {
-                let port = table.take_port(answer(0), &RANGE, random.next());
+                let port = table.take_port(answer(0).to_words(), &RANGE, random.next());
                 port.inspect(|port| table.give_back(flow(*port)))
             })
         });

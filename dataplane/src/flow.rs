@@ -1,14 +1,19 @@
 //! A flow's identity: its five-tuple, and the seeded hash of it.
 
-use crate::tables::hash::{folded_multiply, mix};
+use std::{fmt::Debug, net::IpAddr};
 
-/// Protocol, addresses and ports of an IPv4 packet, in host order. The ports are 0 where there are none.
+use crate::{
+    net::Number,
+    tables::hash::{folded_multiply, mix},
+};
+
+/// Protocol, addresses and ports of a packet, in host order. The ports are 0 where there are none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
-pub struct FiveTuple {
+pub struct FiveTuple<N = u32> {
     /// Source address.
-    pub src: u32,
+    pub src: N,
     /// Destination address.
-    pub dst: u32,
+    pub dst: N,
     /// Source port.
     pub src_port: u16,
     /// Destination port.
@@ -17,32 +22,166 @@ pub struct FiveTuple {
     pub protocol: u8,
 }
 
-impl FiveTuple {
+impl<N> FiveTuple<N> {
     /// The tuple of packets the other way.
     #[inline(always)]
-    pub fn reversed(self) -> FiveTuple {
+    pub fn reversed(self) -> FiveTuple<N> {
         FiveTuple { src: self.dst, dst: self.src, src_port: self.dst_port, dst_port: self.src_port, ..self }
     }
+}
 
-    /// Packs the tuple into two words: addresses; ports and protocol.
+impl<N: Packed> FiveTuple<N> {
+    /// Packs the tuple: the word with ports and protocol comes last.
     #[inline(always)]
-    pub fn to_words(self) -> [u64; 2] {
-        [
-            u64::from(self.src) << 32 | u64::from(self.dst),
-            u64::from(self.src_port) << 48 | u64::from(self.dst_port) << 32 | u64::from(self.protocol),
-        ]
+    pub fn to_words(self) -> N::Key {
+        let ports = u64::from(self.src_port) << 48 | u64::from(self.dst_port) << 32 | u64::from(self.protocol);
+        N::pack(self.src, self.dst, ports)
     }
 
     /// Reads back what [`FiveTuple::to_words`] packed.
     #[inline(always)]
-    pub fn from_words([addresses, ports]: [u64; 2]) -> FiveTuple {
+    pub fn from_words(key: N::Key) -> FiveTuple<N> {
+        let ports = key.ports_and_protocol();
         FiveTuple {
-            src: (addresses >> 32) as u32,
-            dst: addresses as u32,
+            src: key.src(),
+            dst: key.dst(),
             src_port: (ports >> 48) as u16,
             dst_port: (ports >> 32) as u16,
             protocol: ports as u8,
         }
+    }
+
+    /// The tuple for people, of either family.
+    pub fn told(self) -> FiveTuple<IpAddr> {
+        let FiveTuple { src, dst, src_port, dst_port, protocol } = self;
+        FiveTuple { src: src.address().into(), dst: dst.address().into(), src_port, dst_port, protocol }
+    }
+}
+
+/// Addresses that tuples are packed with.
+pub trait Packed: Number {
+    /// A packed tuple.
+    type Key: FlowKey<Self>;
+
+    /// Packs a tuple; `ports` are source port, destination port, 24 bits of nothing and the protocol.
+    fn pack(src: Self, dst: Self, ports: u64) -> Self::Key;
+}
+
+/// A packed five-tuple.
+pub trait FlowKey<N>: Copy + PartialEq + Eq + Debug + Default + Send + Sync + 'static {
+    /// Its addresses are too long for the two words by which the connection table knows a tuple: these are made of hashes
+    /// of them, and the addresses are kept beside.
+    const WIDE: bool;
+
+    /// Source address.
+    fn src(&self) -> N;
+
+    /// Destination address.
+    fn dst(&self) -> N;
+
+    /// Source port, destination port, 24 bits of nothing, the protocol.
+    fn ports_and_protocol(&self) -> u64;
+
+    /// The two words by which the connection table knows the tuple: source and destination; ports, what is left of
+    /// longer addresses (bits 8 to 31; bit 8 says that they are longer) and the protocol.
+    fn known_as(self, seed: &FlowSeed) -> [u64; 2];
+
+    /// What of it is kept beside.
+    fn addresses(self) -> [u64; 4];
+
+    /// The tuple that is known as `words`, with those addresses.
+    fn restore(words: [u64; 2], addresses: [u64; 4]) -> Self;
+}
+
+/// In the second word of a tuple: its addresses are longer than these words have room for.
+pub const WIDE: u64 = 1 << 8;
+
+impl Packed for u32 {
+    type Key = [u64; 2];
+
+    #[inline(always)]
+    fn pack(src: u32, dst: u32, ports: u64) -> [u64; 2] {
+        [u64::from(src) << 32 | u64::from(dst), ports]
+    }
+}
+
+impl FlowKey<u32> for [u64; 2] {
+    const WIDE: bool = false;
+
+    #[inline(always)]
+    fn src(&self) -> u32 {
+        (self[0] >> 32) as u32
+    }
+
+    #[inline(always)]
+    fn dst(&self) -> u32 {
+        self[0] as u32
+    }
+
+    #[inline(always)]
+    fn ports_and_protocol(&self) -> u64 {
+        self[1]
+    }
+
+    #[inline(always)]
+    fn known_as(self, _: &FlowSeed) -> [u64; 2] {
+        self
+    }
+
+    #[inline(always)]
+    fn addresses(self) -> [u64; 4] {
+        [0; 4]
+    }
+
+    #[inline(always)]
+    fn restore(words: [u64; 2], _: [u64; 4]) -> [u64; 2] {
+        words
+    }
+}
+
+impl Packed for u128 {
+    type Key = [u64; 5];
+
+    #[inline(always)]
+    fn pack(src: u128, dst: u128, ports: u64) -> [u64; 5] {
+        [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64, ports]
+    }
+}
+
+impl FlowKey<u128> for [u64; 5] {
+    const WIDE: bool = true;
+
+    #[inline(always)]
+    fn src(&self) -> u128 {
+        u128::from(self[0]) << 64 | u128::from(self[1])
+    }
+
+    #[inline(always)]
+    fn dst(&self) -> u128 {
+        u128::from(self[2]) << 64 | u128::from(self[3])
+    }
+
+    #[inline(always)]
+    fn ports_and_protocol(&self) -> u64 {
+        self[4]
+    }
+
+    /// 87 bits of seeded hash stand for the addresses: nobody finds two pairs that meet.
+    #[inline]
+    fn known_as(self, seed: &FlowSeed) -> [u64; 2] {
+        let [src, dst] = [[self[0], self[1]], [self[2], self[3]]].map(|address| seed.hash(address));
+        let rest = (src & 0xfff) << 20 | (dst & 0x7ff) << 9;
+        [src & !0xffff_ffff | dst >> 32, self[4] | rest | WIDE]
+    }
+
+    #[inline]
+    fn addresses(self) -> [u64; 4] {
+        [self[0], self[1], self[2], self[3]]
+    }
+
+    #[inline]
+    fn restore(words: [u64; 2], [a, b, c, d]: [u64; 4]) -> [u64; 5] {
+        [a, b, c, d, words[1] & !0xffff_ff00]
     }
 }
 
@@ -80,6 +219,16 @@ mod tests {
             let tuple = FiveTuple { src, dst, src_port, dst_port, protocol };
             prop_assert_eq!(FiveTuple::from_words(tuple.to_words()), tuple);
             prop_assert_eq!(tuple.reversed().reversed(), tuple);
+        }
+
+        #[test]
+        fn wide_words_read_back(src: u128, dst: u128, src_port: u16, dst_port: u16, protocol: u8, seed: u64) {
+            let tuple = FiveTuple { src, dst, src_port, dst_port, protocol };
+            let key = tuple.to_words();
+            prop_assert_eq!(FiveTuple::from_words(key), tuple);
+            let words = key.known_as(&FlowSeed::from_number(seed));
+            prop_assert_eq!(<[u64; 5]>::restore(words, key.addresses()), key);
+            prop_assert!(words[1] & WIDE != 0, "never that of a narrow one");
         }
     }
 
@@ -121,7 +270,7 @@ mod tests {
         let mut buckets = vec![0u32; 256];
         let mut tags = std::collections::HashSet::new();
         for port in 0..16_384u16 {
-            let tuple = FiveTuple { src: 0x0a00_0001, dst: 0x0a00_0002, src_port: port, dst_port: 80, protocol: 17 };
+            let tuple = FiveTuple { src: 0x0a00_0001u32, dst: 0x0a00_0002, src_port: port, dst_port: 80, protocol: 17 };
             let hash = seed.hash(tuple.to_words());
             buckets[hash as usize & 255] += 1;
             tags.insert(hash >> 32);

@@ -16,6 +16,11 @@
 //! [`stages::local`] and routed like any packet. The worker then queues the frames at their ports and makes the devices
 //! send.
 //!
+//! A batch is of one family of addresses. What is IPv6 leaves the batch of IPv4 after parsing and goes through the same stages in
+//! one of its own ([`stages::ipv6`] has what is different), when the rest is on its way. What both have (the connection
+//! table, services, masquerade, routing) is written once over the type of an address as a number: `u32` or `u128`
+//! ([`net::Number`], [`snapshot::Family`]).
+//!
 //! # State
 //!
 //! Workers forward by an immutable [`snapshot::Snapshot`], compiled from the plain [`spec::ForwardingSpec`] that control

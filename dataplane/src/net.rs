@@ -1,6 +1,16 @@
 //! Names for things on the network that `std::net` has no type for.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt::{self, Debug, Display},
+    hash::Hash,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::BitAnd,
+    str::FromStr,
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::tables::hash::folded_multiply;
 
 /// An Ethernet address (IEEE 802), six bytes in wire order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
@@ -60,6 +70,155 @@ impl FromStr for MacAddr {
         }
     }
 }
+
+/// An address of one family: what is had twice, for IPv4 and for IPv6, is written once over this.
+pub trait Address: Copy + Ord + Hash + Debug + Display + Into<IpAddr> + Send + Sync + 'static {
+    /// The address as a number.
+    type Number: Number<Address = Self>;
+    /// A prefix of such addresses.
+    type Net: Prefix<Self>;
+
+    /// The address as a number, in host order.
+    fn number(self) -> Self::Number;
+}
+
+/// An [`Address`] as a number, in host order: what the engine works with.
+pub trait Number: Copy + Ord + Hash + Default + Debug + BitAnd<Output = Self> + Send + Sync + 'static {
+    /// The address that it is the number of.
+    type Address: Address<Number = Self>;
+
+    /// The address.
+    fn address(self) -> Self::Address;
+
+    /// How many of its bits are set.
+    fn ones(self) -> u8;
+
+    /// The number that a word is, if it stands for itself.
+    fn of_word(word: u64) -> Option<Self>;
+
+    /// 64 bits that stand for it: itself if it is no longer, else a hash that is no secret.
+    fn word(self) -> u64;
+}
+
+/// A prefix of addresses of one family.
+pub trait Prefix<A: Address>:
+    Copy + Ord + Hash + Debug + Display + Into<IpNet> + From<A> + Send + Sync + 'static
+{
+    /// Its first address.
+    fn network(&self) -> A;
+    /// The bits that its addresses have in common.
+    fn mask(&self) -> A;
+    /// How many bits these are.
+    fn bits(&self) -> u8;
+    /// The prefix of `network` with this length, if there are so many bits.
+    fn of(network: A, bits: u8) -> Option<Self>;
+    /// The prefix without host bits.
+    fn truncated(&self) -> Self;
+    /// The first of its addresses that a station may have.
+    fn first_host(&self) -> Option<A>;
+    /// Whether an address is in it.
+    fn holds(&self, address: A) -> bool {
+        address.number() & self.mask().number() == self.network().number()
+    }
+}
+
+impl Address for Ipv4Addr {
+    type Number = u32;
+    type Net = Ipv4Net;
+
+    #[inline(always)]
+    fn number(self) -> u32 {
+        self.into()
+    }
+}
+
+impl Address for Ipv6Addr {
+    type Number = u128;
+    type Net = Ipv6Net;
+
+    #[inline(always)]
+    fn number(self) -> u128 {
+        self.into()
+    }
+}
+
+impl Number for u32 {
+    type Address = Ipv4Addr;
+
+    #[inline(always)]
+    fn address(self) -> Ipv4Addr {
+        self.into()
+    }
+
+    fn ones(self) -> u8 {
+        self.count_ones() as u8
+    }
+
+    #[inline(always)]
+    fn of_word(word: u64) -> Option<u32> {
+        Some(word as u32)
+    }
+
+    #[inline(always)]
+    fn word(self) -> u64 {
+        self.into()
+    }
+}
+
+impl Number for u128 {
+    type Address = Ipv6Addr;
+
+    #[inline(always)]
+    fn address(self) -> Ipv6Addr {
+        self.into()
+    }
+
+    fn ones(self) -> u8 {
+        self.count_ones() as u8
+    }
+
+    fn of_word(_: u64) -> Option<u128> {
+        None
+    }
+
+    #[inline(always)]
+    fn word(self) -> u64 {
+        // The words are of the digits of pi.
+        folded_multiply((self >> 64) as u64 ^ 0x4528_21e6_38d0_1377, self as u64 ^ 0xbe54_66cf_34e9_0c6c)
+    }
+}
+
+macro_rules! prefix {
+    ($net:ty, $address:ty) => {
+        impl Prefix<$address> for $net {
+            fn network(&self) -> $address {
+                <$net>::network(self)
+            }
+
+            fn mask(&self) -> $address {
+                self.netmask()
+            }
+
+            fn bits(&self) -> u8 {
+                self.prefix_len()
+            }
+
+            fn truncated(&self) -> Self {
+                self.trunc()
+            }
+
+            fn first_host(&self) -> Option<$address> {
+                self.hosts().next()
+            }
+
+            fn of(network: $address, bits: u8) -> Option<Self> {
+                <$net>::new(network, bits).ok()
+            }
+        }
+    };
+}
+prefix!(Ipv4Net, Ipv4Addr);
+prefix!(Ipv6Net, Ipv6Addr);
 
 /// A transport protocol that services can name (Kubernetes `ServicePort.protocol`).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]

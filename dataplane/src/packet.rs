@@ -1,9 +1,9 @@
 //! A batch: frames, and what the stages found out about them.
 
 use crate::{
+    flow::{FlowKey, Packed},
     io::Frame,
     spec::PortId,
-    tables::conntrack::Key,
     verdict::{Answer, PackedVerdict, Verdict},
 };
 
@@ -11,14 +11,14 @@ use crate::{
 /// first-level cache.
 pub const BATCH: usize = 256;
 
-/// What is known about one packet. 64 bytes.
+/// What is known about one packet, with addresses of one family. 64 bytes if that is IPv4.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub struct Meta {
+pub struct Meta<N: Packed = u32> {
     /// Its five-tuple, packed.
-    pub key: Key,
+    pub key: N::Key,
     /// The tuple of packets the other way once translated: what the packet is rewritten to, reversed.
-    pub other: Key,
+    pub other: N::Key,
     /// Seeded hash of `key`; valid if [`Meta::HASHED`] is set.
     pub hash: u64,
     /// Index of its next hop in the snapshot.
@@ -27,7 +27,7 @@ pub struct Meta {
     verdict: PackedVerdict,
     /// The port it came in on.
     pub in_port: PortId,
-    /// Bytes of its IPv4 header.
+    /// Bytes of its IP header, with what comes before the transport header.
     pub ip_header_len: u8,
     /// Flags of its TCP header, or [those that say the same](crate::wire::sctp::flags) of SCTP; else 0.
     pub tcp_flags: u8,
@@ -39,6 +39,7 @@ pub struct Meta {
     pub datagram_len: u16,
 }
 
+/// Its flags.
 impl Meta {
     /// A fragment: it has no ports, though the first one carries them.
     pub const FRAGMENT: u8 = 1;
@@ -56,7 +57,9 @@ impl Meta {
     pub const COUNTED: u8 = 128;
     /// Begins a connection anew that the backend in `other` did not answer.
     pub const UNANSWERED: u8 = 64;
+}
 
+impl<N: Packed> Meta<N> {
     /// True if a flag is set.
     #[inline(always)]
     pub fn has(&self, flag: u8) -> bool {
@@ -65,32 +68,32 @@ impl Meta {
 
     /// Source address.
     #[inline(always)]
-    pub fn src(&self) -> u32 {
-        (self.key[0] >> 32) as u32
+    pub fn src(&self) -> N {
+        self.key.src()
     }
 
     /// Destination address.
     #[inline(always)]
-    pub fn dst(&self) -> u32 {
-        self.key[0] as u32
+    pub fn dst(&self) -> N {
+        self.key.dst()
     }
 
     /// Source and destination port; 0 if there are none.
     #[inline(always)]
     pub fn ports(&self) -> u32 {
-        (self.key[1] >> 32) as u32
+        (self.key.ports_and_protocol() >> 32) as u32
     }
 
     /// Destination port.
     #[inline(always)]
     pub fn dst_port(&self) -> u16 {
-        (self.key[1] >> 32) as u16
+        (self.key.ports_and_protocol() >> 32) as u16
     }
 
     /// IP protocol.
     #[inline(always)]
     pub fn protocol(&self) -> u8 {
-        self.key[1] as u8
+        self.key.ports_and_protocol() as u8
     }
 
     /// True while no stage has decided the packet's fate.
@@ -113,15 +116,15 @@ impl Meta {
 
     /// True if both have the same fate.
     #[inline(always)]
-    pub fn shares_fate_with(&self, other: &Meta) -> bool {
+    pub fn shares_fate_with(&self, other: &Meta<N>) -> bool {
         self.verdict == other.verdict
     }
 
     /// Nothing is known of it but the port it came in on.
-    pub(crate) fn new(in_port: PortId) -> Meta {
+    pub(crate) fn new(in_port: PortId) -> Meta<N> {
         Meta {
-            key: [0; 2],
-            other: [0; 2],
+            key: N::Key::default(),
+            other: N::Key::default(),
             hash: 0,
             next_hop: 0,
             verdict: PackedVerdict::PENDING,
@@ -145,12 +148,12 @@ pub struct Run {
 }
 
 /// Up to [`BATCH`] packets in hand. The frame and the meta of a packet have the same index.
-#[derive(Debug, Default)]
-pub struct Batch {
+#[derive(Debug)]
+pub struct Batch<N: Packed = u32> {
     /// The frames.
     pub frames: Vec<Frame>,
     /// What is known about each.
-    pub metas: Vec<Meta>,
+    pub metas: Vec<Meta<N>>,
     /// Some verdict is [`Verdict::Owed`].
     pub owes: bool,
     /// What became of them, when they have been through the pipeline: so many met this fate, then so many that one.
@@ -159,9 +162,22 @@ pub struct Batch {
     arrivals: Vec<(PortId, usize)>,
 }
 
+impl Default for Batch {
+    fn default() -> Self {
+        Batch::new()
+    }
+}
+
 impl Batch {
-    /// An empty batch with room for [`BATCH`] packets.
+    /// An empty batch of IPv4 packets, to be, with room for [`BATCH`].
     pub fn new() -> Batch {
+        Batch::of_family()
+    }
+}
+
+impl<N: Packed> Batch<N> {
+    /// An empty batch with room for [`BATCH`] packets.
+    pub fn of_family() -> Batch<N> {
         Batch {
             frames: Vec::with_capacity(BATCH),
             metas: Vec::with_capacity(BATCH),
@@ -195,13 +211,13 @@ impl Batch {
 
     /// Frame and meta of every packet.
     #[inline(always)]
-    pub fn packets(&mut self) -> impl Iterator<Item = (&mut Frame, &mut Meta)> {
+    pub fn packets(&mut self) -> impl Iterator<Item = (&mut Frame, &mut Meta<N>)> {
         self.frames.iter_mut().zip(&mut self.metas)
     }
 
     /// The packets of one port after those of another, as they were received: while none has left the batch.
     #[inline]
-    pub fn by_port(&mut self) -> impl Iterator<Item = (PortId, &mut [Frame], &mut [Meta])> {
+    pub fn by_port(&mut self) -> impl Iterator<Item = (PortId, &mut [Frame], &mut [Meta<N>])> {
         let (mut frames, mut metas) = (&mut self.frames[..], &mut self.metas[..]);
         self.arrivals.iter().map(move |&(port, len)| {
             let frames = frames.split_off_mut(..len).expect("every frame arrived");
@@ -225,6 +241,6 @@ mod tests {
 
     #[test]
     fn a_meta_is_one_cache_line() {
-        assert_eq!(size_of::<Meta>(), 64);
+        assert_eq!(size_of::<Meta<u32>>(), 64);
     }
 }

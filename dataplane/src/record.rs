@@ -3,9 +3,9 @@
 //! Forwarding and explaining are one code: the stages are compiled once for workers, with [`Off`] as the recorder, in which
 //! nothing of this is left, and once for each recorder that listens. A recorder hears of one packet at a time.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, net::IpAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::{
     flow::FiveTuple,
@@ -46,7 +46,7 @@ impl Recorder for Off {
 /// What was heard so far.
 pub type Notes = RefCell<Vec<Step>>;
 
-/// What a stage found out. Addresses are in host order.
+/// What a stage found out. VTEPs' addresses are in host order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
     /// Decap: it came in a VXLAN packet from this address.
@@ -59,7 +59,7 @@ pub enum Step {
     /// Parse: its headers are sound.
     Headers {
         /// Who sent it to whom. No ports in a fragment.
-        tuple: FiveTuple,
+        tuple: FiveTuple<IpAddr>,
         /// Flags of its TCP header; of SCTP, those that say what its chunks do; else 0.
         tcp_flags: u8,
         /// It is a fragment.
@@ -75,7 +75,7 @@ pub enum Step {
     /// Related: an ICMP error that quotes a packet of this flow.
     Quoted {
         /// The packet it is about, as its sender knows it.
-        about: FiveTuple,
+        about: FiveTuple<IpAddr>,
     },
     /// Track: it is of a flow that the table has.
     Known(Known),
@@ -84,14 +84,14 @@ pub enum Step {
         /// How far the flow had come.
         state: FlowState,
         /// Who served it.
-        backend: Backend,
+        backend: Backend<IpAddr>,
     },
     /// Track: the flow's endpoint serves no longer. A client's packet makes a new flow, an endpoint's is dropped.
     EndpointGone {
         /// Which packet of the flow it is.
         direction: Direction,
         /// Who served it.
-        backend: Backend,
+        backend: Backend<IpAddr>,
     },
     /// Track: no flow has its tuple.
     Unknown,
@@ -104,16 +104,16 @@ pub enum Step {
     /// Select: an endpoint was chosen.
     Endpoint {
         /// Which.
-        backend: Backend,
+        backend: Backend<IpAddr>,
         /// By what.
         why: Why,
         /// The one that did not answer before.
-        avoided: Option<Backend>,
+        avoided: Option<Backend<IpAddr>>,
     },
     /// Masquerade: its source is replaced.
     Masqueraded {
         /// By which address,
-        address: u32,
+        address: IpAddr,
         /// and which port.
         port: u16,
         /// The port is not the one that the client's other flows have: some flow to the same destination had that.
@@ -126,23 +126,23 @@ pub enum Step {
     /// Service: answers to the flow could not be told from another flow's, so its source has to be replaced.
     AnswersAlike {
         /// The answers.
-        answers: FiveTuple,
+        answers: FiveTuple<IpAddr>,
     },
     /// Service: the table was full, and a half open flow gave way.
     GaveWay,
     /// Service: the flow is in the table.
     Opened {
         /// Packets of the client.
-        forward: FiveTuple,
+        forward: FiveTuple<IpAddr>,
         /// Answers.
-        reply: FiveTuple,
+        reply: FiveTuple<IpAddr>,
     },
     /// Route: where it goes.
     Route {
         /// Its destination, once translated.
-        destination: u32,
+        destination: IpAddr,
         /// The FIB's prefix for that; `None`: there is none.
-        prefix: Option<Ipv4Net>,
+        prefix: Option<IpNet>,
         /// Its flow knew: the FIB was not asked.
         by_flow: bool,
         /// Where that is.
@@ -158,7 +158,7 @@ pub enum Step {
     /// Forward: its addresses and ports are rewritten.
     Rewritten {
         /// To these.
-        to: FiveTuple,
+        to: FiveTuple<IpAddr>,
     },
     /// Forward: it goes into a VXLAN packet.
     Encapsulated {
@@ -189,9 +189,9 @@ pub struct Known {
     /// Under which generation its way was decided, before this packet.
     pub generation: u32,
     /// Who opened it to whom.
-    pub forward: FiveTuple,
+    pub forward: FiveTuple<IpAddr>,
     /// Who answers whom.
-    pub reply: FiveTuple,
+    pub reply: FiveTuple<IpAddr>,
 }
 
 /// A service's frontend, as a packet's origin sees it.
@@ -200,7 +200,7 @@ pub struct Frontend {
     /// Where the packet comes from.
     pub origin: Origin,
     /// Which of its source ranges the source is in; `None`: it has none, and everybody may use it.
-    pub source_range: Option<Option<Ipv4Net>>,
+    pub source_range: Option<Option<IpNet>>,
     /// Endpoints to choose from.
     pub endpoints: usize,
     /// The source is replaced.

@@ -6,44 +6,50 @@
 use std::{net::Ipv4Addr, sync::Arc};
 
 use crate::{
-    net::Protocol,
+    net::{Address, Number, Protocol},
     shards::{self, Shards},
     spec::ServiceSpec,
 };
 
 /// What a service is found by: VIP, port and protocol.
-pub type ServiceKey = (Ipv4Addr, u16, Protocol);
+pub type ServiceKey<A = Ipv4Addr> = (A, u16, Protocol);
 
 /// Services, each key at most once.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct ServiceSet {
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServiceSet<A: Address = Ipv4Addr> {
     /// By [`shard_of`]. In each, ascending by key.
-    shards: Shards<Shard>,
+    shards: Shards<Shard<A>>,
     len: usize,
 }
 
 /// The services of one shard, ascending by key.
-pub type Shard = Arc<Vec<ServiceSpec>>;
+pub type Shard<A = Ipv4Addr> = Arc<Vec<ServiceSpec<A>>>;
 
-/// The shard that services of `vip` (host order) are in.
+/// The shard that services of `vip` are in.
 #[inline(always)]
-pub fn shard_of(vip: u32) -> usize {
+pub fn shard_of(vip: impl Number) -> usize {
     // Fibonacci hashing (Knuth, volume 3, 6.4): neighbouring addresses spread evenly. Nothing is gained by addresses
     // that meet in a shard: within it, services are found by a seeded hash.
-    (vip.wrapping_mul(0x9e37_79b9) >> (32 - shards::COUNT.trailing_zeros())) as usize
+    ((vip.word() as u32).wrapping_mul(0x9e37_79b9) >> (32 - shards::COUNT.trailing_zeros())) as usize
 }
 
-impl ServiceSet {
+impl<A: Address> Default for ServiceSet<A> {
+    fn default() -> Self {
+        ServiceSet { shards: Shards::default(), len: 0 }
+    }
+}
+
+impl<A: Address> ServiceSet<A> {
     /// The shards, by [`shard_of`]. Those of a clone are the same until they are changed.
-    pub fn shards(&self) -> &Shards<Shard> {
+    pub fn shards(&self) -> &Shards<Shard<A>> {
         &self.shards
     }
 
     /// The services, before and now, of each shard that is not that of `before`.
     pub fn changed<'a>(
         &'a self,
-        before: &'a ServiceSet,
-    ) -> impl Iterator<Item = (&'a [ServiceSpec], &'a [ServiceSpec])> {
+        before: &'a ServiceSet<A>,
+    ) -> impl Iterator<Item = (&'a [ServiceSpec<A>], &'a [ServiceSpec<A>])> {
         let both = self.shards.with_other_groups(&before.shards);
         both.filter(|(new, old)| !Arc::ptr_eq(new, old)).map(|(new, old)| (old.as_slice(), new.as_slice()))
     }
@@ -59,18 +65,18 @@ impl ServiceSet {
     }
 
     /// All services; those of one VIP in a row.
-    pub fn iter(&self) -> impl Iterator<Item = &ServiceSpec> {
+    pub fn iter(&self) -> impl Iterator<Item = &ServiceSpec<A>> {
         self.shards.iter().flat_map(|shard| shard.iter())
     }
 
     /// The service with this key.
-    pub fn get(&self, key: ServiceKey) -> Option<&ServiceSpec> {
-        let shard = self.shards.get(shard_of(key.0.into()));
+    pub fn get(&self, key: ServiceKey<A>) -> Option<&ServiceSpec<A>> {
+        let shard = self.shards.get(shard_of(key.0.number()));
         shard.binary_search_by_key(&key, ServiceSpec::key).ok().map(|at| &shard[at])
     }
 
     /// Adds a service. One with the same key goes, and is returned.
-    pub fn insert(&mut self, service: ServiceSpec) -> Option<ServiceSpec> {
+    pub fn insert(&mut self, service: ServiceSpec<A>) -> Option<ServiceSpec<A>> {
         let shard = self.shard_mut(service.vip);
         match shard.binary_search_by_key(&service.key(), ServiceSpec::key) {
             Ok(at) => Some(std::mem::replace(&mut shard[at], service)),
@@ -83,7 +89,7 @@ impl ServiceSet {
     }
 
     /// Removes the service with this key, if there is one.
-    pub fn remove(&mut self, key: ServiceKey) -> Option<ServiceSpec> {
+    pub fn remove(&mut self, key: ServiceKey<A>) -> Option<ServiceSpec<A>> {
         // Looked for first: what changes nothing should copy nothing.
         self.get(key)?;
         let shard = self.shard_mut(key.0);
@@ -93,28 +99,28 @@ impl ServiceSet {
         Some(service)
     }
 
-    fn shard_mut(&mut self, vip: Ipv4Addr) -> &mut Vec<ServiceSpec> {
-        Arc::make_mut(self.shards.get_mut(shard_of(vip.into())))
+    fn shard_mut(&mut self, vip: A) -> &mut Vec<ServiceSpec<A>> {
+        Arc::make_mut(self.shards.get_mut(shard_of(vip.number())))
     }
 }
 
-impl FromIterator<ServiceSpec> for ServiceSet {
+impl<A: Address> FromIterator<ServiceSpec<A>> for ServiceSet<A> {
     /// Of services with one key, the last counts.
-    fn from_iter<I: IntoIterator<Item = ServiceSpec>>(services: I) -> Self {
+    fn from_iter<I: IntoIterator<Item = ServiceSpec<A>>>(services: I) -> Self {
         let mut set = ServiceSet::default();
         set.extend(services);
         set
     }
 }
 
-impl Extend<ServiceSpec> for ServiceSet {
-    fn extend<I: IntoIterator<Item = ServiceSpec>>(&mut self, services: I) {
+impl<A: Address> Extend<ServiceSpec<A>> for ServiceSet<A> {
+    fn extend<I: IntoIterator<Item = ServiceSpec<A>>>(&mut self, services: I) {
         services.into_iter().for_each(|service| drop(self.insert(service)));
     }
 }
 
-impl<const N: usize> From<[ServiceSpec; N]> for ServiceSet {
-    fn from(services: [ServiceSpec; N]) -> Self {
+impl<A: Address, const N: usize> From<[ServiceSpec<A>; N]> for ServiceSet<A> {
+    fn from(services: [ServiceSpec<A>; N]) -> Self {
         services.into_iter().collect()
     }
 }

@@ -1,24 +1,28 @@
 //! The immutable state that workers forward by, compiled from a [`ForwardingSpec`].
 
+mod family;
 mod masquerade;
 
+pub use family::{Family, Net, Tables};
 pub use masquerade::Masquerade;
 
 use std::{
     collections::{HashMap, HashSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::{
-    net::{MacAddr, Protocol},
+    net::{Address, MacAddr, Prefix, Protocol},
     next_hop::{Kind, NextHop},
     service_set::ServiceSet,
-    spec::{ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, ServiceSpec, Station, Via, VtepSpec, VxlanSpec},
-    tables::{Endpoints, Fib, Limits, Origin, Prefixes, ServiceIndex, ServiceTable, VtepTable, conntrack, maglev},
-    wire::ipv4,
+    spec::{
+        FamilySpec, ForwardingSpec, MAX_PORTS, PortId, PortRole, PortSpec, ServiceSpec, Station, Via, VtepSpec,
+        VxlanSpec,
+    },
+    tables::{Endpoints, Limits, Origin, Prefixes, ServiceIndex, ServiceTable, VtepTable, conntrack, maglev},
 };
 
 /// Next hop of every destination without a route.
@@ -47,11 +51,11 @@ pub enum CompileError {
     #[error("VTEP {0} is given twice")]
     DuplicateVtep(Ipv4Addr),
     #[error("route {0} leads to VTEP {1}, which does not exist")]
-    NoSuchVtep(Ipv4Net, Ipv4Addr),
+    NoSuchVtep(IpNet, Ipv4Addr),
     #[error("route {0} is given twice")]
-    DuplicateRoute(Ipv4Net),
+    DuplicateRoute(IpNet),
     #[error("service {0} port {1}/{2} has {3} endpoints; at most {max} are possible", max = maglev::MAX_BACKENDS)]
-    TooManyEndpoints(Ipv4Addr, u16, Protocol, usize),
+    TooManyEndpoints(IpAddr, u16, Protocol, usize),
     #[error("masquerade ports {0} to {1}: the first must be above 1023 and not above the last")]
     MasqueradePorts(u16, u16),
     #[error("{0} different next hops; at most {max} are possible", max = conntrack::MAX_NEXT_HOPS)]
@@ -78,6 +82,8 @@ pub struct Guard {
     pub mac: u64,
     /// Its IPv4 address.
     pub address: u32,
+    /// Its IPv6 address; 0: none.
+    pub ipv6: u128,
     /// The VTEPs' UDP port, or 0 if there is no overlay.
     pub vtep_port: u16,
 }
@@ -116,37 +122,19 @@ pub struct Snapshot {
     pub overlay: Option<Overlay>,
     /// Known remote VTEPs.
     pub vteps: Arc<VtepTable>,
-    /// Destination to index into `next_hops`.
-    pub fib: Arc<Fib>,
     /// The next hops; the first four are the constants of this module.
     pub next_hops: Arc<[NextHop]>,
-    /// The services.
-    pub services: Arc<ServiceTable>,
-    /// Where they lead.
-    pub endpoints: Arc<Endpoints>,
-    /// The address answered by ARP on pod and host ports; 0: none.
-    pub gateway: u32,
-    /// Other addresses answered on pod ports; `None`: none.
-    pub on_link: Option<Ipv4Net>,
-    /// The source of ICMP errors; 0: none are sent.
-    pub router: u32,
-    /// How sources are replaced; `None`: they cannot be.
-    pub masquerade: Option<Masquerade>,
-    /// Whether new flows may have to be tracked.
-    pub tracks: bool,
+    /// IPv4.
+    pub ipv4: Tables<u32>,
+    /// IPv6.
+    pub ipv6: Tables<u128>,
+    /// Whether packets of IPv6 are the switch's at all.
+    pub has_ipv6: bool,
     /// Bandwidth limits; `None`: no port has one.
     pub limits: Option<Arc<Limits>>,
     /// Some VTEP is direct.
     relays: bool,
-    /// Where pods are.
-    pods: Prefixes,
-    sources: Arc<Sources>,
-}
-
-/// What the shared parts were built from, to know whether the next snapshot can share them too.
-#[derive(Debug)]
-struct Sources {
-    fib: Vec<(Ipv4Net, u32)>,
+    /// Keys the hashes.
     seed: u64,
 }
 
@@ -162,65 +150,51 @@ impl Snapshot {
         let overlay = check_overlay(spec)?;
         let mut next_hops = NextHops::new();
         let vteps = next_hops.of_vteps(spec, &ports)?;
-        let routes = fib_entries(spec, &ports, &vteps, &mut next_hops)?;
-        let masquerade = Masquerade::of(spec)?;
+        let previous = previous.filter(|previous| previous.seed == seed);
+        let relays = spec.vteps.iter().any(|vtep| vtep.direct);
+        // What other nodes relay has to be known, be it as what is for no service.
+        let mut build = Build { previous, seed, ports: &ports, vteps: &vteps, next_hops: &mut next_hops };
+        let (ipv4, ipv6) = (build.tables(&spec.ipv4, relays)?, build.tables(&spec.ipv6, false)?);
         for id in spec.bandwidth.keys() {
             ports.get(*id, || "a bandwidth limit".into())?;
         }
         if next_hops.list.len() >= conntrack::MAX_NEXT_HOPS as usize {
             return Err(CompileError::TooManyNextHops(next_hops.list.len()));
         }
-
-        let previous = previous.filter(|previous| previous.sources.seed == seed);
-        let fib = match previous {
-            Some(previous) if previous.sources.fib == routes => previous.fib.clone(),
-            _ => Arc::new(Fib::build(routes.iter().copied(), NO_ROUTE)),
-        };
-        let (services, endpoints) = services(&spec.services, previous, seed)?;
-        let relays = spec.vteps.iter().any(|vtep| vtep.direct);
         Ok(Snapshot {
             generation,
             ports: ports.entries.into(),
             overlay,
             vteps: Arc::new(VtepTable::build(spec.vteps.iter().map(|vtep| vtep.address.into()), seed)),
-            fib,
             next_hops: next_hops.list.into(),
-            services,
-            endpoints,
-            gateway: spec.gateway.map_or(0, u32::from),
-            on_link: spec.on_link,
-            router: spec.router.map_or(0, u32::from),
-            // What other nodes relay has to be known, be it as what is for no service.
-            tracks: !spec.services.is_empty() || relays || masquerade.as_ref().is_some_and(Masquerade::has_egress),
+            ipv4,
+            ipv6,
+            has_ipv6: spec.ipv6 != FamilySpec::default(),
             relays,
             limits: Limits::build(&spec.bandwidth, previous.and_then(|previous| previous.limits.as_ref())),
-            masquerade,
-            pods: Prefixes::new(&spec.pod_cidrs),
-            sources: Arc::new(Sources { fib: routes, seed }),
+            seed,
         })
     }
 
     /// The same with other services: all else is shared, and not looked at.
-    pub fn with_services(&self, set: &ServiceSet, generation: u32) -> Result<Snapshot, CompileError> {
-        let (services, endpoints) = services(set, Some(self), self.sources.seed)?;
+    pub fn with_services(
+        &self,
+        ipv4: &ServiceSet,
+        ipv6: &ServiceSet<Ipv6Addr>,
+        generation: u32,
+    ) -> Result<Snapshot, CompileError> {
         Ok(Snapshot {
             generation,
             ports: self.ports.clone(),
             overlay: self.overlay,
             vteps: self.vteps.clone(),
-            fib: self.fib.clone(),
             next_hops: self.next_hops.clone(),
-            services,
-            endpoints,
-            gateway: self.gateway,
-            on_link: self.on_link,
-            router: self.router,
-            tracks: !set.is_empty() || self.relays || self.masquerade.as_ref().is_some_and(Masquerade::has_egress),
+            ipv4: self.ipv4.with_services(ipv4, self.relays, self.seed)?,
+            ipv6: self.ipv6.with_services(ipv6, false, self.seed)?,
+            has_ipv6: self.has_ipv6,
             relays: self.relays,
             limits: self.limits.clone(),
-            masquerade: self.masquerade.clone(),
-            pods: self.pods.clone(),
-            sources: self.sources.clone(),
+            seed: self.seed,
         })
     }
 
@@ -235,22 +209,34 @@ impl Snapshot {
         self.ports.get(usize::from(id.0)).unwrap_or(&NOBODY)
     }
 
+    /// What there is of a family.
+    #[inline(always)]
+    pub fn of<N: Family>(&self) -> &Tables<N> {
+        N::tables(self)
+    }
+
+    /// The next hop of an address, as an index.
+    #[inline]
+    pub fn route<N: Family>(&self, address: N) -> u32 {
+        N::look_up(N::view(&self.of::<N>().fib), address)
+    }
+
     /// Whether an address is where pods are.
     #[inline]
-    pub fn is_pod(&self, address: u32) -> bool {
-        self.pods.contains(address)
+    pub fn is_pod<N: Family>(&self, address: N) -> bool {
+        self.of::<N>().pods.contains(address)
     }
 
     /// Whether an address is a pod's or in a service range.
-    pub fn is_of_cluster(&self, address: u32) -> bool {
-        self.is_pod(address) || self.fib.lookup(address) == SERVICE_RANGE
+    pub fn is_of_cluster<N: Family>(&self, address: N) -> bool {
+        self.is_pod(address) || self.route(address) == SERVICE_RANGE
     }
 
     /// Where a new flow comes from that came in on port `id`, over the overlay or not, with the source `src`. The node with its
     /// address on the overlay is like any pod: whoever answers finds it.
     #[inline]
-    pub fn origin(&self, id: PortId, decapsulated: bool, src: u32) -> Origin {
-        if self.pods.contains(src) {
+    pub fn origin<N: Family>(&self, id: PortId, decapsulated: bool, src: N) -> Origin {
+        if self.is_pod(src) {
             Origin::Pod
         } else if self.port(id).role == Some(PortRole::Host) {
             Origin::Node
@@ -261,32 +247,26 @@ impl Snapshot {
         }
     }
 
-    /// The service that a flow to `vip` (host order) and `port` has here. To another node's address it is the one at ours:
-    /// the other node has relayed it.
+    /// The service that a flow to `vip` and `port` has here. To another node's address it is the one at ours: the other node
+    /// has relayed it.
     #[cold]
-    pub fn service_of(&self, vip: u32, port: u16, protocol: u8) -> Option<ServiceIndex> {
-        let here = self.services.lookup(vip, port, protocol);
-        here.or_else(|| self.services.lookup(self.overlay.filter(|_| self.vteps.contains(vip))?.local, port, protocol))
-    }
-
-    /// Whether a VTEP, ours or another, listens for VXLAN there.
-    #[inline]
-    pub fn is_vtep(&self, address: u32, port: u16, protocol: u8) -> bool {
-        let Some(overlay) = &self.overlay else { return false };
-        overlay.udp_port == port && protocol == ipv4::UDP && (overlay.local == address || self.vteps.contains(address))
+    pub fn service_of<N: Family>(&self, vip: N, port: u16, protocol: u8) -> Option<ServiceIndex> {
+        let here = self.of::<N>().services.lookup(vip, port, protocol);
+        here.or_else(|| N::relayed(self, vip, port, protocol))
     }
 
     /// The longest prefix of the FIB that `destination` is in.
-    pub fn prefix(&self, destination: u32) -> Option<Ipv4Net> {
-        let prefixes = self.sources.fib.iter().map(|(prefix, _)| *prefix);
-        prefixes.filter(|prefix| prefix.contains(&Ipv4Addr::from(destination))).max_by_key(Ipv4Net::prefix_len)
+    pub fn prefix<N: Family>(&self, destination: N) -> Option<IpNet> {
+        let prefixes = self.of::<N>().routes.iter().map(|(prefix, _)| *prefix);
+        let longest = prefixes.filter(|prefix| prefix.holds(destination.address())).max_by_key(Prefix::bits)?;
+        Some(longest.into())
     }
 
     /// Whether an address is the node's or the switch's, as far as the switch knows them.
     pub fn is_own(&self, address: u32) -> bool {
         self.overlay.is_some_and(|overlay| overlay.local == address)
-            || address == self.router && address != 0
-            || self.masquerade.as_ref().is_some_and(|masquerade| masquerade.is_own(address))
+            || address == self.ipv4.router && address != 0
+            || self.ipv4.masquerade.as_ref().is_some_and(|masquerade| masquerade.is_own(address))
     }
 
     /// A next hop. An index from another snapshot may be beyond the end: that is no route.
@@ -311,9 +291,10 @@ impl<'a> Ports<'a> {
                 role: Some(port.role),
                 mac: port.mac,
                 unfinished_checksums: port.unfinished_checksums,
-                guard: port.station.map(|Station { mac, address }| Guard {
+                guard: port.station.map(|Station { mac, address, ipv6 }| Guard {
                     mac: mac.to_number(),
                     address: address.into(),
+                    ipv6: ipv6.map_or(0, u128::from),
                     vtep_port,
                 }),
             };
@@ -339,13 +320,64 @@ fn check_overlay(spec: &ForwardingSpec) -> Result<Option<Overlay>, CompileError>
     Ok(Some(Overlay { vni: vxlan.vni, udp_port: vxlan.udp_port, local: vxlan.local.into(), mac: vxlan.mac }))
 }
 
-/// The table of `set` and the filter of its endpoints, which take over from `previous` what they can.
-fn services(
-    set: &ServiceSet,
-    previous: Option<&Snapshot>,
+/// A compilation at work.
+struct Build<'a> {
+    previous: Option<&'a Snapshot>,
     seed: u64,
-) -> Result<(Arc<ServiceTable>, Arc<Endpoints>), CompileError> {
-    let changed: Vec<&[ServiceSpec]> = match previous {
+    ports: &'a Ports<'a>,
+    /// Next hops by VTEP.
+    vteps: &'a HashMap<Ipv4Addr, u32>,
+    next_hops: &'a mut NextHops,
+}
+
+impl Build<'_> {
+    /// What there is of a family. What did not change is shared with the snapshot before.
+    fn tables<N: Family>(&mut self, spec: &FamilySpec<N::Address>, relays: bool) -> Result<Tables<N>, CompileError> {
+        let previous = self.previous.map(|previous| previous.of::<N>());
+        let routes = fib_entries::<N>(spec, self.ports, self.vteps, self.next_hops)?;
+        let fib = match previous {
+            Some(previous) if *previous.routes == *routes => previous.fib.clone(),
+            _ => Arc::new(N::build_fib(&routes, NO_ROUTE)),
+        };
+        let masquerade = Masquerade::of(spec)?;
+        let (services, endpoints) = services(&spec.services, previous, self.seed)?;
+        let tables = Tables {
+            fib,
+            services,
+            endpoints,
+            gateway: spec.gateway.map_or(N::default(), N::Address::number),
+            on_link: spec.on_link,
+            router: spec.router.map_or(N::default(), N::Address::number),
+            masquerade,
+            tracks: false,
+            pods: Prefixes::new(&spec.pod_cidrs),
+            routes: routes.into(),
+        };
+        Ok(Tables { tracks: tables.may_track(relays), ..tables })
+    }
+}
+
+impl<N: Family> Tables<N> {
+    /// The same with other services.
+    fn with_services(&self, set: &ServiceSet<N::Address>, relays: bool, seed: u64) -> Result<Self, CompileError> {
+        let (services, endpoints) = services(set, Some(self), seed)?;
+        let tables = Tables { services, endpoints, ..self.clone() };
+        Ok(Tables { tracks: tables.may_track(relays), ..tables })
+    }
+
+    fn may_track(&self, relays: bool) -> bool {
+        !self.services.is_empty() || relays || self.masquerade.as_ref().is_some_and(Masquerade::has_egress)
+    }
+}
+
+/// The table of `set` and the filter of its endpoints, which take over from `previous` what they can.
+#[allow(clippy::type_complexity, reason = "two tables")]
+fn services<N: Family>(
+    set: &ServiceSet<N::Address>,
+    previous: Option<&Tables<N>>,
+    seed: u64,
+) -> Result<(Arc<ServiceTable<N::Address>>, Arc<Endpoints<N::Address>>), CompileError> {
+    let changed: Vec<&[ServiceSpec<N::Address>]> = match previous {
         None => set.shards().iter().map(|shard| shard.as_slice()).filter(|shard| !shard.is_empty()).collect(),
         Some(previous) => set.changed(previous.services.set()).map(|(_, new)| new).collect(),
     };
@@ -355,11 +387,11 @@ fn services(
     Ok((Arc::new(services), Arc::new(endpoints)))
 }
 
-fn check_services(services: &[ServiceSpec]) -> Result<(), CompileError> {
+fn check_services<A: Address>(services: &[ServiceSpec<A>]) -> Result<(), CompileError> {
     for service in services {
-        let key = service.key();
+        let (vip, port, protocol) = service.key();
         if let Some(rule) = service.rules().into_iter().find(|rule| rule.endpoints.len() > maglev::MAX_BACKENDS) {
-            return Err(CompileError::TooManyEndpoints(key.0, key.1, key.2, rule.endpoints.len()));
+            return Err(CompileError::TooManyEndpoints(vip.into(), port, protocol, rule.endpoints.len()));
         }
     }
     Ok(())
@@ -417,33 +449,33 @@ impl NextHops {
 }
 
 /// Routes, service ranges and own addresses, as prefixes and next hops.
-fn fib_entries(
-    spec: &ForwardingSpec,
+fn fib_entries<N: Family>(
+    spec: &FamilySpec<N::Address>,
     ports: &Ports,
     vteps: &HashMap<Ipv4Addr, u32>,
     next_hops: &mut NextHops,
-) -> Result<Vec<(Ipv4Net, u32)>, CompileError> {
+) -> Result<Vec<(Net<N>, u32)>, CompileError> {
     let mut entries = Vec::with_capacity(spec.routes.len() + spec.service_cidrs.len() + 2);
     let mut seen = HashSet::with_capacity(spec.routes.len());
     for route in &spec.routes {
-        let prefix = route.prefix.trunc();
+        let prefix = route.prefix.truncated();
         if !seen.insert(prefix) {
-            return Err(CompileError::DuplicateRoute(prefix));
+            return Err(CompileError::DuplicateRoute(prefix.into()));
         }
         let who = || format!("route {prefix}");
         let next_hop = match &route.via {
             Via::Port { port, mac } => next_hops.plain(ports.get(*port, who)?, *mac),
             Via::Gateway { port, mac: Some(mac) } => next_hops.plain(ports.get(*port, who)?, *mac),
             Via::Gateway { mac: None, .. } => UNRESOLVED,
-            Via::Vtep(address) => *vteps.get(address).ok_or(CompileError::NoSuchVtep(prefix, *address))?,
+            Via::Vtep(address) => *vteps.get(address).ok_or(CompileError::NoSuchVtep(prefix.into(), *address))?,
             Via::Unreachable => NO_ROUTE,
         };
         entries.push((prefix, next_hop));
     }
     // Routes come first: the router's address may be a route to the host port, and a service range may be routed.
-    let bridge = spec.on_link.and_then(|prefix| prefix.hosts().next());
-    let own = [spec.gateway, spec.router, bridge].into_iter().flatten().map(|address| (Ipv4Net::from(address), LOCAL));
-    let ranges = spec.service_cidrs.iter().map(|range| (range.trunc(), SERVICE_RANGE));
+    let bridge = spec.on_link.and_then(|prefix| prefix.first_host());
+    let own = [spec.gateway, spec.router, bridge].into_iter().flatten().map(|address| (Net::<N>::from(address), LOCAL));
+    let ranges = spec.service_cidrs.iter().map(|range| (range.truncated(), SERVICE_RANGE));
     for (prefix, next_hop) in own.chain(ranges) {
         if seen.insert(prefix) {
             entries.push((prefix, next_hop));

@@ -2,12 +2,18 @@
 //!
 //! Control writes a [`ForwardingSpec`]; workers never see it.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr, num::NonZeroU64, ops::RangeInclusive, sync::Arc, time::Duration};
-
-use ipnet::Ipv4Net;
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU64,
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
-    net::{MacAddr, Protocol},
+    net::{Address, MacAddr, Protocol},
     service_set::{ServiceKey, ServiceSet},
 };
 
@@ -42,6 +48,8 @@ pub struct Station {
     pub mac: MacAddr,
     /// Its IPv4 address.
     pub address: Ipv4Addr,
+    /// Its IPv6 address, if it has one. It may send from a link-local one, too, but not beyond its link.
+    pub ipv6: Option<Ipv6Addr>,
 }
 
 /// A port as the snapshot knows it.
@@ -58,7 +66,7 @@ pub struct PortSpec {
     /// Packets may arrive with TCP and UDP checksums left unfinished, holding only the pseudo header's sum: true for
     /// devices without wire (veth, TAP, virtio), false for a network card.
     pub unfinished_checksums: bool,
-    /// What comes in must be from this station, by its Ethernet and IPv4 source addresses and what its ARP messages say; and
+    /// What comes in must be from this station, by its Ethernet and IP source addresses and what its ARP and neighbour discovery messages say; and
     /// it must not be for a VTEP, as if it came from one. `None`: anybody may send, as on an uplink.
     pub station: Option<Station>,
 }
@@ -137,34 +145,41 @@ pub enum Via {
 
 /// One entry of the FIB.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RouteSpec {
+pub struct RouteSpec<A: Address = Ipv4Addr> {
     /// Destination.
-    pub prefix: Ipv4Net,
+    pub prefix: A::Net,
     /// Next hop.
     pub via: Via,
 }
 
 /// One address and port that serve a service.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
-pub struct Backend {
+pub struct Backend<A = Ipv4Addr> {
     /// Pod (or host-network) address.
-    pub address: Ipv4Addr,
+    pub address: A,
     /// Target port.
     pub port: u16,
 }
 
+impl<A: Into<IpAddr>> Backend<A> {
+    /// The backend for people, of either family.
+    pub fn told(self) -> Backend<IpAddr> {
+        Backend { address: self.address.into(), port: self.port }
+    }
+}
+
 /// A backend and its share of a service's new flows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
-pub struct Endpoint {
+pub struct Endpoint<A = Ipv4Addr> {
     /// Where it is.
-    pub backend: Backend,
+    pub backend: Backend<A>,
     /// Its share, relative to the other endpoints' weights.
     pub weight: u16,
 }
 
-impl From<Backend> for Endpoint {
+impl<A> From<Backend<A>> for Endpoint<A> {
     /// An endpoint with the share of every other one.
-    fn from(backend: Backend) -> Endpoint {
+    fn from(backend: Backend<A>) -> Endpoint<A> {
         Endpoint { backend, weight: 1 }
     }
 }
@@ -180,14 +195,20 @@ pub enum Otherwise {
 }
 
 /// What becomes of a service's new flows from one kind of source.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Rule {
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rule<A = Ipv4Addr> {
     /// Those that may be chosen. Rules with the same endpoints should share the list: they then share its table.
-    pub endpoints: Arc<[Endpoint]>,
+    pub endpoints: Arc<[Endpoint<A>]>,
     /// The source is replaced by the node's address, so that answers come back through this node.
     pub masquerade: bool,
     /// If there are no endpoints.
     pub otherwise: Otherwise,
+}
+
+impl<A> Default for Rule<A> {
+    fn default() -> Self {
+        Rule { endpoints: Arc::default(), masquerade: false, otherwise: Otherwise::default() }
+    }
 }
 
 /// How a service chooses an endpoint for a new flow.
@@ -216,41 +237,41 @@ pub struct Affinity {
 
 /// One frontend of a service: an address, port and protocol, and who serves it to whom.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ServiceSpec {
+pub struct ServiceSpec<A: Address = Ipv4Addr> {
     /// A ClusterIP, a node's address, a load balancer's address or an external IP.
-    pub vip: Ipv4Addr,
+    pub vip: A,
     /// The service port.
     pub port: u16,
     /// The protocol; the same port may serve another one elsewhere.
     pub protocol: Protocol,
     /// New flows from the cluster's pods.
-    pub from_pods: Rule,
+    pub from_pods: Rule<A>,
     /// New flows from this node's own stack: from the host port, and not from an address where pods are.
-    pub from_node: Rule,
+    pub from_node: Rule<A>,
     /// New flows from anywhere else.
-    pub from_outside: Rule,
+    pub from_outside: Rule<A>,
     /// Direct server return: where `from_outside` asks for the source to be replaced, it is kept if the endpoint is a pod here
     /// or behind a [direct](VtepSpec::direct) VTEP, to which the flow is relayed. The rule is that of flows relayed to us.
-    pub relayed: Option<Rule>,
+    pub relayed: Option<Rule<A>>,
     /// Sources that may use the service (Kubernetes `loadBalancerSourceRanges`). Empty: all.
-    pub sources: Arc<[Ipv4Net]>,
+    pub sources: Arc<[A::Net]>,
     /// Whether new flows of one client go to the endpoint of its last one (Kubernetes `sessionAffinity: ClientIP`).
     pub affinity: Option<Affinity>,
     /// How an endpoint is chosen.
     pub scheduler: Scheduler,
     /// Endpoints that get no new flows and keep the UDP flows that they have: they terminate and serve still, or are
     /// reserved for others by now.
-    pub leaving: Arc<[Backend]>,
+    pub leaving: Arc<[Backend<A>]>,
 }
 
-impl ServiceSpec {
+impl<A: Address> ServiceSpec<A> {
     /// A service that gives everybody the same `endpoints`.
-    pub fn simple(vip: Ipv4Addr, port: u16, protocol: Protocol, endpoints: Arc<[Endpoint]>) -> ServiceSpec {
+    pub fn simple(vip: A, port: u16, protocol: Protocol, endpoints: Arc<[Endpoint<A>]>) -> ServiceSpec<A> {
         ServiceSpec::of_rule(vip, port, protocol, Rule { endpoints, ..Rule::default() })
     }
 
     /// A service with the same `rule` for everybody.
-    pub fn of_rule(vip: Ipv4Addr, port: u16, protocol: Protocol, rule: Rule) -> ServiceSpec {
+    pub fn of_rule(vip: A, port: u16, protocol: Protocol, rule: Rule<A>) -> ServiceSpec<A> {
         ServiceSpec {
             vip,
             port,
@@ -267,12 +288,12 @@ impl ServiceSpec {
     }
 
     /// What it is found by.
-    pub fn key(&self) -> ServiceKey {
+    pub fn key(&self) -> ServiceKey<A> {
         (self.vip, self.port, self.protocol)
     }
 
     /// Its rules, in the order of [`Origin`](crate::tables::Origin).
-    pub fn rules(&self) -> [&Rule; 4] {
+    pub fn rules(&self) -> [&Rule<A>; 4] {
         let relayed = self.relayed.as_ref().unwrap_or(&self.from_outside);
         [&self.from_pods, &self.from_node, &self.from_outside, relayed]
     }
@@ -280,15 +301,54 @@ impl ServiceSpec {
 
 /// Replacing the source of flows by an address of this node (SNAT), so that their answers come back through it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct MasqueradeSpec {
+pub struct MasqueradeSpec<A: Address = Ipv4Addr> {
     /// The source of flows to pods, here and over the overlay: this node's address on the overlay.
-    pub overlay: Ipv4Addr,
+    pub overlay: A,
     /// The source of all other flows: this node's address on the underlay.
-    pub underlay: Ipv4Addr,
+    pub underlay: A,
     /// The ports given to such flows. No socket of the node may use them.
     pub ports: RangeInclusive<u16>,
     /// Flows of pods that leave the cluster are masqueraded, but for those to these destinations; `None`: no flows are.
-    pub egress: Option<Vec<Ipv4Net>>,
+    pub egress: Option<Vec<A::Net>>,
+}
+
+/// What is had once for each family of addresses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FamilySpec<A: Address> {
+    /// The FIB's entries. Each prefix at most once.
+    pub routes: Vec<RouteSpec<A>>,
+    /// The services.
+    pub services: ServiceSet<A>,
+    /// The address pods and the host use as their gateway: the switch answers for it (ARP, neighbour discovery) on pod and host
+    /// ports.
+    pub gateway: Option<A>,
+    /// What pods may take to be on their own link, as behind a bridge: the switch answers their ARP requests for any address
+    /// of it but their own, takes what they send to any station, and is itself the first address. Of IPv4 only.
+    pub on_link: Option<A::Net>,
+    /// The switch's own address on the overlay: it answers ping and is the source of the ICMP errors it sends.
+    /// Packets to it from the overlay go to the host port if a route says so, otherwise the switch answers.
+    pub router: Option<A>,
+    /// `None`: flows whose source would have to be replaced are dropped.
+    pub masquerade: Option<MasqueradeSpec<A>>,
+    /// Where the cluster's pods are: what comes from there is a pod's.
+    pub pod_cidrs: Vec<A::Net>,
+    /// Addresses out of which ClusterIPs are given. A packet to one that no service has is dropped.
+    pub service_cidrs: Vec<A::Net>,
+}
+
+impl<A: Address> Default for FamilySpec<A> {
+    fn default() -> Self {
+        FamilySpec {
+            routes: Vec::new(),
+            services: ServiceSet::default(),
+            gateway: None,
+            on_link: None,
+            router: None,
+            masquerade: None,
+            pod_cidrs: Vec::new(),
+            service_cidrs: Vec::new(),
+        }
+    }
 }
 
 /// Everything the workers forward by.
@@ -302,22 +362,8 @@ pub struct ForwardingSpec {
     pub vxlan: Option<VxlanSpec>,
     /// The remote VTEPs: frames of others are dropped.
     pub vteps: Vec<VtepSpec>,
-    /// The FIB's entries. Each prefix at most once.
-    pub routes: Vec<RouteSpec>,
-    /// The services.
-    pub services: ServiceSet,
-    /// The address pods and the host use as their gateway: the switch answers ARP for it on pod and host ports.
-    pub gateway: Option<Ipv4Addr>,
-    /// What pods may take to be on their own link, as behind a bridge: the switch answers their ARP requests for any address
-    /// of it but their own, takes what they send to any station, and is itself the first address.
-    pub on_link: Option<Ipv4Net>,
-    /// The switch's own address on the overlay: it answers ping and is the source of the ICMP errors it sends.
-    /// Packets to it from the overlay go to the host port if a route says so, otherwise the switch answers.
-    pub router: Option<Ipv4Addr>,
-    /// `None`: flows whose source would have to be replaced are dropped.
-    pub masquerade: Option<MasqueradeSpec>,
-    /// Where the cluster's pods are: what comes from there is a pod's.
-    pub pod_cidrs: Vec<Ipv4Net>,
-    /// Addresses out of which ClusterIPs are given. A packet to one that no service has is dropped.
-    pub service_cidrs: Vec<Ipv4Net>,
+    /// IPv4.
+    pub ipv4: FamilySpec<Ipv4Addr>,
+    /// IPv6, inside the overlay and between this node's pods.
+    pub ipv6: FamilySpec<Ipv6Addr>,
 }

@@ -11,6 +11,8 @@ pub enum Verdict {
     Owed(Answer),
     /// Not forwarded yet: it has to be cut into fragments before.
     Oversized,
+    /// Not forwarded yet: of the other family than its batch.
+    Ipv6,
     /// Sent out of a port (the host port is one of them).
     Tx(PortId),
     /// Turned into a message of the switch's own, which goes out of a port.
@@ -38,6 +40,7 @@ impl From<Verdict> for PackedVerdict {
             Verdict::Drop(reason) => 3 << 24 | (reason as u32) << 16,
             Verdict::Owed(answer) => 4 << 24 | (answer as u32) << 16,
             Verdict::Oversized => 5 << 24,
+            Verdict::Ipv6 => 6 << 24,
         })
     }
 }
@@ -52,7 +55,8 @@ impl From<PackedVerdict> for Verdict {
             2 => Verdict::Answer(Answer::ALL[number], port),
             3 => Verdict::Drop(DropReason::ALL[number]),
             4 => Verdict::Owed(Answer::ALL[number]),
-            _ => Verdict::Oversized,
+            5 => Verdict::Oversized,
+            _ => Verdict::Ipv6,
         }
     }
 }
@@ -94,13 +98,14 @@ named! {
     DropReason {
         Truncated = "truncated", "The frame ends before the headers it announces.";
         NotOurMac = "not_our_mac", "The frame is addressed to another station.";
-        UnknownEtherType = "unknown_ethertype", "The frame carries neither IPv4 nor ARP (IPv6 is not switched yet).";
+        UnknownEtherType = "unknown_ethertype", "The frame carries neither IP nor ARP; or IPv6, which is not configured.";
         ArpIgnored = "arp_ignored", "An ARP message that asks for an address the switch does not answer for, or is no request.";
-        BadIpHeader = "bad_ip_header", "The IPv4 version, header length or total length is impossible.";
+        DiscoveryIgnored = "discovery_ignored", "A neighbour discovery or multicast listener message that is not a sound question for the gateway: router solicitations, duplicate address detection, reports.";
+        BadIpHeader = "bad_ip_header", "The IP version, a header's length or the packet's is impossible.";
         BadIpChecksum = "bad_ip_checksum", "The IPv4 header checksum is wrong.";
-        MartianSource = "martian_source", "The source address is multicast, loopback, broadcast or 0/8.";
-        SpoofedMac = "spoofed_mac", "A pod sent with an Ethernet source address (or an ARP sender's) that is not its own.";
-        SpoofedAddress = "spoofed_address", "Sent with an IPv4 source address (or an ARP sender's) other than that of the pod behind the port, or of an isolated node.";
+        MartianSource = "martian_source", "The source address is multicast, loopback, broadcast or unspecified.";
+        SpoofedMac = "spoofed_mac", "A pod sent with an Ethernet source address (or one in an ARP or neighbour discovery message) that is not its own.";
+        SpoofedAddress = "spoofed_address", "Sent with an IP source address (or one in an ARP or neighbour discovery message) other than that of the pod behind the port, or of an isolated node.";
         VtepOnly = "vtep_only", "Sent to the VXLAN port of a VTEP by a pod or through a service: only VTEPs may do that.";
         BadL4Header = "bad_l4_header", "The packet ends before its TCP, UDP or ICMP header does.";
         NotVxlan = "not_vxlan", "An uplink packet that is neither VXLAN for our VTEP nor routed here natively.";
@@ -140,9 +145,11 @@ named! {
     /// What the switch itself answered.
     Answer {
         Arp = "arp_reply", "An ARP reply for the gateway, or for what a pod takes to be on its link.";
+        Advertisement = "neighbour_advertisement", "A neighbour advertisement for the gateway.";
         Echo = "echo_reply", "An answer to a ping of one of the switch's addresses.";
         TimeExceeded = "time_exceeded", "ICMP time exceeded, to the sender of a packet whose time to live ran out.";
         FragmentationNeeded = "fragmentation_needed", "ICMP fragmentation needed, with the MTU that would fit.";
+        PacketTooBig = "packet_too_big", "ICMPv6 packet too big, with the MTU that would fit.";
         NetUnreachable = "net_unreachable", "ICMP network unreachable: no route.";
         PortUnreachable = "port_unreachable", "ICMP port unreachable: a service without this port or without endpoints.";
     }
@@ -156,7 +163,7 @@ mod tests {
     #[test]
     fn packed_verdicts_read_back() {
         let port = PortId(271);
-        let fixed = [Verdict::Pending, Verdict::Oversized, Verdict::Tx(PortId(0)), Verdict::Tx(port)];
+        let fixed = [Verdict::Pending, Verdict::Oversized, Verdict::Ipv6, Verdict::Tx(PortId(0)), Verdict::Tx(port)];
         let answers = Answer::ALL.map(|answer| Verdict::Answer(answer, port));
         let (owed, drops) = (Answer::ALL.map(Verdict::Owed), DropReason::ALL.map(Verdict::Drop));
         for verdict in fixed.into_iter().chain(answers).chain(owed).chain(drops) {

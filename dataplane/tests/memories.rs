@@ -16,7 +16,7 @@ use shunt_dataplane::{
     counters::PortCounters,
     io::{Frame, FramePool, MAX_FRAME_LEN, MemoryDevice, MemoryWire, Occupancy, PacketIo},
     net::MacAddr,
-    spec::{ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, Via, VtepSpec, VxlanSpec},
+    spec::{FamilySpec, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, Via, VtepSpec, VxlanSpec},
     time::Now,
     verdict::Answer,
     worker::Stepped,
@@ -55,11 +55,14 @@ fn spec() -> ForwardingSpec {
             direct: false,
             native: false,
         }],
-        routes: vec![
-            RouteSpec { prefix: POD_IP.into(), via: Via::Port { port: POD, mac: STATION } },
-            RouteSpec { prefix: "10.244.2.0/24".parse().unwrap(), via: Via::Vtep(UNDERLAY[1]) },
-        ],
-        router: Some(Ipv4Addr::new(10, 244, 1, 1)),
+        ipv4: FamilySpec {
+            routes: vec![
+                RouteSpec { prefix: POD_IP.into(), via: Via::Port { port: POD, mac: STATION } },
+                RouteSpec { prefix: "10.244.2.0/24".parse().unwrap(), via: Via::Vtep(UNDERLAY[1]) },
+            ],
+            router: Some(Ipv4Addr::new(10, 244, 1, 1)),
+            ..FamilySpec::default()
+        },
         ..ForwardingSpec::default()
     }
 }

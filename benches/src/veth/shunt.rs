@@ -28,7 +28,7 @@ impl Shunt {
                 address: REMOTE.to_string(),
                 mac: REMOTE_VTEP_MAC.into(),
                 pod_cidr: REMOTE_POD_CIDR.into(),
-                direct_server_return: false,
+                ..v1::Vtep::default()
             }],
             ports: vec![v1::Port {
                 name: "default/pod".into(),

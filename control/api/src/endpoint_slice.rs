@@ -1,6 +1,10 @@
 //! Kubernetes EndpointSlices: who serves a service.
 
-use std::{collections::HashSet, net::Ipv4Addr};
+use std::{
+    collections::HashSet,
+    fmt::Display,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use crate::{FieldError, field, selection, v1};
 
@@ -16,7 +20,7 @@ pub struct EndpointSlice {
     /// `EndpointSlice.ports`, names unique: the ports of all its endpoints.
     pub ports: Vec<EndpointPort>,
     /// `EndpointSlice.endpoints`.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Endpoints,
 }
 
 /// `EndpointSlice.ports[]`.
@@ -28,11 +32,22 @@ pub struct EndpointPort {
     pub port: u16,
 }
 
-/// `EndpointSlice.endpoints[]`. There may be a million of them: names that are not given take no memory of their own.
+/// The endpoints of a slice, all of one family (`EndpointSlice.addressType`). Of none, the family is not known: IPv4 is as
+/// good as the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
+pub enum Endpoints {
+    /// `IPv4`.
+    Ipv4(Vec<Endpoint>),
+    /// `IPv6`.
+    Ipv6(Vec<Endpoint<Ipv6Addr>>),
+}
+
+/// `EndpointSlice.endpoints[]`. There may be a million of them: names that are not given take no memory of their own, and the
+/// family is the slice's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint<A = Ipv4Addr> {
     /// The pod's (or host-network) address.
-    pub address: Ipv4Addr,
+    pub address: A,
     /// Its conditions.
     pub conditions: EndpointConditions,
     /// `nodeName`; empty: unknown.
@@ -104,19 +119,49 @@ impl TryFrom<v1::EndpointSlice> for EndpointSlice {
             let problem = format!("{:?} is the name of another port of this slice; use each name once", ports[i].name);
             return Err(FieldError::new(format!("ports[{i}].name"), problem));
         }
-        let endpoints = field::each("endpoints", slice.endpoints, Endpoint::try_from)?;
+        let endpoints = Endpoints::try_from(slice.endpoints)?;
         Ok(EndpointSlice { namespace, service, name, ports, endpoints })
     }
 }
 
-impl TryFrom<v1::Endpoint> for Endpoint {
+impl TryFrom<Vec<v1::Endpoint>> for Endpoints {
     type Error = FieldError;
 
-    fn try_from(endpoint: v1::Endpoint) -> Result<Self, FieldError> {
+    /// The first one's family is that of all.
+    fn try_from(list: Vec<v1::Endpoint>) -> Result<Self, FieldError> {
+        let is_ipv6 = list.first().is_some_and(|first| first.address.parse::<Ipv6Addr>().is_ok());
+        if let Some(i) = list.iter().position(|endpoint| is_of_other_family(&endpoint.address, is_ipv6)) {
+            let [other, first] = if is_ipv6 { ["IPv4", "IPv6"] } else { ["IPv6", "IPv4"] };
+            let problem = format!(
+                "{} is an {other} address, and the slice's first is an {first} one; give each family a slice of its own",
+                list[i].address
+            );
+            return Err(FieldError::new(format!("endpoints[{i}].address"), problem));
+        }
+        Ok(match is_ipv6 {
+            false => Endpoints::Ipv4(field::each("endpoints", list, |e| Endpoint::read(e, field::address))?),
+            true => Endpoints::Ipv6(field::each("endpoints", list, |e| Endpoint::read(e, field::ipv6_address))?),
+        })
+    }
+}
+
+/// Whether it is an address, but not of the family that it should be of.
+fn is_of_other_family(address: &str, is_ipv6: bool) -> bool {
+    match is_ipv6 {
+        false => address.parse::<Ipv6Addr>().is_ok(),
+        true => address.parse::<Ipv4Addr>().is_ok(),
+    }
+}
+
+impl<A> Endpoint<A> {
+    fn read(
+        endpoint: v1::Endpoint,
+        address: fn(&str, &str) -> Result<A, FieldError>,
+    ) -> Result<Endpoint<A>, FieldError> {
         let conditions = endpoint.conditions.unwrap_or_default();
         let hints = endpoint.hints.filter(|hints| !hints.for_nodes.is_empty() || !hints.for_zones.is_empty());
         Ok(Endpoint {
-            address: field::address("address", &endpoint.address)?,
+            address: address("address", &endpoint.address)?,
             conditions: EndpointConditions {
                 ready: conditions.ready,
                 serving: conditions.serving,
@@ -139,13 +184,16 @@ impl From<&EndpointSlice> for v1::EndpointSlice {
             service: slice.service.clone(),
             name: slice.name.clone(),
             ports: slice.ports.iter().map(port).collect(),
-            endpoints: slice.endpoints.iter().map(v1::Endpoint::from).collect(),
+            endpoints: match &slice.endpoints {
+                Endpoints::Ipv4(endpoints) => endpoints.iter().map(v1::Endpoint::from).collect(),
+                Endpoints::Ipv6(endpoints) => endpoints.iter().map(v1::Endpoint::from).collect(),
+            },
         }
     }
 }
 
-impl From<&Endpoint> for v1::Endpoint {
-    fn from(endpoint: &Endpoint) -> Self {
+impl<A: Display> From<&Endpoint<A>> for v1::Endpoint {
+    fn from(endpoint: &Endpoint<A>) -> Self {
         let EndpointConditions { ready, serving, terminating } = endpoint.conditions;
         let conditions = v1::EndpointConditions { ready, serving, terminating };
         let hints = endpoint.hints.as_deref();
@@ -206,10 +254,40 @@ mod tests {
     }
 
     #[test]
+    fn an_ipv6_slice_survives_the_journey() {
+        let mut ipv6 = slice();
+        ipv6.endpoints[0].address = "fd00:10:244:1::10".into();
+        ipv6.endpoints[1].address = "fd00:10:244:2::10".into();
+        let read = EndpointSlice::try_from(ipv6.clone()).unwrap();
+        assert!(matches!(&read.endpoints, Endpoints::Ipv6(endpoints) if endpoints.len() == 2));
+        assert_eq!(v1::EndpointSlice::from(&read), ipv6);
+        ipv6.endpoints[1].address = "fe80::1".into();
+        let problem = EndpointSlice::try_from(ipv6).unwrap_err().to_string();
+        assert!(problem.starts_with("endpoints[1].address: fe80::1 cannot be a station's"), "{problem}");
+    }
+
+    /// There may be a million: what IPv6 adds is borne by IPv6 slices alone.
+    #[test]
+    fn an_endpoint_is_as_small_as_it_was() {
+        assert_eq!((size_of::<Endpoint>(), size_of::<Endpoint<Ipv6Addr>>()), (56, 64));
+    }
+
+    #[test]
     fn fields_are_checked_and_named_by_their_path() {
         assert_eq!(refused(|s| s.ports[0].port = 70000), "ports[0].port: 70000 is not a port; use 1 to 65535");
         assert!(refused(|s| s.ports[1].name = "http".into()).starts_with("ports[1].name: \"http\""));
         assert!(refused(|s| s.endpoints[1].address = "127.0.0.1".into()).starts_with("endpoints[1].address: "));
+        assert_eq!(
+            refused(|s| s.endpoints[0].address = "fd00::1".into()),
+            "endpoints[1].address: 10.244.2.10 is an IPv4 address, and the slice's first is an IPv6 one; give each family a \
+             slice of its own"
+        );
+        let mixed = refused(|s| s.endpoints[1].address = "fd00::1".into());
+        assert!(
+            mixed.starts_with("endpoints[1].address: fd00::1 is an IPv6 address, and the slice's first"),
+            "{mixed}"
+        );
+        assert!(refused(|s| s.endpoints[0].address = "web".into()).starts_with("endpoints[0].address: \"web\" is not"));
         assert!(refused(|s| s.endpoints[1].weight = Some(65_536)).starts_with("endpoints[1].weight: "));
         assert!(refused(|s| s.namespace = "a/b".into()).starts_with("namespace: "));
         assert!(refused(|s| s.service.clear()).starts_with("service: "));

@@ -2,10 +2,10 @@
 
 use std::{
     fmt::Display,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use shunt_dataplane::net::MacAddr;
 
 /// A field of a request that is wrong: where it is, what is wrong, what to write instead.
@@ -108,6 +108,14 @@ pub fn address(path: &str, text: &str) -> Result<Ipv4Addr, FieldError> {
     Ok(address)
 }
 
+/// The address of one station, of either family.
+pub fn ip_address(path: &str, text: &str) -> Result<IpAddr, FieldError> {
+    match text.parse::<Ipv6Addr>() {
+        Ok(_) => ipv6_address(path, text).map(IpAddr::V6),
+        Err(_) => address(path, text).map(IpAddr::V4),
+    }
+}
+
 /// Any address that a packet can carry.
 pub fn any_address(path: &str, text: &str) -> Result<Ipv4Addr, FieldError> {
     if text.is_empty() {
@@ -117,7 +125,7 @@ pub fn any_address(path: &str, text: &str) -> Result<Ipv4Addr, FieldError> {
         FieldError::new(
             path,
             match text.parse::<Ipv6Addr>() {
-                Ok(_) => format!("{text} is an IPv6 address; only IPv4 is supported"),
+                Ok(_) => format!("{text} is an IPv6 address; an IPv4 one is wanted here"),
                 Err(_) => format!("{text:?} is not an IPv4 address; write it like 10.244.1.10"),
             },
         )
@@ -132,13 +140,78 @@ pub fn prefix(path: &str, text: &str) -> Result<Ipv4Net, FieldError> {
     let prefix: Ipv4Net = text
         .parse()
         .map_err(|_| FieldError::new(path, format!("{text:?} is not an IPv4 prefix; write it like 10.244.2.0/24")))?;
-    if prefix != prefix.trunc() {
+    check_host_bits(path, prefix, prefix.trunc())?;
+    Ok(prefix)
+}
+
+/// `truncated` is the prefix without host bits.
+fn check_host_bits<N: PartialEq + Display>(path: &str, prefix: N, truncated: N) -> Result<(), FieldError> {
+    match prefix == truncated {
+        true => Ok(()),
+        false => Err(FieldError::new(path, format!("{prefix} has bits set behind its length; write {truncated}"))),
+    }
+}
+
+/// The IPv6 address of one station, by which others on the overlay reach it.
+pub fn ipv6_address(path: &str, text: &str) -> Result<Ipv6Addr, FieldError> {
+    let address = any_ipv6_address(path, text)?;
+    if !is_ipv6_station(address) {
         return Err(FieldError::new(
             path,
-            format!("{prefix} has bits set behind its length; write {}", prefix.trunc()),
+            format!(
+                "{address} cannot be a station's address on the overlay; use a unicast address such as fd00:10:244:1::10"
+            ),
         ));
     }
+    Ok(address)
+}
+
+/// Whether it may be one station's beyond its link. Addresses that stand for IPv4 ones (RFC 4291, 2.5.5.2) are on no wire.
+fn is_ipv6_station(address: Ipv6Addr) -> bool {
+    let elsewhere = address.is_unspecified() || address.is_loopback() || address.is_multicast();
+    !elsewhere && !address.is_unicast_link_local() && address.to_ipv4_mapped().is_none()
+}
+
+/// Any IPv6 address that a packet can carry.
+fn any_ipv6_address(path: &str, text: &str) -> Result<Ipv6Addr, FieldError> {
+    text.parse().map_err(|_| {
+        FieldError::new(
+            path,
+            match text.parse::<Ipv4Addr>() {
+                Ok(_) => format!("{text} is an IPv4 address; give an IPv6 address such as fd00:10:244:1::10"),
+                Err(_) => format!("{text:?} is not an IPv6 address; write it like fd00:10:244:1::10"),
+            },
+        )
+    })
+}
+
+/// An IPv6 prefix of stations, without host bits.
+pub fn ipv6_prefix(path: &str, text: &str) -> Result<Ipv6Net, FieldError> {
+    let prefix: Ipv6Net = text.parse().map_err(|_| {
+        FieldError::new(path, format!("{text:?} is not an IPv6 prefix; write it like fd00:10:244:2::/64"))
+    })?;
+    check_host_bits(path, prefix, prefix.trunc())?;
+    if ["::/96", "::ffff:0.0.0.0/96", "fe80::/10", "ff00::/8"].iter().any(|other| overlap(prefix, other)) {
+        let problem = format!(
+            "{prefix} holds addresses that no station has beyond its link; use a prefix such as fd00:10:244:2::/64"
+        );
+        return Err(FieldError::new(path, problem));
+    }
     Ok(prefix)
+}
+
+fn overlap(prefix: Ipv6Net, other: &str) -> bool {
+    other.parse::<Ipv6Net>().is_ok_and(|other| prefix.contains(&other) || other.contains(&prefix))
+}
+
+/// What `read` makes of a text that may be left out.
+pub(crate) fn given<T>(text: &str, read: impl FnOnce(&str) -> Result<T, FieldError>) -> Result<Option<T>, FieldError> {
+    (!text.is_empty()).then(|| read(text)).transpose()
+}
+
+/// The text of what may be left out.
+pub(crate) fn text<T: ToString>(value: Option<T>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
 }
 
 /// The MAC address of one station.
@@ -176,9 +249,32 @@ mod tests {
         assert_eq!(address("a", "10.244.1.10"), Ok(Ipv4Addr::new(10, 244, 1, 10)));
         assert_eq!(problem(address("a", "")), "a: is missing; give an IPv4 address such as 10.244.1.10");
         assert_eq!(problem(address("a", "10.1")), "a: \"10.1\" is not an IPv4 address; write it like 10.244.1.10");
-        assert_eq!(problem(address("a", "fd00::1")), "a: fd00::1 is an IPv6 address; only IPv4 is supported");
+        assert_eq!(problem(address("a", "fd00::1")), "a: fd00::1 is an IPv6 address; an IPv4 one is wanted here");
         for text in ["0.0.0.0", "0.1.2.3", "127.0.0.1", "169.254.1.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"] {
             assert!(problem(address("a", text)).contains(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn ipv6_addresses_of_stations_pass_and_others_are_named() {
+        let address: Ipv6Addr = "fd00:10:244:1::10".parse().unwrap();
+        assert_eq!(ipv6_address("a", "fd00:10:244:1::10"), Ok(address));
+        assert_eq!(ip_address("a", "FD00:10:244:1:0:0:0:10"), Ok(address.into()));
+        assert_eq!(ip_address("a", "10.244.1.10"), Ok(Ipv4Addr::new(10, 244, 1, 10).into()));
+        for text in ["", "fd00", "10.244.1.10", "::", "::1", "fe80::1", "ff02::1", "::ffff:10.244.1.10", "fd00::1/64"] {
+            assert!(problem(ipv6_address("a", text)).starts_with("a: "), "{text}");
+        }
+        assert_eq!(
+            problem(ipv6_address("a", "10.1.1.1")),
+            "a: 10.1.1.1 is an IPv4 address; give an IPv6 address such as fd00:10:244:1::10"
+        );
+    }
+
+    #[test]
+    fn ipv6_prefixes_are_of_stations_and_have_no_host_bits() {
+        assert_eq!(ipv6_prefix("p", "fd00:10:244:2::/64").unwrap().to_string(), "fd00:10:244:2::/64");
+        for text in ["", "fd00::", "fd00::/129", "10.244.2.0/24", "fd00::1/64", "::/0", "fe80::/64", "f000::/4"] {
+            assert!(problem(ipv6_prefix("p", text)).starts_with("p: "), "{text}");
         }
     }
 

@@ -21,7 +21,7 @@ mod service;
 mod vtep;
 pub mod wire;
 
-pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice};
+pub use endpoint_slice::{Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, Endpoints};
 pub use exposure::{Exposure, ServiceType};
 pub use field::FieldError;
 pub use key::{Key, Kind};

@@ -1,6 +1,6 @@
 //! Local pods.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use shunt_dataplane::{net::MacAddr, spec::Bandwidth};
 
@@ -15,6 +15,8 @@ pub struct Port {
     pub interface: String,
     /// The pod's address.
     pub address: Ipv4Addr,
+    /// Its IPv6 address, if it has one.
+    pub ipv6: Option<Ipv6Addr>,
     /// The pod's own MAC address.
     pub mac: MacAddr,
     /// Ports of the node that lead to it.
@@ -31,6 +33,7 @@ impl TryFrom<v1::Port> for Port {
             name: field::name("name", &port.name)?,
             interface: field::interface("interface", &port.interface)?,
             address: field::address("address", &port.address)?,
+            ipv6: field::given(&port.ipv6_address, |text| field::ipv6_address("ipv6_address", text))?,
             mac: field::mac("mac", &port.mac)?,
             published: published(port.published)?,
             bandwidth: port.bandwidth.unwrap_or_default().try_into().map_err(|e: FieldError| e.within("bandwidth"))?,
@@ -60,6 +63,7 @@ impl From<&Port> for v1::Port {
             mac: port.mac.to_string(),
             published: port.published.iter().map(Into::into).collect(),
             bandwidth: (port.bandwidth != Bandwidth::default()).then(|| (&port.bandwidth).into()),
+            ipv6_address: field::text(port.ipv6),
         }
     }
 }
@@ -83,6 +87,7 @@ mod tests {
                 ingress: Some(v1::Rate { bits_per_second: 10_000_000, burst_bits: 1_000_000 }),
                 egress: None,
             }),
+            ipv6_address: "fd00:10:244:1::10".into(),
         }
     }
 
@@ -104,6 +109,7 @@ mod tests {
         }
         assert_eq!(path(v1::Port { address: "224.0.0.5".into(), ..pod_a1() }), "address");
         assert_eq!(path(v1::Port { mac: String::new(), ..pod_a1() }), "mac");
+        assert_eq!(path(v1::Port { ipv6_address: "fe80::1".into(), ..pod_a1() }), "ipv6_address");
         let limited = |bits_per_second, burst_bits| {
             let bandwidth = v1::Bandwidth { egress: Some(v1::Rate { bits_per_second, burst_bits }), ingress: None };
             v1::Port { bandwidth: Some(bandwidth), ..pod_a1() }

@@ -1,6 +1,10 @@
 //! Kubernetes Services that have a ClusterIP.
 
-use std::{collections::HashSet, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::HashSet,
+    net::{Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
 
 use shunt_dataplane::{net::Protocol, spec::Scheduler};
 
@@ -13,8 +17,10 @@ pub struct Service {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// `Service.spec.clusterIP`.
-    pub cluster_ip: Ipv4Addr,
+    /// The IPv4 one of `Service.spec.clusterIPs`. There is one of this family or of the other, or one of each.
+    pub cluster_ip: Option<Ipv4Addr>,
+    /// The IPv6 one.
+    pub ipv6_cluster_ip: Option<Ipv6Addr>,
     /// `Service.spec.ports`: at least one, names unique, (port, protocol) unique.
     pub ports: Vec<ServicePort>,
     /// `Service.spec.internalTrafficPolicy`.
@@ -79,23 +85,63 @@ impl TryFrom<v1::Service> for Service {
         let internal_traffic_policy = TrafficPolicy::of("internal_traffic_policy", service.internal_traffic_policy)?;
         let namespace = field::name_segment("namespace", &service.namespace)?;
         let name = field::name_segment("name", &service.name)?;
-        let cluster_ip = cluster_ip(&service.cluster_ip)?;
+        let ipv6_cluster_ip = cluster_ip("ipv6_cluster_ip", &service.ipv6_cluster_ip, field::ipv6_address)?;
+        let cluster_ip = cluster_ip("cluster_ip", &service.cluster_ip, field::address)?;
+        if cluster_ip.is_none() && ipv6_cluster_ip.is_none() {
+            return Err(FieldError::new(
+                "cluster_ip",
+                "is missing, and so is ipv6_cluster_ip; give one of them or both",
+            ));
+        }
         let ports = field::each("ports", std::mem::take(&mut service.ports), ServicePort::try_from)?;
         check_ports(&ports)?;
         let affinity = selection::affinity(service.client_ip_affinity)?;
         let scheduler = selection::scheduler(service.scheduler)?;
         let exposure = exposure::read(&service, &ports)?;
-        Ok(Service { namespace, name, cluster_ip, ports, internal_traffic_policy, affinity, scheduler, exposure })
+        if cluster_ip.is_none() {
+            check_ipv6_only(&service, exposure.as_deref())?;
+        }
+        Ok(Service {
+            namespace,
+            name,
+            cluster_ip,
+            ipv6_cluster_ip,
+            ports,
+            internal_traffic_policy,
+            affinity,
+            scheduler,
+            exposure,
+        })
     }
 }
 
 /// Headless services are told apart: whoever sends one should leave it out, not correct it.
-fn cluster_ip(text: &str) -> Result<Ipv4Addr, FieldError> {
+fn cluster_ip<A>(
+    path: &str,
+    text: &str,
+    read: fn(&str, &str) -> Result<A, FieldError>,
+) -> Result<Option<A>, FieldError> {
     if text == "None" {
         let problem = "is None: clients of a headless service reach its endpoints directly; leave the service out";
-        return Err(FieldError::new("cluster_ip", problem));
+        return Err(FieldError::new(path, problem));
     }
-    field::address("cluster_ip", text)
+    field::given(text, |text| read(path, text))
+}
+
+/// All places beside the ClusterIPs are of IPv4, and lead to IPv4 endpoints: a service without any is had at its ClusterIP.
+fn check_ipv6_only(service: &v1::Service, exposure: Option<&Exposure>) -> Result<(), FieldError> {
+    let Some(exposure) = exposure else { return Ok(()) };
+    let (field, what) = if !service.external_ips.is_empty() {
+        ("external_ips", "external IPs")
+    } else if exposure.service_type == ServiceType::NodePort {
+        ("type", "node ports")
+    } else {
+        ("type", "node ports and load balancer addresses")
+    };
+    let problem = format!(
+        "asks for {what}, and the service has an IPv6 ClusterIP only: they are of IPv4; give cluster_ip, too, or leave them out"
+    );
+    Err(FieldError::new(field, problem))
 }
 
 impl TrafficPolicy {
@@ -154,7 +200,8 @@ impl From<&Service> for v1::Service {
         let mut message = v1::Service {
             namespace: service.namespace.clone(),
             name: service.name.clone(),
-            cluster_ip: service.cluster_ip.to_string(),
+            cluster_ip: field::text(service.cluster_ip),
+            ipv6_cluster_ip: field::text(service.ipv6_cluster_ip),
             ports: service.ports.iter().map(v1::ServicePort::from).collect(),
             internal_traffic_policy: v1::TrafficPolicy::from(service.internal_traffic_policy).into(),
             client_ip_affinity: selection::affinity_message(service.affinity),
@@ -228,10 +275,54 @@ mod tests {
         assert!(refused(|s| s.ports[1].protocol = 77).starts_with("ports[1].protocol: "));
         assert!(refused(|s| s.cluster_ip = "None".into()).starts_with("cluster_ip: is None: clients of a headless"));
         assert!(refused(|s| s.cluster_ip = "10.96".into()).starts_with("cluster_ip: \"10.96\" is not an IPv4 address"));
+        assert_eq!(
+            refused(|s| s.cluster_ip.clear()),
+            "cluster_ip: is missing, and so is ipv6_cluster_ip; give one of them or both"
+        );
+        assert!(refused(|s| s.ipv6_cluster_ip = "None".into()).starts_with("ipv6_cluster_ip: is None: clients"));
+        let ipv4 = refused(|s| s.ipv6_cluster_ip = "10.96.0.10".into());
+        assert!(ipv4.starts_with("ipv6_cluster_ip: 10.96.0.10 is an IPv4 address"), "{ipv4}");
         assert!(refused(|s| s.namespace = "a/b".into()).starts_with("namespace: "));
         assert!(refused(|s| s.name.clear()).starts_with("name: "));
         assert!(refused(|s| s.internal_traffic_policy = 7).starts_with("internal_traffic_policy: 7 is unknown"));
         assert!(refused(|s| s.scheduler = 77).starts_with("scheduler: "));
+    }
+
+    #[test]
+    fn a_service_has_a_cluster_ip_of_each_family_or_of_one() {
+        for (ipv4, ipv6) in [("10.96.0.10", "fd00:10:96::10"), ("", "fd00:10:96::10"), ("10.96.0.10", "")] {
+            let (cluster_ip, ipv6_cluster_ip) = (ipv4.into(), ipv6.into());
+            let message = v1::Service { cluster_ip, ipv6_cluster_ip, ..web() };
+            let service = Service::try_from(message.clone()).unwrap();
+            assert_eq!(
+                (service.cluster_ip.is_some(), service.ipv6_cluster_ip.is_some()),
+                (!ipv4.is_empty(), !ipv6.is_empty())
+            );
+            assert_eq!(v1::Service::from(&service), message);
+        }
+    }
+
+    #[test]
+    fn what_is_had_outside_needs_an_ipv4_cluster_ip() {
+        let only_ipv6 = |s: &mut v1::Service| {
+            (s.cluster_ip, s.ipv6_cluster_ip) = (String::new(), "fd00:10:96::10".into());
+        };
+        let external = refused(|s| {
+            only_ipv6(s);
+            s.external_ips = vec!["198.51.100.7".into()];
+        });
+        assert!(external.starts_with("external_ips: asks for external IPs, and the service has an IPv6"), "{external}");
+        let node_ports = refused(|s| {
+            only_ipv6(s);
+            s.r#type = v1::ServiceType::NodePort.into();
+            s.ports.iter_mut().for_each(|port| port.node_port = 30_080);
+        });
+        assert!(node_ports.starts_with("type: asks for node ports, and"), "{node_ports}");
+        let balanced = refused(|s| {
+            only_ipv6(s);
+            s.r#type = v1::ServiceType::LoadBalancer.into();
+        });
+        assert!(balanced.starts_with("type: asks for node ports and load balancer addresses"), "{balanced}");
     }
 
     #[test]

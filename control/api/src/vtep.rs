@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use shunt_dataplane::net::MacAddr;
 
 use crate::{FieldError, field, v1};
@@ -18,6 +18,8 @@ pub struct Vtep {
     pub mac: MacAddr,
     /// The pods behind it.
     pub pod_cidr: Ipv4Net,
+    /// The same of IPv6, if they have it.
+    pub ipv6_pod_cidr: Option<Ipv6Net>,
     /// It answers clients outside directly, where a service asks for that.
     pub direct_server_return: bool,
 }
@@ -31,6 +33,7 @@ impl TryFrom<v1::Vtep> for Vtep {
             address: field::address("address", &vtep.address)?,
             mac: field::mac("mac", &vtep.mac)?,
             pod_cidr: field::prefix("pod_cidr", &vtep.pod_cidr)?,
+            ipv6_pod_cidr: field::given(&vtep.ipv6_pod_cidr, |text| field::ipv6_prefix("ipv6_pod_cidr", text))?,
             direct_server_return: vtep.direct_server_return,
         })
     }
@@ -44,6 +47,7 @@ impl From<&Vtep> for v1::Vtep {
             mac: vtep.mac.to_string(),
             pod_cidr: vtep.pod_cidr.to_string(),
             direct_server_return: vtep.direct_server_return,
+            ipv6_pod_cidr: field::text(vtep.ipv6_pod_cidr),
         }
     }
 }
@@ -59,6 +63,7 @@ mod tests {
             mac: "0a:58:00:00:00:02".into(),
             pod_cidr: "10.244.2.0/24".into(),
             direct_server_return: true,
+            ipv6_pod_cidr: "fd00:10:244:2::/64".into(),
         }
     }
 
@@ -74,5 +79,7 @@ mod tests {
         assert_eq!(path(v1::Vtep { address: "node-b".into(), ..node_b() }), "address");
         assert_eq!(path(v1::Vtep { mac: "00:00:00:00:00:00".into(), ..node_b() }), "mac");
         assert_eq!(path(v1::Vtep { pod_cidr: "10.244.2.7/24".into(), ..node_b() }), "pod_cidr");
+        let bits = v1::Vtep { ipv6_pod_cidr: "fd00:10:244:2::7/64".into(), ..node_b() };
+        assert_eq!(path(bits), "ipv6_pod_cidr");
     }
 }

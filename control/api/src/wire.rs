@@ -3,11 +3,11 @@
 //! The messages in between hold each field in memory of its own. Of a million endpoints that took most of the time to write a
 //! state down; these are encoded here by hand, all else by way of its message.
 
-use std::net::Ipv4Addr;
+use std::{io::Write, net::Ipv4Addr, net::Ipv6Addr};
 
 use prost::encoding::{self, WireType};
 
-use crate::{Endpoint, EndpointSlice, Resource, selection, v1};
+use crate::{Endpoint, EndpointSlice, Endpoints, Resource, selection, v1};
 
 /// Appends `resource` to a message as its field `tag`: what [`v1::Resource`] is encoded to.
 pub fn put_resource(tag: u32, resource: &Resource, out: &mut Vec<u8>) {
@@ -27,12 +27,19 @@ fn put_slice(slice: &EndpointSlice, out: &mut Vec<u8>) {
             put_number(2, port.port.into(), out);
         });
     }
-    for endpoint in &slice.endpoints {
-        put_nested(5, out, |out| put_endpoint(endpoint, out));
+    match &slice.endpoints {
+        Endpoints::Ipv4(endpoints) => put_endpoints(endpoints, put_address, out),
+        Endpoints::Ipv6(endpoints) => put_endpoints(endpoints, put_ipv6_address, out),
     }
 }
 
-fn put_endpoint(endpoint: &Endpoint, out: &mut Vec<u8>) {
+fn put_endpoints<A: Copy>(endpoints: &[Endpoint<A>], put_address: fn(A, &mut Vec<u8>), out: &mut Vec<u8>) {
+    for endpoint in endpoints {
+        put_nested(5, out, |out| put_endpoint(endpoint, put_address, out));
+    }
+}
+
+fn put_endpoint<A: Copy>(endpoint: &Endpoint<A>, put_address: fn(A, &mut Vec<u8>), out: &mut Vec<u8>) {
     put_nested(1, out, |out| put_address(endpoint.address, out));
     let conditions = endpoint.conditions;
     let conditions = [conditions.ready, conditions.serving, conditions.terminating];
@@ -72,6 +79,10 @@ fn put_address(address: Ipv4Addr, out: &mut Vec<u8>) {
         }
         out.push(b'0' + octet % 10);
     }
+}
+
+fn put_ipv6_address(address: Ipv6Addr, out: &mut Vec<u8>) {
+    write!(out, "{address}").expect("memory takes what is written");
 }
 
 /// A text that is left out if it is empty.
@@ -158,8 +169,15 @@ mod tests {
                 ports: vec![v1::ServicePort { protocol: v1::Protocol::Udp.into(), port: 53, ..Default::default() }],
                 ..Default::default()
             };
-            let resources =
-                [Resource::EndpointSlice(slice.try_into().unwrap()), Resource::Service(service.try_into().unwrap())];
+            let mut ipv6 = slice.clone();
+            for (n, endpoint) in (count..).zip(&mut ipv6.endpoints) {
+                endpoint.address = Ipv6Addr::from((0xfd << 120) + (u128::from(n) << (n % 90))).to_string();
+            }
+            let resources = [
+                Resource::EndpointSlice(slice.try_into().unwrap()),
+                Resource::EndpointSlice(ipv6.try_into().unwrap()),
+                Resource::Service(service.try_into().unwrap()),
+            ];
             let mut bytes = Vec::new();
             resources.iter().for_each(|resource| put_resource(2, resource, &mut bytes));
             let holder = Holder { resources: resources.iter().map(v1::Resource::from).collect() };

@@ -1,6 +1,10 @@
 //! The command line.
 
-use std::{ffi::OsString, net::Ipv4Addr, path::PathBuf};
+use std::{
+    ffi::OsString,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -200,9 +204,9 @@ pub struct Packet {
     /// To whom.
     #[arg(value_name = "DESTINATION[:PORT]")]
     pub destination: Place,
-    /// The protocol: tcp, udp, sctp, icmp (an echo request), or its number in the IP header.
-    #[arg(long, default_value = "tcp", value_parser = ip_protocol)]
-    pub protocol: u8,
+    /// The protocol: tcp, udp, sctp, icmp (an echo request; of IPv6 that is ICMPv6), or its number in the IP header.
+    #[arg(long, default_value = "tcp")]
+    pub protocol: IpProtocol,
     /// Flags of the TCP header: syn, ack, fin, rst, psh, urg. Of SCTP, what its chunk does: syn is an INIT, with ack its
     /// answer, rst an ABORT, fin a SHUTDOWN, others data. Unless told: syn.
     #[arg(long, value_name = "FLAG", value_enum, value_delimiter = ',')]
@@ -216,10 +220,10 @@ pub struct Packet {
     /// Bytes from the IP header on. Unless told: as few as there can be.
     #[arg(long, value_name = "BYTES")]
     pub length: Option<u32>,
-    /// Time to live.
+    /// Time to live; of IPv6, the hop limit.
     #[arg(long, default_value_t = 64)]
     pub ttl: u8,
-    /// It may be fragmented.
+    /// It may be fragmented; not of IPv6.
     #[arg(long)]
     pub may_fragment: bool,
 }
@@ -236,16 +240,30 @@ pub enum TcpFlag {
     Urg = 32,
 }
 
-/// The number of a protocol.
-fn ip_protocol(text: &str) -> Result<u8, String> {
-    match text {
-        "tcp" => Ok(TCP),
-        "udp" => Ok(UDP),
-        "sctp" => Ok(SCTP),
-        "icmp" => Ok(1),
-        number => {
-            number.parse().map_err(|_| format!("{text:?} is neither tcp, udp, sctp, icmp nor a number up to 255"))
-        }
+/// What a packet carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpProtocol {
+    /// That of the family of the packet's addresses.
+    Icmp,
+    /// By its number in the IP header.
+    Number(u8),
+}
+
+impl std::str::FromStr for IpProtocol {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "tcp" => IpProtocol::Number(TCP),
+            "udp" => IpProtocol::Number(UDP),
+            "sctp" => IpProtocol::Number(SCTP),
+            "icmp" => IpProtocol::Icmp,
+            number => IpProtocol::Number(
+                number
+                    .parse()
+                    .map_err(|_| format!("{text:?} is neither tcp, udp, sctp, icmp nor a number up to 255"))?,
+            ),
+        })
     }
 }
 
@@ -255,11 +273,15 @@ pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 /// SCTP's.
 pub const SCTP: u8 = 132;
+/// ICMP's.
+pub const ICMP: u8 = 1;
+/// ICMPv6's.
+pub const ICMPV6: u8 = 58;
 
-/// An address, with a port or without.
-#[derive(Debug, Clone, Copy)]
+/// An address, with a port or without; of IPv6 in brackets before a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     pub port: Option<u16>,
 }
 
@@ -267,12 +289,12 @@ impl std::str::FromStr for Place {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is neither an IPv4 address nor one with a port, as 10.96.0.10:80");
-        let (address, port) = match text.split_once(':') {
-            Some((address, port)) => (address, Some(port.parse().map_err(|_| wrong())?)),
-            None => (text, None),
-        };
-        Ok(Place { address: address.parse().map_err(|_| wrong())?, port })
+        if let Ok(address) = text.parse() {
+            return Ok(Place { address, port: None });
+        }
+        let wrong = || format!("{text:?} is neither an address nor one with a port, as 10.96.0.10:80 or [fd00::10]:80");
+        let place: SocketAddr = text.parse().map_err(|_| wrong())?;
+        Ok(Place { address: place.ip(), port: Some(place.port()) })
     }
 }
 
@@ -295,6 +317,18 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    #[test]
+    fn places_are_of_both_families_with_a_port_or_without() {
+        let read = |text: &str| text.parse::<Place>().map(|place| (place.address.to_string(), place.port));
+        assert_eq!(read("10.96.0.10:80"), Ok(("10.96.0.10".into(), Some(80))));
+        assert_eq!(read("10.96.0.10"), Ok(("10.96.0.10".into(), None)));
+        assert_eq!(read("[fd00:10:96::10]:80"), Ok(("fd00:10:96::10".into(), Some(80))));
+        assert_eq!(read("fd00:10:96::10"), Ok(("fd00:10:96::10".into(), None)));
+        for text in ["", "web", "10.96.0.10:http", "10.96.0.10:70000", "[fd00::10]", ":80"] {
+            assert!(read(text).unwrap_err().starts_with(&format!("{text:?} is neither")), "{text}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {

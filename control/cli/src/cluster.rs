@@ -43,6 +43,8 @@ pub struct Vtep {
     pub address: String,
     pub mac: String,
     pub pod_cidr: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ipv6_pod_cidr: String,
     #[serde(default, skip_serializing_if = "is_false")]
     pub direct_server_return: bool,
 }
@@ -57,6 +59,8 @@ pub struct Port {
     pub name: String,
     pub interface: String,
     pub address: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ipv6_address: String,
     pub mac: String,
     /// Ports of the node that lead to it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -229,19 +233,19 @@ impl FromIterator<v1::Resource> for Cluster {
 }
 
 impl From<Vtep> for v1::Vtep {
-    fn from(Vtep { node, address, mac, pod_cidr, direct_server_return }: Vtep) -> Self {
-        v1::Vtep { node, address, mac, pod_cidr, direct_server_return }
+    fn from(Vtep { node, address, mac, pod_cidr, ipv6_pod_cidr, direct_server_return }: Vtep) -> Self {
+        v1::Vtep { node, address, mac, pod_cidr, ipv6_pod_cidr, direct_server_return }
     }
 }
 
 impl From<v1::Vtep> for Vtep {
-    fn from(v1::Vtep { node, address, mac, pod_cidr, direct_server_return }: v1::Vtep) -> Self {
-        Vtep { node, address, mac, pod_cidr, direct_server_return }
+    fn from(v1::Vtep { node, address, mac, pod_cidr, ipv6_pod_cidr, direct_server_return }: v1::Vtep) -> Self {
+        Vtep { node, address, mac, pod_cidr, ipv6_pod_cidr, direct_server_return }
     }
 }
 
 impl From<Port> for v1::Port {
-    fn from(Port { name, interface, address, mac, published, bandwidth }: Port) -> Self {
+    fn from(Port { name, interface, address, ipv6_address, mac, published, bandwidth }: Port) -> Self {
         let published = published.into_iter().map(|PublishedPort { protocol, port, container_port, address }| {
             v1::PublishedPort { protocol: v1::Protocol::from(protocol).into(), port, container_port, address }
         });
@@ -250,12 +254,12 @@ impl From<Port> for v1::Port {
             ingress: ingress.map(rate),
             egress: egress.map(rate),
         });
-        v1::Port { name, interface, address, mac, published: published.collect(), bandwidth }
+        v1::Port { name, interface, address, ipv6_address, mac, published: published.collect(), bandwidth }
     }
 }
 
 impl From<v1::Port> for Port {
-    fn from(v1::Port { name, interface, address, mac, published, bandwidth }: v1::Port) -> Self {
+    fn from(v1::Port { name, interface, address, ipv6_address, mac, published, bandwidth }: v1::Port) -> Self {
         let published = published.into_iter().map(|published_port| PublishedPort {
             protocol: published_port.protocol().into(),
             port: published_port.port,
@@ -267,7 +271,7 @@ impl From<v1::Port> for Port {
             ingress: ingress.map(rate),
             egress: egress.map(rate),
         });
-        Port { name, interface, address, mac, published: published.collect(), bandwidth }
+        Port { name, interface, address, ipv6_address, mac, published: published.collect(), bandwidth }
     }
 }
 
@@ -339,10 +343,12 @@ mod tests {
         address = "192.168.50.2"
         mac = "0a:58:00:00:00:02"
         pod_cidr = "10.244.2.0/24"
+        ipv6_pod_cidr = "fd00:10:244:2::/64"
         [[port]]
         name = "default/pod-a1"
         interface = "va1"
         address = "10.244.1.10"
+        ipv6_address = "fd00:10:244:1::10"
         mac = "0a:58:0a:f4:01:0a"
         bandwidth.egress = { bits_per_second = 10_000_000, burst_bits = 1_000_000 }
         [[port.published]]
@@ -360,6 +366,7 @@ mod tests {
         namespace = "default"
         name = "web"
         cluster_ip = "10.96.0.10"
+        ipv6_cluster_ip = "fd00:10:96::10"
         internal_traffic_policy = "Local"
         session_affinity = "ClientIP"
         affinity_timeout = 600
@@ -430,6 +437,18 @@ mod tests {
         assert_eq!(back, toml(FILE).unwrap());
         let json = serde_json::to_string(&back).unwrap();
         assert_eq!(Cluster::parse(&Format::Json, &json).unwrap(), back);
+    }
+
+    #[test]
+    fn the_shipped_dual_stack_file_is_valid() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/models/dual-stack-cluster.toml");
+        let request = v1::ApplyRequest::from(Cluster::read(&path).unwrap());
+        assert_eq!(request.ports[0].ipv6_address, "fd00:10:244:1::10");
+        assert_eq!(request.vteps[0].ipv6_pod_cidr, "fd00:10:244:2::/64");
+        assert_eq!(request.services[0].ipv6_cluster_ip, "fd00:10:96::10");
+        for slice in request.endpoint_slices {
+            shunt_control_api::EndpointSlice::try_from(slice).unwrap();
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use shunt_control_api::v1::{self, switch_client::SwitchClient};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    args::{self, Args, Command, FlowFilter, Flows, Kind, Output, Packet, Place, ServiceCommand, What},
+    args::{self, Args, Command, FlowFilter, Flows, IpProtocol, Kind, Output, Packet, Place, ServiceCommand, What},
     cluster::Cluster,
     failure::Failure,
     show::{self, Show},
@@ -182,13 +182,18 @@ const SOURCE_PORT: u16 = 40_000;
 
 impl From<&Packet> for v1::ExplainRequest {
     fn from(packet: &Packet) -> Self {
-        let has_ports = matches!(packet.protocol, args::TCP | args::UDP | args::SCTP);
+        let protocol = match packet.protocol {
+            IpProtocol::Number(number) => number,
+            IpProtocol::Icmp if packet.source.address.is_ipv6() => args::ICMPV6,
+            IpProtocol::Icmp => args::ICMP,
+        };
+        let has_ports = matches!(protocol, args::TCP | args::UDP | args::SCTP);
         let source_port = packet.source.port.or(has_ports.then_some(SOURCE_PORT));
         let flags = packet.flags.iter().fold(0, |flags, flag| flags | *flag as u32);
         v1::ExplainRequest {
             source: packet.source.address.to_string(),
             destination: packet.destination.address.to_string(),
-            protocol: packet.protocol.into(),
+            protocol: protocol.into(),
             source_port: source_port.unwrap_or_default().into(),
             destination_port: packet.destination.port.unwrap_or_default().into(),
             tcp_flags: (!packet.flags.is_empty()).then_some(flags),

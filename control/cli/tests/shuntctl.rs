@@ -153,6 +153,15 @@ async fn a_packet_is_explained_for_people_and_machines() {
     let (code, message) = shell.fails(&["explain", "10.244.1.10", "10.96.0.10"]).await;
     assert_eq!(code, 1);
     assert!(message.contains("destination_port: 0 is not a port; use 1 to 65535"), "{message}");
+
+    let dual = CLUSTER
+        .replace("mac = \"0a:58:0a:f4:01:0a\"", "mac = \"0a:58:0a:f4:01:0a\"\nipv6_address = \"fd00:10:244:1::10\"");
+    shell.ok(&["apply", "-f", &shell.file("dual.toml", &dual)]).await;
+    let told = shell.ok(&["explain", "fd00:10:244:1::10", "fd00:10:244:1::", "--protocol", "icmp"]).await;
+    assert!(told.starts_with("icmpv6 fd00:10:244:1::10 -> fd00:10:244:1::, in by default/pod-a1\n"), "{told}");
+    assert!(told.contains("echo_reply: "), "{told}");
+    let (code, message) = shell.fails(&["explain", "fd00:10:244:1::10", "[fd00:10:96::10]:80", "--may-fragment"]).await;
+    assert!(code == 1 && message.contains("dont_fragment: is false, and IPv6"), "{message}");
     shell.daemon.stop().await;
 }
 
@@ -383,6 +392,54 @@ async fn flows_are_listed() {
     assert_eq!(shell.run(&["flow", "flush", "--vip", "web"]).await.status.code(), Some(2));
     assert_eq!(shell.json(&["flow", "flush", "--vip", "10.96.0.11"]).await["flushed"], 0);
     assert_eq!(shell.ok(&[&["flow", "flush"], &one[..]].concat()).await.trim(), "flushed 1 flows");
+    shell.daemon.stop().await;
+}
+
+/// Cluster files of both families, and what is shown of them.
+#[tokio::test]
+async fn dual_stack_is_applied_listed_and_filtered() {
+    use shunt_dataplane::{net::Protocol, switch::FlowRecord};
+    let shell = Shell::start().await;
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs/models/dual-stack-cluster.toml");
+    shell.ok(&["apply", "-f", file]).await;
+    let rows = shell.ok(&["service", "list"]).await;
+    let rows: Vec<Vec<&str>> = rows.lines().map(|line| line.split_whitespace().skip(2).take(6).collect()).collect();
+    let row = |frontend, chosen| vec!["cluster-ip", frontend, "tcp", chosen, "of", chosen];
+    assert_eq!(rows[1..], [row("10.96.0.10:80", "1"), row("[fd00:10:96::10]:80", "2")]);
+    for (kind, both) in [
+        ("vteps", "10.244.2.0/24,fd00:10:244:2::/64"),
+        ("ports", "10.244.1.10,fd00:10:244:1::10"),
+        ("services", "10.96.0.10,fd00:10:96::10"),
+    ] {
+        let table = shell.ok(&["list", kind]).await;
+        assert!(table.contains(both), "{table}");
+    }
+    let status = shell.ok(&["status"]).await;
+    assert!(status.contains("10.244.1.0/24,fd00:10:244:1::/64"), "{status}");
+    // What is listed can be applied.
+    let port = shell.ok(&["-o", "json", "get", "port", "default/pod-a1"]).await;
+    assert!(shell.ok(&["apply", "-f", &shell.file("port.json", &port)]).await.contains("1 unchanged"));
+
+    shell.daemon.engine.set_flows(vec![FlowRecord {
+        protocol: Protocol::Tcp,
+        client: "[fd00:10:244:1::10]:40000".parse().unwrap(),
+        vip: "[fd00:10:96::10]:80".parse().unwrap(),
+        backend: "[fd00:10:244:2::10]:8080".parse().unwrap(),
+        state: "established",
+        idle: std::time::Duration::ZERO,
+        generation: 3,
+    }]);
+    for filter in [["--vip", "[fd00:10:96::10]:80"], ["--client", "fd00:10:244:1::10"]] {
+        let table = shell.ok(&[&["flow", "list"], &filter[..]].concat()).await;
+        assert!(table.contains("[fd00:10:244:2::10]:8080"), "{table}");
+    }
+    let told = shell.ok(&["explain", "fd00:10:244:2::20", "[fd00:10:96::10]:80"]).await;
+    for part in [
+        "tcp SYN [fd00:10:244:2::20]:40000 -> [fd00:10:96::10]:80, in by uplink over the overlay from 192.168.50.2\n",
+        "It is for default/web",
+    ] {
+        assert!(told.contains(part), "no {part:?} in\n{told}");
+    }
     shell.daemon.stop().await;
 }
 

@@ -1,6 +1,6 @@
 //! The network configuration on standard input.
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -129,11 +129,11 @@ impl Config {
     }
 
     /// The addresses that the runtime asks for.
-    pub fn wanted_addresses(&self) -> Result<Vec<Ipv4Addr>> {
+    pub fn wanted_addresses(&self) -> Result<Vec<IpAddr>> {
         let parse = |text: &String| {
             let address = text.split('/').next().unwrap_or_default();
             address.parse().map_err(|_| {
-                let message = format!("runtimeConfig.ips: {text:?} is no IPv4 address");
+                let message = format!("runtimeConfig.ips: {text:?} is no address");
                 CniError::new(Code::InvalidConfig, message, "write it like 10.244.1.10 or 10.244.1.10/24")
             })
         };
@@ -193,12 +193,13 @@ mod tests {
     fn what_is_told_is_read() {
         let config = Config::parse(
             r#"{"name": "net", "cniVersion": "1.1.0", "socket": "/x", "ipam": {"dataDir": "/d"}, "dns": {"nameservers": ["10.96.0.53"]},
-                "runtimeConfig": {"ips": ["10.244.1.7/24"], "mac": "02:00:00:00:00:07"}, "other": 1,
+                "runtimeConfig": {"ips": ["10.244.1.7/24", "fd00::7"], "mac": "02:00:00:00:00:07"}, "other": 1,
                 "cni.dev/valid-attachments": [{"containerID": "c", "ifname": "eth0"}]}"#,
         )
         .unwrap();
         assert_eq!(config.version, Version::V1_1_0);
-        assert_eq!(config.wanted_addresses().unwrap(), [Ipv4Addr::new(10, 244, 1, 7)]);
+        let wanted = ["10.244.1.7", "fd00::7"].map(|text| text.parse::<IpAddr>().unwrap());
+        assert_eq!(config.wanted_addresses().unwrap(), wanted);
         assert_eq!(config.valid.unwrap()[0].container, "c");
         assert_eq!(config.dns["nameservers"][0], "10.96.0.53");
     }

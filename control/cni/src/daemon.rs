@@ -2,7 +2,7 @@
 
 use std::{error::Error, net::Ipv4Addr, path::Path, time::Duration};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use shunt_control_api::v1::{self, switch_client::SwitchClient};
 use tokio::time::{Instant, sleep};
 use tonic::{
@@ -31,6 +31,8 @@ pub struct Daemon {
 pub struct Node {
     /// Its pods' addresses.
     pub pod_cidr: Ipv4Net,
+    /// Their IPv6 addresses; `None`: they have none.
+    pub ipv6_pod_cidr: Option<Ipv6Net>,
     /// Longest IP packet of a pod, in bytes: the uplink's, less what the overlay adds.
     pub mtu: u32,
     /// Queues of a pod's interface: one for each worker.
@@ -65,16 +67,22 @@ impl Daemon {
         let status = self.client.get_status(v1::GetStatusRequest {}).await.map_err(refused)?.into_inner();
         let incomplete = |what: &str| CniError::new(Code::TryAgain, format!("shuntd is not ready: {what}"), "");
         let pod_cidr = status.pod_cidr.parse().map_err(|_| incomplete("it names no pod_cidr"))?;
+        let ipv6_pod_cidr = match status.ipv6_pod_cidr.as_str() {
+            "" => None,
+            text => Some(text.parse().map_err(|_| incomplete("its ipv6_pod_cidr is no prefix"))?),
+        };
         let mtu = Some(status.pod_mtu).filter(|mtu| *mtu > 0).ok_or_else(|| incomplete("its uplink is not there"))?;
         let addresses = status.node_port_addresses.iter().filter_map(|text| text.parse().ok()).collect();
-        Ok((Node { pod_cidr, mtu, queues: status.cores.len() as u32, addresses }, status.ports))
+        Ok((Node { pod_cidr, ipv6_pod_cidr, mtu, queues: status.cores.len() as u32, addresses }, status.ports))
     }
 
     /// Puts a pod's port into the switch and waits until it forwards. Ports of ours go whose container is no more and whose
     /// DEL has not come, perhaps because the daemon was down: the interface was there before its port was, and is gone; or
-    /// the address was given to this pod.
+    /// one of its addresses was given to this pod.
     pub async fn attach(&mut self, port: &v1::Port) -> Result<()> {
-        let is_over = |other: &v1::Port| other.address == port.address || link::is_gone(&other.interface);
+        let has_ipv6 = |other: &v1::Port| !port.ipv6_address.is_empty() && other.ipv6_address == port.ipv6_address;
+        let is_over =
+            |other: &v1::Port| other.address == port.address || has_ipv6(other) || link::is_gone(&other.interface);
         let mut others = self.ports().await?;
         others.retain(|other| is_ours(&other.name) && other.name != port.name && is_over(other));
         let deletes = others.iter().map(|other| key(&other.name)).collect();

@@ -1,6 +1,6 @@
 //! What the runtime says in the environment (CNI specification, section 2, "Execution protocol").
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::PathBuf};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use crate::error::{CniError, Code, Result};
 
@@ -35,7 +35,7 @@ pub struct Environment {
     /// CNI_PATH: where other plugins are.
     pub path: Vec<PathBuf>,
     /// `IP` of CNI_ARGS.
-    pub wanted_address: Option<Ipv4Addr>,
+    pub wanted_address: Option<IpAddr>,
 }
 
 /// Which variables a command cannot do without.
@@ -89,7 +89,7 @@ impl Environment {
         let wanted_address = match arguments.get("IP").map(|ip| ip.parse()) {
             None => None,
             Some(Ok(address)) => Some(address),
-            Some(Err(_)) => return bad("CNI_ARGS: IP is no IPv4 address".into(), "write it like IP=10.244.1.10"),
+            Some(Err(_)) => return bad("CNI_ARGS: IP is no address".into(), "write it like IP=10.244.1.10"),
         };
         let path = std::env::split_paths(&variable("CNI_PATH").unwrap_or_default()).collect();
         let netns = variable("CNI_NETNS").map(PathBuf::from);

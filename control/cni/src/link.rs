@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io,
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsRawFd,
     path::Path,
 };
@@ -17,26 +17,34 @@ use nix::{
 use rtnetlink::{
     Error, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
     packet_route::{
-        address::AddressAttribute,
+        address::{AddressAttribute, AddressHeaderFlags},
         link::{InfoData, InfoVeth, LinkAttribute, LinkMessage},
-        route::{RouteAddress, RouteAttribute, RouteScope},
+        route::{RouteAddress, RouteAttribute, RouteMessage, RouteScope},
     },
 };
 
 use crate::{
+    addresses::Addresses,
     daemon::Node,
     environment::Attachment,
     error::{CniError, Code, Result},
 };
 
 /// The gateway that all pods use; the switch answers for it.
-pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The same over IPv6, on each pod's link.
+const IPV6_GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// The gateway of the family that an address is of.
+pub fn gateway(address: IpAddr) -> IpAddr {
+    if address.is_ipv6() { IPV6_GATEWAY.into() } else { GATEWAY.into() }
+}
 
 /// What the pod's end is to be.
 #[derive(Debug)]
 pub struct PodEnd<'a> {
     pub interface: &'a str,
-    pub address: Ipv4Addr,
+    pub addresses: Addresses,
     pub mac: [u8; 6],
 }
 
@@ -90,13 +98,26 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// A netlink socket inside. A socket stays in the namespace that it was opened in; the thread comes back.
+    /// A netlink socket inside: it stays in the namespace that it was opened in.
     fn netlink(&self) -> io::Result<Handle> {
+        self.within(netlink)
+    }
+
+    /// Does something inside; the thread comes back.
+    fn within<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         let own = File::open("/proc/thread-self/ns/net")?;
         setns(&self.0, CloneFlags::CLONE_NEWNET)?;
-        let handle = netlink();
+        let done = work();
         setns(&own, CloneFlags::CLONE_NEWNET)?;
-        handle
+        done
+    }
+
+    /// Lets an interface have IPv6, which runtimes switch off where they know no use for it. What it routes by is given, so it
+    /// solicits no routers: the switch is none of the kind that answers.
+    fn enable_ipv6(&self, interface: &str) -> Result<()> {
+        let set = |key: &str, value: &str| fs::write(format!("/proc/sys/net/ipv6/conf/{interface}/{key}"), value);
+        self.within(|| set("accept_ra", "0").and_then(|()| set("disable_ipv6", "0")))
+            .map_err(|e| CniError::io(format_args!("enable IPv6 on {interface} in CNI_NETNS"), e))
     }
 }
 
@@ -110,7 +131,7 @@ fn failed(what: impl std::fmt::Display) -> impl FnOnce(Error) -> CniError {
     move |e| CniError::io(what, e)
 }
 
-/// Makes the pair for the port called `port`, gives the pod's end its address and routes, and brings both ends up.
+/// Makes the pair for the port called `port`, gives the pod's end its addresses and routes, and brings both ends up.
 ///
 /// # Errors
 /// If an interface of one of these names exists already, among others. What was made is not undone: see [`remove`].
@@ -118,6 +139,9 @@ pub async fn create(node_end: &str, port: &str, pod: &PodEnd<'_>, namespace: &Na
     let outside = netlink().map_err(|e| CniError::io("open a netlink socket", e))?;
     let inside = namespace.netlink().map_err(|e| CniError::io("open a netlink socket in CNI_NETNS", e))?;
     add_pair(&outside, node_end, pod, namespace, node).await?;
+    if pod.addresses.ipv6.is_some() {
+        namespace.enable_ipv6(pod.interface)?;
+    }
 
     // No IPv6 neighbour and router discovery into the switch. Where the kernel lacks IPv6 there is nothing to set.
     let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{node_end}/disable_ipv6"), "1");
@@ -130,15 +154,32 @@ pub async fn create(node_end: &str, port: &str, pod: &PodEnd<'_>, namespace: &Na
     let link =
         find(&inside, pod.interface).await?.ok_or_else(|| CniError::io("find the pod's interface", "it is gone"))?;
     let index = link.header.index;
-    let address = inside.address().add(index, IpAddr::V4(pod.address), 32).execute();
-    address.await.map_err(failed(format_args!("give {} the address {}", pod.interface, pod.address)))?;
+    for address in pod.addresses.iter() {
+        add_address(&inside, index, address)
+            .await
+            .map_err(failed(format_args!("give {} the address {address}", pod.interface)))?;
+    }
     let to_gateway = RouteMessageBuilder::<Ipv4Addr>::new()
         .destination_prefix(GATEWAY, 32)
         .output_interface(index)
         .scope(RouteScope::Link);
     inside.route().add(to_gateway.build()).execute().await.map_err(failed("route the gateway"))?;
     let default = RouteMessageBuilder::<Ipv4Addr>::new().gateway(GATEWAY).output_interface(index);
-    inside.route().add(default.build()).execute().await.map_err(failed("add the default route"))
+    inside.route().add(default.build()).execute().await.map_err(failed("add the default route"))?;
+    if pod.addresses.ipv6.is_some() {
+        let default = RouteMessageBuilder::<Ipv6Addr>::new().gateway(IPV6_GATEWAY).output_interface(index);
+        inside.route().add(default.build()).execute().await.map_err(failed("add the default route of IPv6"))?;
+    }
+    Ok(())
+}
+
+/// As the only one of its prefix. One of IPv6 is usable at once: whoever gave it knows that nobody else has it.
+async fn add_address(inside: &Handle, index: u32, address: IpAddr) -> std::result::Result<(), Error> {
+    let mut request = inside.address().add(index, address, if address.is_ipv6() { 128 } else { 32 });
+    if address.is_ipv6() {
+        request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+    }
+    request.execute().await
 }
 
 async fn add_pair(
@@ -213,7 +254,7 @@ pub async fn node_mac(name: &str) -> Result<Option<String>> {
 ///
 /// # Errors
 /// [`Code::Changed`]: says what is missing.
-pub async fn check(namespace: &Namespace, interface: &str, wanted_mac: &str, address: Ipv4Addr) -> Result<()> {
+pub async fn check(namespace: &Namespace, interface: &str, wanted_mac: &str, wanted: Addresses) -> Result<()> {
     let changed = |what: String| CniError::new(Code::Changed, what, "DEL the container and ADD it again");
     let handle = namespace.netlink().map_err(|e| CniError::io("open a netlink socket in CNI_NETNS", e))?;
     let link = find(&handle, interface).await?.ok_or_else(|| changed(format!("interface {interface} is gone")))?;
@@ -222,21 +263,35 @@ pub async fn check(namespace: &Namespace, interface: &str, wanted_mac: &str, add
     }
     let index = link.header.index;
     let mut addresses = handle.address().get().set_link_index_filter(index).execute();
-    let mut found = false;
+    let mut found = Vec::new();
     while let Some(message) = addresses.try_next().await.map_err(failed("read addresses"))? {
-        found |= message.attributes.contains(&AddressAttribute::Address(IpAddr::V4(address)));
+        found.extend(message.attributes);
     }
-    if !found {
-        return Err(changed(format!("interface {interface} has lost its address {address}")));
+    for address in wanted.iter() {
+        if !found.contains(&AddressAttribute::Address(address)) {
+            return Err(changed(format!("interface {interface} has lost its address {address}")));
+        }
+        let (all, by) = match gateway(address) {
+            IpAddr::V4(by) => (RouteMessageBuilder::<Ipv4Addr>::new().build(), RouteAddress::Inet(by)),
+            IpAddr::V6(by) => (RouteMessageBuilder::<Ipv6Addr>::new().build(), RouteAddress::Inet6(by)),
+        };
+        if !has_default_route(&handle, index, all, by).await? {
+            return Err(changed(format!("the default route by {} is gone", gateway(address))));
+        }
     }
-    let mut routes = handle.route().get(RouteMessageBuilder::<Ipv4Addr>::new().build()).execute();
+    Ok(())
+}
+
+/// Whether one of `all` routes leads everywhere by this gateway and interface.
+async fn has_default_route(handle: &Handle, index: u32, all: RouteMessage, by: RouteAddress) -> Result<bool> {
+    let (by, interface) = (RouteAttribute::Gateway(by), RouteAttribute::Oif(index));
+    let mut routes = handle.route().get(all).execute();
     let mut found = false;
     while let Some(route) = routes.try_next().await.map_err(failed("read routes"))? {
-        let by_gateway = route.attributes.contains(&RouteAttribute::Gateway(RouteAddress::Inet(GATEWAY)));
-        let by_interface = route.attributes.contains(&RouteAttribute::Oif(index));
-        found |= route.header.destination_prefix_length == 0 && by_gateway && by_interface;
+        let leads = route.attributes.contains(&by) && route.attributes.contains(&interface);
+        found |= route.header.destination_prefix_length == 0 && leads;
     }
-    if found { Ok(()) } else { Err(changed(format!("the default route by {GATEWAY} is gone"))) }
+    Ok(found)
 }
 
 fn mac(link: &LinkMessage) -> String {

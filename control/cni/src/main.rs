@@ -4,6 +4,7 @@
 //! socket. Everything that DEL has to undo is found by the attachment's name: there is no record to lose.
 #![deny(unsafe_code)]
 
+mod addresses;
 mod bandwidth;
 mod config;
 mod daemon;

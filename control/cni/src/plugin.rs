@@ -9,7 +9,7 @@ use crate::{
     environment::{Command, Environment},
     error::{CniError, Code, Result},
     ipam::Ipam,
-    link::{self, GATEWAY, Namespace, PodEnd, mac_of, mac_text, node_end},
+    link::{self, Namespace, PodEnd, mac_of, mac_text, node_end},
     outcome::{Interface, Outcome, attached},
     port_mapping::{self, PortMapping},
     version::Version,
@@ -85,8 +85,9 @@ impl Plugin<'_> {
         published.iter().enumerate().try_for_each(|(i, port)| port_mapping::check(i, port, &node.addresses))?;
         let asked = v1::Port { published, bandwidth, ..Default::default() };
         let ipam = self.ipam()?;
-        let address = ipam.add(attachment, &wanted, node.pod_cidr)?;
-        let pod = PodEnd { interface: &attachment.interface, address, mac: mac.unwrap_or_else(|| mac_of(address)) };
+        let addresses = ipam.add(attachment, &wanted, &node)?;
+        let mac = mac.unwrap_or_else(|| mac_of(addresses.ipv4));
+        let pod = PodEnd { interface: &attachment.interface, addresses, mac };
         match self.connect(&mut daemon, &pod, &namespace, &node, asked).await {
             Ok(outcome) => Ok(outcome.to_json(self.config.version, self.config.previous.as_ref())),
             Err(e) => {
@@ -110,15 +111,15 @@ impl Plugin<'_> {
         let (node_end, mac) = (node_end(&self.environment.attachment), mac_text(&pod.mac));
         let name = self.port_name();
         link::create(&node_end, &name, pod, namespace, node).await?;
-        let (interface, address) = (node_end.clone(), pod.address.to_string());
-        daemon.attach(&v1::Port { name, interface, address, mac: mac.clone(), ..asked }).await?;
+        let (interface, address) = (node_end.clone(), pod.addresses.ipv4.to_string());
+        let ipv6_address = pod.addresses.ipv6.map(|address| address.to_string()).unwrap_or_default();
+        daemon.attach(&v1::Port { name, interface, address, ipv6_address, mac: mac.clone(), ..asked }).await?;
         let node_mac = link::node_mac(&node_end).await?.unwrap_or_default();
         let sandbox = self.environment.netns.as_ref().map(|path| path.display().to_string());
         Ok(Outcome {
             node_end: Interface { name: node_end, mac: node_mac, mtu: node.mtu, sandbox: None },
             pod_end: Interface { name: pod.interface.to_owned(), mac, mtu: node.mtu, sandbox },
-            address: pod.address,
-            gateway: GATEWAY,
+            addresses: pod.addresses,
             dns: self.config.dns.clone(),
         })
     }
@@ -144,12 +145,8 @@ impl Plugin<'_> {
         let sandbox = self.environment.netns.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
         let (mac, addresses) = attached(previous, &attachment.interface, &sandbox)?;
         let changed = |what: String| CniError::new(Code::Changed, what, "DEL the container and ADD it again");
-        let [address] = addresses[..] else {
-            let what = format!("prevResult: {} has {} IPv4 addresses, not one", attachment.interface, addresses.len());
-            return Err(CniError::new(Code::InvalidConfig, what, "CHECK needs ADD's result"));
-        };
-        link::check(&self.namespace()?, &attachment.interface, &mac, address).await?;
-        ipam.check(attachment, address)?;
+        link::check(&self.namespace()?, &attachment.interface, &mac, addresses).await?;
+        ipam.check(attachment, addresses)?;
         let node_end = node_end(attachment);
         if link::node_mac(&node_end).await?.is_none() {
             return Err(changed(format!("interface {node_end} is gone from the node")));
@@ -208,7 +205,7 @@ impl Plugin<'_> {
         };
         let mut daemon = Daemon::connect(&self.config.socket).await.map_err(unavailable)?;
         let (node, _) = daemon.node().await.map_err(unavailable)?;
-        self.ipam()?.status(node.pod_cidr)
+        self.ipam()?.status(&node)
     }
 }
 

@@ -19,7 +19,10 @@ use std::{
 use prost::Message;
 use shunt_control_api::v1;
 use shunt_control_daemon::{
-    compile::{Identity, NodeAddresses, services},
+    compile::{
+        Identity, NodeAddresses,
+        services::{self, Services},
+    },
     config::{Config, Node},
     controller::{Controller, ControllerHandle, Times},
     desired::{Store, Transaction},
@@ -31,7 +34,6 @@ use shunt_control_lab::{error::LabError, memory};
 use shunt_dataplane::{
     explain::{Explanation, Question, QuestionError},
     net::MacAddr,
-    service_set::ServiceSet,
     spec::{ForwardingSpec, PortId},
     switch::{AttachSpec, FlowRecord, PortInfo, Switch, SwitchConfig, SwitchReport},
     xsk::{UplinkFilter, XdpMode},
@@ -88,7 +90,7 @@ impl Engine for Workers {
         self.adopted(Engine::publish(&self.switch, spec))
     }
 
-    fn publish_services(&self, services: &ServiceSet) -> Result<u64, EngineError> {
+    fn publish_services(&self, services: &Services) -> Result<u64, EngineError> {
         if self.tables.load(Ordering::Relaxed) > 0 {
             return self.adopted(Engine::publish_services(&self.switch, services));
         }
@@ -155,11 +157,11 @@ fn identity(dir: &Path) -> Identity {
 fn vtep(n: u32) -> v1::Vtep {
     let [_, a, b, c] = n.to_be_bytes();
     v1::Vtep {
-        direct_server_return: false,
         node: format!("node-{n}"),
         address: Ipv4Addr::from(0xac10_0001 + n).to_string(),
         mac: format!("0a:58:00:{a:02x}:{b:02x}:{c:02x}"),
         pod_cidr: format!("{}/24", Ipv4Addr::from(0x0a80_0000 + (n << 8))),
+        ..Default::default()
     }
 }
 
@@ -265,10 +267,10 @@ fn main() {
     let set = services::compile_all(&state, controller.identity().place(&NodeAddresses::default()));
     row("all services compiled anew", millis(begin.elapsed()));
     let begin = Instant::now();
-    workers.switch.publish_services(&ServiceSet::default()).unwrap();
+    Engine::publish_services(&workers.switch, &Services::default()).unwrap();
     row("none published", millis(begin.elapsed()));
     let begin = Instant::now();
-    workers.switch.publish_services(&set).unwrap();
+    Engine::publish_services(&workers.switch, &set).unwrap();
     row("all published anew, until adopted", millis(begin.elapsed()));
     drop((state, set));
 

@@ -1,5 +1,6 @@
 //! Desired state and the kernel's knowledge, compiled to what the workers forward by.
 
+mod ipv6;
 pub mod services;
 
 use std::{
@@ -11,15 +12,14 @@ use ipnet::Ipv4Net;
 use shunt_control_api::Port;
 use shunt_dataplane::{
     net::MacAddr,
-    service_set::ServiceSet,
     spec::{
-        Bandwidth, ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Station, Via, VtepSpec,
-        VxlanSpec,
+        Bandwidth, FamilySpec, ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Station, Via,
+        VtepSpec, VxlanSpec,
     },
     switch::PortInfo,
 };
 
-use self::services::selection::Place;
+use self::services::{Services, selection::Place};
 use crate::{
     config::{Config, Node},
     desired::State,
@@ -92,7 +92,7 @@ pub fn compile(
     state: &State,
     view: &KernelView,
     ports: &AttachedPorts<'_>,
-    services: ServiceSet,
+    services: Services,
 ) -> ForwardingSpec {
     let node = &identity.config.node;
     let vxlan = identity.config.vxlan.as_ref().zip(view.underlay).zip(ports.uplink);
@@ -117,14 +117,17 @@ pub fn compile(
             };
             state.vteps().map(spec).collect()
         }),
-        routes: routes(identity, state, view, ports, vxlan.is_some()),
-        services,
-        gateway: Some(GATEWAY),
-        on_link: Some(node.pod_cidr),
-        router: Some(node.overlay_address()),
-        masquerade: Some(masquerade(identity, view)),
-        pod_cidrs: vec![node.cluster_cidr],
-        service_cidrs: vec![node.service_cidr],
+        ipv4: FamilySpec {
+            routes: routes(identity, state, view, ports, vxlan.is_some()),
+            services: services.ipv4,
+            gateway: Some(GATEWAY),
+            on_link: Some(node.pod_cidr),
+            router: Some(node.overlay_address()),
+            masquerade: Some(masquerade(identity, view)),
+            pod_cidrs: vec![node.cluster_cidr],
+            service_cidrs: vec![node.service_cidr],
+        },
+        ipv6: ipv6::compile(identity, state, ports, vxlan.is_some(), services.ipv6),
     }
 }
 
@@ -137,12 +140,13 @@ fn is_native(identity: &Identity, view: &KernelView, vtep: Ipv4Addr) -> bool {
 /// MTU and MAC follow the kernel, which may change them after the port was attached.
 fn port_specs(identity: &Identity, state: &State, view: &KernelView, ports: &AttachedPorts<'_>) -> Vec<PortSpec> {
     let config = &identity.config;
-    let mut stations: BTreeMap<_, _> =
-        state.ports().map(|port| (port.interface.as_str(), Station { mac: port.mac, address: port.address })).collect();
+    let pod = |port: &Port| Station { mac: port.mac, address: port.address, ipv6: port.ipv6 };
+    let mut stations: BTreeMap<_, _> = state.ports().map(|port| (port.interface.as_str(), pod(port))).collect();
     // What an isolated node's kernel forwards is not its own.
     let kernel = view.links.get(&config.host).and_then(|link| link.mac).filter(|_| config.node.isolated);
     let host_peer = config.host_peer();
-    stations.extend(kernel.map(|mac| (host_peer.as_str(), Station { mac, address: config.node.overlay_address() })));
+    let own = |mac| Station { mac, address: config.node.overlay_address(), ipv6: None };
+    stations.extend(kernel.map(|mac| (host_peer.as_str(), own(mac))));
     let spec = |(interface, (role, info)): (&&str, &(PortRole, &PortInfo))| {
         let link = view.links.get(*interface);
         PortSpec {
@@ -202,18 +206,22 @@ fn routes(
         let mac = view.next_hops.get(&via).and_then(|hop| hop.mac);
         ports.uplink.map_or(Via::Unreachable, |port| Via::Gateway { port, mac })
     };
-    for vtep in state.vteps() {
-        routes.insert(vtep.pod_cidr, if overlay { Via::Vtep(vtep.address) } else { Via::Unreachable });
-    }
-    for route in state.routes() {
-        routes.insert(route.prefix, natively(route.via));
-    }
-    for port in state.ports() {
-        if let Some((_, info)) = ports.by_interface.get(port.interface.as_str()) {
-            routes.insert(Ipv4Net::from(port.address), Via::Port { port: info.id, mac: port.mac });
-        }
-    }
+    let to_vteps = state.vteps().map(|vtep| (vtep.pod_cidr, vtep.address));
+    routes.extend(to_vteps.map(|(prefix, vtep)| (prefix, over_overlay(overlay, vtep))));
+    routes.extend(state.routes().map(|route| (route.prefix, natively(route.via))));
+    routes.extend(state.ports().filter_map(|port| Some((port.address.into(), to_pod(ports, port)?))));
     routes.into_iter().map(|(prefix, via)| RouteSpec { prefix, via }).collect()
+}
+
+/// To the pods behind a VTEP.
+fn over_overlay(overlay: bool, vtep: Ipv4Addr) -> Via {
+    if overlay { Via::Vtep(vtep) } else { Via::Unreachable }
+}
+
+/// To a pod here, if it is attached.
+fn to_pod(ports: &AttachedPorts<'_>, port: &Port) -> Option<Via> {
+    let (_, info) = ports.by_interface.get(port.interface.as_str())?;
+    Some(Via::Port { port: info.id, mac: port.mac })
 }
 
 #[cfg(test)]

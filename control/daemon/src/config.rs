@@ -3,8 +3,10 @@
 //! Unknown keys and impossible values are refused with the key's path; nothing is guessed.
 
 mod file;
+mod ipv6;
 mod masquerade;
 
+pub use ipv6::Ipv6;
 pub use masquerade::Masquerade;
 
 use std::{
@@ -13,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use shunt_control_api::{FieldError, field};
 use shunt_dataplane::{
     net::MacAddr,
@@ -26,6 +28,8 @@ use shunt_dataplane::{
 pub struct Config {
     /// What this node is in the cluster.
     pub node: Node,
+    /// `[ipv6]`; `None`: pods and services have IPv4 only.
+    pub ipv6: Option<Ipv6>,
     /// `[uplink] interface`.
     pub uplink: String,
     /// `[uplink] zero_copy`: which memory the uplink is to have.
@@ -78,6 +82,11 @@ impl Node {
     /// The node's own address on the overlay: the first of its pod prefix, as flannel has it.
     pub fn overlay_address(&self) -> Ipv4Addr {
         self.pod_cidr.network()
+    }
+
+    /// Its IPv4 prefixes.
+    pub(crate) fn prefixes(&self) -> Prefixes {
+        Prefixes { pods: self.pod_cidr.into(), cluster: self.cluster_cidr.into(), services: self.service_cidr.into() }
     }
 }
 
@@ -180,6 +189,11 @@ impl TryFrom<file::File> for Config {
             ));
         }
         let natively = file.vxlan.as_ref().is_none_or(|vxlan| vxlan.direct_routing);
+        if file.ipv6.is_some() && file.vxlan.as_ref().is_some_and(|vxlan| vxlan.direct_routing) {
+            let problem =
+                "is not for nodes that have [ipv6]: their IPv6 is between nodes on the overlay only; leave one out";
+            return Err(FieldError::new("vxlan.direct_routing", problem));
+        }
         if node.isolated && natively {
             let problem =
                 "needs an overlay and no direct_routing: what comes natively may come from anybody; add [vxlan]";
@@ -190,6 +204,7 @@ impl TryFrom<file::File> for Config {
         }
         Ok(Config {
             node,
+            ipv6: file.ipv6.map(Ipv6::try_from).transpose()?,
             uplink,
             uplink_memory: zero_copy(&file.uplink.zero_copy)?,
             vxlan: file.vxlan.map(vxlan).transpose()?,
@@ -213,24 +228,47 @@ fn node(node: &file::Node) -> Result<Node, FieldError> {
     let pod_cidr = field::prefix("node.pod_cidr", &node.pod_cidr)?;
     let cluster_cidr = field::prefix("node.cluster_cidr", &node.cluster_cidr)?;
     let service_cidr = field::prefix("node.service_cidr", &node.service_cidr)?;
-    if !cluster_cidr.contains(&pod_cidr) {
-        let problem = format!("{pod_cidr} is outside node.cluster_cidr ({cluster_cidr}); use a part of it");
-        return Err(FieldError::new("node.pod_cidr", problem));
-    }
-    if pod_cidr.prefix_len() > 30 {
-        let problem = format!("{pod_cidr} has no room for the node and its pods; use a /30 or shorter");
-        return Err(FieldError::new("node.pod_cidr", problem));
-    }
-    if overlap(cluster_cidr, service_cidr) {
-        let problem = format!("{service_cidr} overlaps node.cluster_cidr ({cluster_cidr}); keep them apart");
-        return Err(FieldError::new("node.service_cidr", problem));
-    }
     let zone = node.zone.as_deref().map(|zone| field::name("node.zone", zone)).transpose()?.unwrap_or_default();
-    Ok(Node { name, pod_cidr, cluster_cidr, service_cidr, zone, isolated: node.isolated })
+    let node = Node { name, pod_cidr, cluster_cidr, service_cidr, zone, isolated: node.isolated };
+    node.prefixes().check("node", 30)?;
+    Ok(node)
+}
+
+/// Out of which the addresses of one family are given.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Prefixes {
+    /// This node's pods'; its own is the first.
+    pub pods: IpNet,
+    /// All pods'.
+    pub cluster: IpNet,
+    /// ClusterIPs.
+    pub services: IpNet,
+}
+
+impl Prefixes {
+    /// Whether they go together. A pod prefix has no more than `longest` bits.
+    fn check(self, section: &str, longest: u8) -> Result<(), FieldError> {
+        let Prefixes { pods, cluster, services } = self;
+        let refuse = |key: &str, problem: String| Err(FieldError::new(format!("{section}.{key}"), problem));
+        if !cluster.contains(&pods) {
+            let problem = format!("{pods} is outside {section}.cluster_cidr ({cluster}); use a part of it");
+            return refuse("pod_cidr", problem);
+        }
+        if pods.prefix_len() > longest {
+            let problem = format!("{pods} has no room for the node and its pods; use a /{longest} or shorter");
+            return refuse("pod_cidr", problem);
+        }
+        if overlap(cluster, services) {
+            let problem = format!("{services} overlaps {section}.cluster_cidr ({cluster}); keep them apart");
+            return refuse("service_cidr", problem);
+        }
+        Ok(())
+    }
 }
 
 /// Whether two prefixes share addresses: one of them holds the other.
-pub(crate) fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
+pub(crate) fn overlap(a: impl Into<IpNet>, b: impl Into<IpNet>) -> bool {
+    let (a, b) = (a.into(), b.into());
     a.contains(&b) || b.contains(&a)
 }
 
@@ -340,7 +378,7 @@ mod tests {
     #[test]
     fn the_least_configuration_has_the_documented_defaults() {
         let config = parse(LEAST).unwrap();
-        assert_eq!(config.vxlan, None);
+        assert_eq!((&config.vxlan, &config.ipv6), (&None, &None));
         assert_eq!(config.host, "shunt0");
         assert_eq!(config.host_peer(), "shunt0p");
         assert_eq!(config.frames_per_worker, 32768);
@@ -384,6 +422,16 @@ mod tests {
             ("10.244.1.0/24", "10.245.1.0/24", "node.pod_cidr"),
             ("10.244.1.0/24", "10.244.1.0/31", "node.pod_cidr"),
             ("10.96.0.0/16", "10.244.128.0/24", "node.service_cidr"),
+            (
+                "[uplink]",
+                "[ipv6]\npod_cidr = \"fd00:1::/64\"\ncluster_cidr = \"fd00:1::/48\"\nservice_cidr = \"fe80::/112\"\n[uplink]",
+                "ipv6.service_cidr",
+            ),
+            (
+                "[uplink]",
+                "[vxlan]\ndirect_routing = true\n[ipv6]\npod_cidr = \"fd00:1::/64\"\ncluster_cidr = \"fd00:1::/48\"\nservice_cidr = \"fd00:2::/112\"\n[uplink]",
+                "vxlan.direct_routing",
+            ),
             ("\"eth0\"", "\"an uplink\"", "uplink.interface"),
             ("\"eth0\"", "\"shunt0\"", "host.interface"),
             ("\"eth0\"", "\"eth0\"\nzero_copy = \"on\"", "uplink.zero_copy"),
@@ -419,8 +467,10 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_configuration_is_valid() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/shuntd.toml");
-        Config::load(&path).unwrap();
+    fn the_shipped_configurations_are_valid() {
+        let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs");
+        assert_eq!(Config::load(&configs.join("shuntd.toml")).unwrap().ipv6, None);
+        let dual_stack = Config::load(&configs.join("models/dual-stack.toml")).unwrap();
+        assert_eq!(dual_stack.ipv6.unwrap().overlay_address().to_string(), "fd00:10:244:1::");
     }
 }

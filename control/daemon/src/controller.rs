@@ -11,17 +11,18 @@ use std::{
 };
 
 use shunt_control_api::{FieldError, Kind, Service};
-use shunt_dataplane::{
-    service_set::ServiceSet,
-    spec::{ForwardingSpec, PortId},
-};
+use shunt_dataplane::spec::{ForwardingSpec, PortId};
 use tokio::sync::oneshot;
 
 pub use handle::{ControllerHandle, Observed};
 
 use crate::{
     attachments::{Attachments, wanted},
-    compile::{self, Identity, NodeAddresses, services, stations},
+    compile::{
+        self, Identity, NodeAddresses,
+        services::{self, Services},
+        stations,
+    },
     desired::{Change, Claims, Counts, Feed, Place, Rules, State, Store, StoreError, Transaction},
     engine::{Engine, EngineError},
     health::HealthServer,
@@ -109,7 +110,7 @@ pub enum StartError {
     Store(#[from] StoreError),
     /// The kept state and the configuration contradict each other.
     #[error(
-        "the state in {dir} does not fit the configuration: {source}; correct [node], or move the file desired-state away"
+        "the state in {dir} does not fit the configuration: {source}; correct that, or move the file desired-state away"
     )]
     Misfit {
         /// The state directory.
@@ -251,7 +252,7 @@ impl Controller {
         if let Some(change) = plan.change {
             let state = Arc::new(plan.state);
             let place = self.identity.place(&self.addresses);
-            let services = services::update(&self.published.services, &self.state, &state, &change, place);
+            let services = services::update(&Services::of(&self.published), &self.state, &state, &change, place);
             times.compiled = lap(&mut since);
             if only_services(&change) {
                 self.apply_services(&state, &change, services, &mut times)?;
@@ -301,16 +302,17 @@ impl Controller {
         &mut self,
         state: &Arc<State>,
         change: &Change,
-        services: ServiceSet,
+        services: Services,
         times: &mut Times,
     ) -> Result<(), ApplyError> {
         let mut since = Instant::now();
-        let before = std::mem::replace(&mut self.published.services, services);
-        if before != self.published.services {
-            match self.engine.publish_services(&self.published.services) {
+        let before = Services::of(&self.published);
+        services.put_into(&mut self.published);
+        if before != services {
+            match self.engine.publish_services(&services) {
                 Ok(generation) => self.generation = generation,
                 Err(e) => {
-                    self.published.services = before;
+                    before.put_into(&mut self.published);
                     // It may have got further than some worker.
                     self.publish_again(&self.published.clone());
                     return Err(e.into());
@@ -319,7 +321,7 @@ impl Controller {
         }
         times.published = lap(&mut since);
         if let Err(e) = self.store.commit(state, change) {
-            self.published.services = before;
+            before.put_into(&mut self.published);
             self.publish_again(&self.published.clone());
             return Err(e.into());
         }
@@ -334,14 +336,14 @@ impl Controller {
     /// Brings the workers up to what the kernel says now.
     fn follow_kernel(&mut self) {
         let state = self.state.clone();
-        match self.stage(&state, self.published.services.clone()) {
+        match self.stage(&state, Services::of(&self.published)) {
             Ok(staged) => self.settle(staged),
             Err(e) => tracing::error!("the switch refused to follow the kernel: {e}"),
         }
     }
 
     /// Attaches what `state` needs and makes the workers forward by it. On an error everything is as before.
-    fn stage(&mut self, state: &State, services: ServiceSet) -> Result<Staged, EngineError> {
+    fn stage(&mut self, state: &State, services: Services) -> Result<Staged, EngineError> {
         let wanted = wanted(&self.identity.config, state, &self.view);
         let mut attachments = self.attachments.clone();
         let gone = attachments.retain(&wanted, &self.view);
@@ -419,7 +421,7 @@ impl Controller {
         }
     }
 
-    fn publish(&mut self, state: &State, attachments: &Attachments, services: ServiceSet) -> Result<(), EngineError> {
+    fn publish(&mut self, state: &State, attachments: &Attachments, services: Services) -> Result<(), EngineError> {
         let spec = compile::compile(&self.identity, state, &self.view, &attachments.attached(), services);
         if self.generation == 0 || spec != self.published {
             self.generation = self.engine.publish(&spec)?;
@@ -444,6 +446,7 @@ impl Controller {
         let config = &self.identity.config;
         Rules {
             node: config.node.clone(),
+            ipv6: config.ipv6.clone(),
             vtep_mac: config.vxlan.as_ref().map(|_| self.identity.vtep_mac),
             underlay: self.view.underlay,
             node_port_addresses: self.addresses.node_ports.clone(),

@@ -7,11 +7,12 @@ use std::{error::Error, fmt};
 
 use shunt_dataplane::{
     explain::{Explanation, Question, QuestionError},
-    service_set::ServiceSet,
     spec::{ForwardingSpec, PortId},
     switch::{AttachSpec, FlowRecord, PortInfo, Switch, SwitchError, SwitchReport},
     xsk::UplinkFilter,
 };
+
+use crate::compile::services::Services;
 
 /// Why the engine refused, in one line with its causes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +53,7 @@ pub trait Engine: Send + Sync {
     /// Puts a forwarding state in force. Returns its generation once every worker forwards by it.
     fn publish(&self, spec: &ForwardingSpec) -> Result<u64, EngineError>;
     /// The same, with other services and everything else as it is.
-    fn publish_services(&self, services: &ServiceSet) -> Result<u64, EngineError>;
+    fn publish_services(&self, services: &Services) -> Result<u64, EngineError>;
     /// Counters.
     fn report(&self) -> SwitchReport;
     /// Up to `limit` flows that `keep` lets pass.
@@ -80,8 +81,8 @@ impl Engine for Switch {
         Switch::publish(self, spec).map_err(|e| EngineError::new(&e))
     }
 
-    fn publish_services(&self, services: &ServiceSet) -> Result<u64, EngineError> {
-        Switch::publish_services(self, services).map_err(|e| EngineError::new(&e))
+    fn publish_services(&self, services: &Services) -> Result<u64, EngineError> {
+        Switch::publish_services(self, &services.ipv4, &services.ipv6).map_err(|e| EngineError::new(&e))
     }
 
     fn report(&self) -> SwitchReport {

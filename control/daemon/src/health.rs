@@ -16,7 +16,7 @@ use shunt_control_api::{EndpointSlice, Resource, Service};
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::{
-    compile::services,
+    compile::services::{self, family::Family},
     desired::{Change, State},
     http::{self, Answer},
 };
@@ -24,9 +24,10 @@ use crate::{
 /// What kube-proxy calls the number of local endpoints in a header.
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
 
-/// Ready endpoints among `slices` on the node called `node`: each address once, whatever its ports.
+/// Ready IPv4 endpoints among `slices` on the node called `node`, for those are what is had at load balancers' addresses: each
+/// once, whatever its ports.
 pub fn local_endpoints(slices: &[&EndpointSlice], node: &str) -> u32 {
-    let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+    let endpoints = slices.iter().flat_map(|slice| Ipv4Addr::endpoints(slice));
     let here = endpoints.filter(|endpoint| &*endpoint.node == node && endpoint.conditions.is_ready());
     here.map(|endpoint| endpoint.address).collect::<BTreeSet<_>>().len() as u32
 }

@@ -18,7 +18,7 @@ use crate::{
 static CAPTURES: AtomicU32 = AtomicU32::new(0);
 
 /// What tells of a fault in a packet: that it is malformed, the severity of what tshark says of it, and its checksums' status.
-const JUDGED: [&str; 7] = [
+const JUDGED: [&str; 8] = [
     MALFORMED,
     SEVERITY,
     "ip.checksum.status",
@@ -26,6 +26,7 @@ const JUDGED: [&str; 7] = [
     "tcp.checksum.status",
     "sctp.checksum.status",
     "icmp.checksum.status",
+    "icmpv6.checksum.status",
 ];
 const MALFORMED: &str = "_ws.malformed";
 const SEVERITY: &str = "_ws.expert.severity";
@@ -153,10 +154,12 @@ mod tests {
 
     #[test]
     fn each_kind_of_fault_is_seen() {
-        let packet = |fields: [&str; 7]| fields.map(str::to_owned);
-        assert!(!is_faulty(&packet(["", "4194304", "1,1", "3,2", "", "", ""])));
-        for (at, value) in [(0, "1"), (1, "4194304,8388608"), (2, "1,0"), (3, "0"), (4, "0"), (5, "0"), (6, "0,1")] {
-            let mut fields = ["", "", "1", "", "", "", ""];
+        let packet = |fields: [&str; 8]| fields.map(str::to_owned);
+        assert!(!is_faulty(&packet(["", "4194304", "1,1", "3,2", "", "", "", ""])));
+        for (at, value) in
+            [(0, "1"), (1, "4194304,8388608"), (2, "1,0"), (3, "0"), (4, "0"), (5, "0"), (6, "0,1"), (7, "0")]
+        {
+            let mut fields = ["", "", "1", "", "", "", "", ""];
             fields[at] = value;
             assert!(is_faulty(&packet(fields)), "{fields:?}");
         }

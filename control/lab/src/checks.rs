@@ -1,7 +1,7 @@
 //! Measurements with a judgement: what both the demo and the tests ask of a lab.
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     ops::Range,
     path::Path,
     sync::atomic::{AtomicU32, Ordering},
@@ -28,10 +28,11 @@ const QUIET_LIMIT: Duration = Duration::from_secs(3);
 const WAY_LIMIT: Duration = Duration::from_secs(10);
 
 /// `ping`, UDP datagrams and a TCP transfer from a namespace to an address where the lab's server runs.
-pub fn reach(from: &Namespace, to: Ipv4Addr) -> Result<Finding> {
+pub fn reach(from: &Namespace, to: impl Into<IpAddr>) -> Result<Finding> {
+    let to = to.into();
     let ping = tools::ping(from, "-c 5 -i 0.05", to)?;
-    let stream = stream(from, SocketAddrV4::new(to, UDP_PORT), 1000, 200, 200)?;
-    let (echoed, tcp) = match transfer(from, SocketAddrV4::new(to, TCP_PORT), TRANSFER) {
+    let stream = stream(from, SocketAddr::new(to, UDP_PORT), 1000, 200, 200)?;
+    let (echoed, tcp) = match transfer(from, SocketAddr::new(to, TCP_PORT), TRANSFER) {
         Ok(transfer) => (transfer.echoed == TRANSFER, format!("TCP {} bytes", transfer.echoed)),
         Err(error) => (false, format!("TCP: {error}")),
     };
@@ -64,7 +65,13 @@ pub fn comes_back(lab: &Lab, from: &str, to: &str) -> Result<()> {
 
 /// `count` new flows to a service reach each of `backends`, nobody else, and none less than half as often as is fair. Chance
 /// alone brings less to one of three backends in one of 27 times that 30 flows are sent, and in one of 236,000 if 150 are.
-pub fn spread(from: &Namespace, protocol: &str, to: SocketAddrV4, count: u32, backends: &[&str]) -> Result<Finding> {
+pub fn spread(
+    from: &Namespace,
+    protocol: &str,
+    to: impl Into<SocketAddr>,
+    count: u32,
+    backends: &[&str],
+) -> Result<Finding> {
     let answers = ask(from, protocol, to, count)?;
     let fair = count / backends.len() as u32;
     let even = backends.iter().all(|backend| answers.by_server.get(*backend).is_some_and(|seen| *seen >= fair / 2));
@@ -80,7 +87,7 @@ pub fn throughput(from: &Namespace, to: &Namespace, address: Ipv4Addr, at_least:
 }
 
 /// `bytes` bytes over one TCP connection come back unchanged.
-pub fn echo(from: &Namespace, to: SocketAddrV4, bytes: u64) -> Result<Finding> {
+pub fn echo(from: &Namespace, to: impl Into<SocketAddr>, bytes: u64) -> Result<Finding> {
     let report = transfer(from, to, bytes)?;
     let seen = format!("{} bytes echoed by {} in {:.2} s", report.echoed, report.server, report.seconds);
     Ok(Finding::of(report.echoed == bytes, seen))
@@ -123,14 +130,14 @@ const UDP_PORTS: Range<u32> = 10_000..30_000;
 static ASKED: AtomicU32 = AtomicU32::new(0);
 
 /// Asks `count` times who serves, each time as a new flow.
-pub fn ask(from: &Namespace, protocol: &str, to: SocketAddrV4, count: u32) -> Result<Answers> {
+pub fn ask(from: &Namespace, protocol: &str, to: impl Into<SocketAddr>, count: u32) -> Result<Answers> {
     let ports = UDP_PORTS.start + ASKED.fetch_add(count, Ordering::Relaxed) % (UDP_PORTS.end - UDP_PORTS.start);
-    probe::run(from, &["ask", protocol, &to.to_string(), &count.to_string(), &ports.to_string()])
+    probe::run(from, &["ask", protocol, &to.into().to_string(), &count.to_string(), &ports.to_string()])
 }
 
 /// Sends a paced stream of `count` datagrams of `size` bytes, `rate` a second, to an echo server.
-pub fn stream(from: &Namespace, to: SocketAddrV4, rate: u32, count: u32, size: u32) -> Result<StreamReport> {
-    probe::run(from, &["stream", &to.to_string(), &rate.to_string(), &count.to_string(), &size.to_string()])
+pub fn stream(from: &Namespace, to: impl Into<SocketAddr>, rate: u32, count: u32, size: u32) -> Result<StreamReport> {
+    probe::run(from, &["stream", &to.into().to_string(), &rate.to_string(), &count.to_string(), &size.to_string()])
 }
 
 /// Sends `count` datagrams of `size` bytes in fragments, last one first, which an echo server answers in the same order.
@@ -139,6 +146,6 @@ pub fn backwards(from: &Namespace, to: SocketAddrV4, count: u32, size: u32) -> R
 }
 
 /// Sends bytes over TCP to an echo server and compares what comes back.
-pub fn transfer(from: &Namespace, to: SocketAddrV4, bytes: u64) -> Result<TransferReport> {
-    probe::run(from, &["transfer", &to.to_string(), &bytes.to_string()])
+pub fn transfer(from: &Namespace, to: impl Into<SocketAddr>, bytes: u64) -> Result<TransferReport> {
+    probe::run(from, &["transfer", &to.into().to_string(), &bytes.to_string()])
 }

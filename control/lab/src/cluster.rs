@@ -1,10 +1,12 @@
 //! What nodes are told about the cluster: the file that `shuntctl apply` reads.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Serialize, Serializer};
 use shunt_dataplane::net::{MacAddr, Protocol};
+
+use crate::family::Family;
 
 /// The whole file.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +34,9 @@ pub struct Vtep {
     /// Its pods' addresses.
     #[serde(serialize_with = "as_text")]
     pub pod_cidr: Ipv4Net,
+    /// Their IPv6 addresses, if they have any.
+    #[serde(serialize_with = "as_text_if_any", skip_serializing_if = "Option::is_none")]
+    pub ipv6_pod_cidr: Option<Ipv6Net>,
     /// It answers clients outside directly.
     pub direct_server_return: bool,
 }
@@ -45,6 +50,9 @@ pub struct Port {
     pub interface: String,
     /// The pod's address.
     pub address: Ipv4Addr,
+    /// Its IPv6 address, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6_address: Option<Ipv6Addr>,
     /// The MAC address of the pod's end.
     #[serde(serialize_with = "as_text")]
     pub mac: MacAddr,
@@ -60,15 +68,19 @@ pub struct Route {
     pub via: Ipv4Addr,
 }
 
-/// A Kubernetes Service, and the one EndpointSlice that says who serves it.
+/// A Kubernetes Service, and the EndpointSlice of each family that says who serves it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Service {
     /// Kubernetes namespace.
     pub namespace: String,
     /// Name in it.
     pub name: String,
-    /// `spec.clusterIP`.
-    pub cluster_ip: Ipv4Addr,
+    /// The IPv4 one of `spec.clusterIPs`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster_ip: Option<Ipv4Addr>,
+    /// The IPv6 one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6_cluster_ip: Option<Ipv6Addr>,
     /// `spec.internalTrafficPolicy`.
     pub internal_traffic_policy: Policy,
     /// `spec.sessionAffinity`, if it is not the default.
@@ -86,9 +98,12 @@ pub struct Service {
     /// Ports of all endpoints.
     #[serde(skip)]
     pub targets: Vec<EndpointPort>,
-    /// Who serves it.
+    /// Who serves it over IPv4.
     #[serde(skip)]
     pub endpoints: Vec<Endpoint>,
+    /// Who serves it over IPv6.
+    #[serde(skip)]
+    pub ipv6_endpoints: Vec<Endpoint<Ipv6Addr>>,
 }
 
 /// `spec.internalTrafficPolicy` and `spec.externalTrafficPolicy`.
@@ -162,9 +177,9 @@ pub struct EndpointPort {
 
 /// One that serves.
 #[derive(Clone, Debug, Serialize)]
-pub struct Endpoint {
+pub struct Endpoint<A = Ipv4Addr> {
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: A,
     /// Condition; unset: true.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ready: Option<bool>,
@@ -182,17 +197,15 @@ pub struct Endpoint {
     pub for_nodes: Vec<String>,
 }
 
-impl Endpoint {
+impl<A: Family> Endpoint<A> {
     /// A ready one on the lab's node that has the address, be it a pod's or the node's on the underlay.
-    pub fn ready(address: Ipv4Addr) -> Endpoint {
-        let [first, _, network, host] = address.octets();
-        let number = if first == 10 { network } else { host };
-        let node = format!("node-{}", char::from(b'a' + number.saturating_sub(1)));
+    pub fn ready(address: A) -> Endpoint<A> {
+        let node = format!("node-{}", char::from(b'a' + address.node().saturating_sub(1)));
         Endpoint { address, ready: None, serving: None, terminating: None, node, for_nodes: Vec::new() }
     }
 
     /// One that still serves and is on its way out.
-    pub fn terminating(address: Ipv4Addr) -> Endpoint {
+    pub fn terminating(address: A) -> Endpoint<A> {
         let (ready, serving, terminating) = (Some(false), Some(true), Some(true));
         Endpoint { ready, serving, terminating, ..Endpoint::ready(address) }
     }
@@ -211,7 +224,8 @@ impl Service {
         Service {
             namespace: "default".into(),
             name: name.into(),
-            cluster_ip,
+            cluster_ip: Some(cluster_ip),
+            ipv6_cluster_ip: None,
             internal_traffic_policy: Policy::Cluster,
             session_affinity: None,
             scheduler: None,
@@ -219,15 +233,23 @@ impl Service {
             ports: vec![ServicePort { name: "main".into(), protocol, port, node_port: None }],
             targets: vec![EndpointPort { name: "main".into(), port: target }],
             endpoints: backends.into_iter().map(Endpoint::ready).collect(),
+            ipv6_endpoints: Vec::new(),
         }
+    }
+
+    /// The same service, had at an IPv6 ClusterIP as well and served there by `backends`.
+    #[must_use]
+    pub fn over_ipv6(self, cluster_ip: Ipv6Addr, backends: impl IntoIterator<Item = Ipv6Addr>) -> Service {
+        let ipv6_endpoints = backends.into_iter().map(Endpoint::ready).collect();
+        Service { ipv6_cluster_ip: Some(cluster_ip), ipv6_endpoints, ..self }
     }
 }
 
 /// What becomes of a new flow to a service.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum Outcome<A = Ipv4Addr> {
     /// It goes to one of these.
-    Endpoints(Vec<(Ipv4Addr, u16)>),
+    Endpoints(Vec<(A, u16)>),
     /// It vanishes.
     Drop,
     /// The client is told.
@@ -255,14 +277,39 @@ struct EndpointSlice<'a> {
     service: &'a str,
     name: &'a str,
     port: &'a [EndpointPort],
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    endpoint: &'a [Endpoint],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    endpoint: Vec<Endpoint<IpAddr>>,
 }
 
 impl EndpointSlice<'_> {
-    fn of(service: &Service) -> EndpointSlice<'_> {
-        let Service { namespace, name, targets, endpoints, .. } = service;
-        EndpointSlice { namespace, service: name, name: "all", port: targets, endpoint: endpoints }
+    /// The IPv4 one, and the IPv6 one of a service that has anything to do with IPv6.
+    fn of(service: &Service) -> impl Iterator<Item = EndpointSlice<'_>> {
+        let is_dual = service.ipv6_cluster_ip.is_some() || !service.ipv6_endpoints.is_empty();
+        let ipv6 = is_dual.then(|| slice(service, "ipv6", &service.ipv6_endpoints));
+        [slice(service, "all", &service.endpoints)].into_iter().chain(ipv6)
+    }
+}
+
+fn slice<'a, A: Copy + Into<IpAddr>>(
+    service: &'a Service,
+    name: &'static str,
+    endpoints: &[Endpoint<A>],
+) -> EndpointSlice<'a> {
+    let endpoint =
+        endpoints.iter().cloned().map(|Endpoint { address, ready, serving, terminating, node, for_nodes }| Endpoint {
+            address: address.into(),
+            ready,
+            serving,
+            terminating,
+            node,
+            for_nodes,
+        });
+    EndpointSlice {
+        namespace: &service.namespace,
+        service: &service.name,
+        name,
+        port: &service.targets,
+        endpoint: endpoint.collect(),
     }
 }
 
@@ -273,7 +320,7 @@ impl Serialize for Cluster {
             port: &self.ports,
             route: &self.routes,
             service: &self.services,
-            endpoint_slice: self.services.iter().map(EndpointSlice::of).collect(),
+            endpoint_slice: self.services.iter().flat_map(EndpointSlice::of).collect(),
         };
         file.serialize(serializer)
     }
@@ -281,6 +328,10 @@ impl Serialize for Cluster {
 
 fn as_text<T: ToString, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&value.to_string())
+}
+
+fn as_text_if_any<T: ToString, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    value.as_ref().map(ToString::to_string).serialize(serializer)
 }
 
 #[cfg(test)]
@@ -295,16 +346,20 @@ mod tests {
                 address: Ipv4Addr::new(192, 168, 50, 2),
                 mac: MacAddr([0x0a, 0x58, 0, 0, 0, 2]),
                 pod_cidr: "10.244.2.0/24".parse().unwrap(),
+                ipv6_pod_cidr: Some("fd00:10:244:2::/64".parse().unwrap()),
                 direct_server_return: true,
             }],
-            services: vec![Service::simple(
-                "web",
-                Ipv4Addr::new(10, 96, 0, 10),
-                Protocol::Tcp,
-                80,
-                8080,
-                [Ipv4Addr::new(10, 244, 1, 10)],
-            )],
+            services: vec![
+                Service::simple(
+                    "web",
+                    Ipv4Addr::new(10, 96, 0, 10),
+                    Protocol::Tcp,
+                    80,
+                    8080,
+                    [Ipv4Addr::new(10, 244, 1, 10)],
+                )
+                .over_ipv6("fd00:10:96::10".parse().unwrap(), ["fd00:10:244:1::10".parse().unwrap()]),
+            ],
             ..Cluster::default()
         };
         let expected = r#"[[vtep]]
@@ -312,12 +367,14 @@ node = "node-b"
 address = "192.168.50.2"
 mac = "0a:58:00:00:00:02"
 pod_cidr = "10.244.2.0/24"
+ipv6_pod_cidr = "fd00:10:244:2::/64"
 direct_server_return = true
 
 [[service]]
 namespace = "default"
 name = "web"
 cluster_ip = "10.96.0.10"
+ipv6_cluster_ip = "fd00:10:96::10"
 internal_traffic_policy = "Cluster"
 
 [[service.port]]
@@ -336,6 +393,19 @@ port = 8080
 
 [[endpoint_slice.endpoint]]
 address = "10.244.1.10"
+node = "node-a"
+
+[[endpoint_slice]]
+namespace = "default"
+service = "web"
+name = "ipv6"
+
+[[endpoint_slice.port]]
+name = "main"
+port = 8080
+
+[[endpoint_slice.endpoint]]
+address = "fd00:10:244:1::10"
 node = "node-a"
 "#;
         assert_eq!(toml::to_string(&cluster).unwrap(), expected);

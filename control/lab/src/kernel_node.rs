@@ -4,12 +4,15 @@ use crate::{
     error::Result,
     kube_proxy::{self, Place},
     netns::Namespace,
-    plan::{GATEWAY, NodePlan, POD_MTU, Plan, PodPlan, Routing, SERVICE_CIDR, VNI, VXLAN_PORT},
+    plan::{GATEWAY, IPV6_GATEWAY, NodePlan, POD_MTU, Plan, PodPlan, Routing, SERVICE_CIDR, VNI, VXLAN_PORT},
 };
 
 /// Makes the node's namespace forward, and leads it to each other node's pods.
 pub fn set_up(namespace: &Namespace, node: &NodePlan, plan: &Plan) -> Result<()> {
     namespace.sysctl("net.ipv4.ip_forward", "1")?;
+    if node.ipv6 {
+        namespace.sysctl("net.ipv6.conf.all.forwarding", "1")?;
+    }
     if !plan.kernel_unfinished_checksums {
         namespace.run("ethtool -K eth0 tx off")?;
     }
@@ -48,14 +51,32 @@ fn overlay(namespace: &Namespace, node: &NodePlan, plan: &Plan) -> Result<()> {
     }
     // Without any route to a ClusterIP the node's own packets to it would not get as far as their translation.
     namespace.ip(&format!("route add {SERVICE_CIDR} dev flannel.1 src {}", node.overlay()))?;
+    ipv6_overlay(namespace, node, plan)?;
     let place = Place { node: node.name(), addresses: vec![node.underlay()] };
     kube_proxy::translate(namespace, &place, &plan.services)
 }
 
-/// Leads the pod's address to its veth, and answers for the pods' gateway on it.
+/// Leads to the other nodes' IPv6 pods as to the others, through the same device: its outer headers are of IPv4.
+fn ipv6_overlay(namespace: &Namespace, node: &NodePlan, plan: &Plan) -> Result<()> {
+    let Some(own) = node.ipv6_pod_cidr() else { return Ok(()) };
+    namespace.ip(&format!("addr add {}/128 dev flannel.1 nodad", own.addr()))?;
+    let others = plan.nodes.iter().filter(|other| other.letter != node.letter);
+    for (other, prefix) in others.filter_map(|other| Some((other, other.ipv6_pod_cidr()?))) {
+        let (mac, gateway) = (other.vtep_mac(), prefix.addr());
+        namespace.ip(&format!("neigh replace {gateway} lladdr {mac} dev flannel.1 nud permanent"))?;
+        namespace.ip(&format!("route replace {prefix} via {gateway} dev flannel.1 onlink"))?;
+    }
+    Ok(())
+}
+
+/// Leads the pod's addresses to its veth, and answers for the pods' gateway on it.
 pub fn add_pod(namespace: &Namespace, pod: &PodPlan) -> Result<()> {
     let interface = &pod.interface;
     namespace.ip(&format!("addr add {GATEWAY}/32 dev {interface} scope link"))?;
     namespace.ip(&format!("route add {}/32 dev {interface}", pod.address))?;
+    if let Some(address) = pod.ipv6 {
+        namespace.ip(&format!("addr add {IPV6_GATEWAY}/64 dev {interface} nodad"))?;
+        namespace.ip(&format!("route add {address}/128 dev {interface}"))?;
+    }
     Ok(())
 }

@@ -1,9 +1,12 @@
 //! Services as kube-proxy's nftables mode translates them: what kernel nodes do, and what others are compared with.
 //!
 //! A verdict map from address, protocol and port to a chain for each frontend; in it what becomes of new flows, by where they
-//! come from; a chain for each endpoint; masquerade by a mark. Affinity and schedulers are left out.
+//! come from; a chain for each endpoint; masquerade by a mark. A table for each family. Affinity and schedulers are left out.
 
-use std::{fmt::Write, net::Ipv4Addr};
+use std::{
+    fmt::{Display, Write},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use shunt_dataplane::net::Protocol;
 
@@ -11,8 +14,8 @@ use crate::{
     cluster::{Endpoint, Outcome, Policy, Service, ServicePort},
     command,
     error::Result,
+    family::Family,
     netns::Namespace,
-    plan::{CLUSTER_CIDR, SERVICE_CIDR},
 };
 
 /// Of packets whose source is to be replaced.
@@ -29,34 +32,35 @@ pub struct Place {
 
 /// Puts the rules for `services` in force, in the place of those before.
 pub fn translate(namespace: &Namespace, place: &Place, services: &[Service]) -> Result<()> {
-    let rules = rules(place, services);
+    let rules = rules::<Ipv4Addr>(place, services) + &rules::<Ipv6Addr>(place, services);
     command::run_with(namespace.bounded("nft").args(["-f", "-"]), rules.as_bytes()).map(drop)
 }
 
-/// The rules, as `nft -f` reads them.
-pub fn rules(place: &Place, services: &[Service]) -> String {
+/// The rules of one family, as `nft -f` reads them.
+fn rules<A: Family>(place: &Place, services: &[Service]) -> String {
     let mut chains = Chains::default();
     for service in services {
         for port in &service.ports {
-            chains.add(place, service, port);
+            chains.add::<A>(place, service, port);
         }
     }
-    let cluster_ips: Vec<_> = services.iter().map(|service| service.cluster_ip.to_string()).collect();
+    let cluster_ips: Vec<_> = services.iter().filter_map(A::cluster_ip).map(|address| address.to_string()).collect();
     let elements = |list: &[String]| match list.is_empty() {
         true => String::new(),
         false => format!("elements = {{ {} }}", list.join(", ")),
     };
+    let (ip, address) = (A::NFT, A::NFT_ADDRESS);
     format!(
-        "table ip lab\n\
-        delete table ip lab\n\
-        table ip lab {{\n\
+        "table {ip} lab\n\
+        delete table {ip} lab\n\
+        table {ip} lab {{\n\
         {}\
-        map frontends {{ type ipv4_addr . inet_proto . inet_service : verdict; {} }}\n\
-        set cluster_ips {{ type ipv4_addr; {} }}\n\
+        map frontends {{ type {address} . inet_proto . inet_service : verdict; {} }}\n\
+        set cluster_ips {{ type {address}; {} }}\n\
         chain services {{\n\
-        ip daddr . meta l4proto . th dport vmap @frontends\n\
-        ip daddr @cluster_ips reject\n\
-        ip daddr {SERVICE_CIDR} drop\n\
+        {ip} daddr . meta l4proto . th dport vmap @frontends\n\
+        {ip} daddr @cluster_ips reject\n\
+        {ip} daddr {} drop\n\
         }}\n\
         chain prerouting {{ type nat hook prerouting priority dstnat; jump services; }}\n\
         chain output {{ type nat hook output priority -100; jump services; }}\n\
@@ -64,7 +68,8 @@ pub fn rules(place: &Place, services: &[Service]) -> String {
         }}\n",
         chains.text,
         elements(&chains.frontends),
-        elements(&cluster_ips)
+        elements(&cluster_ips),
+        A::SERVICE_CIDR
     )
 }
 
@@ -77,15 +82,18 @@ struct Chains {
 }
 
 impl Chains {
-    fn add(&mut self, place: &Place, service: &Service, port: &ServicePort) {
+    fn add<A: Family>(&mut self, place: &Place, service: &Service, port: &ServicePort) {
         let [cluster, local] = [Policy::Cluster, Policy::Local].map(|policy| {
-            let outcome = service.outcome(&port.name, &place.node, policy);
+            let outcome = service.outcome::<A>(&port.name, &place.node, policy);
             self.fate(&outcome, port)
         });
         let of = |policy| if policy == Policy::Cluster { &cluster } else { &local };
         let inside = of(service.internal_traffic_policy);
-        self.frontend(service.cluster_ip, port.port, port, &format!("ip saddr != {CLUSTER_CIDR} {MARK}\n{inside}"));
-        let Some(exposure) = &service.exposure else { return };
+        let (ip, pods) = (A::NFT, A::CLUSTER_CIDR);
+        if let Some(address) = A::cluster_ip(service) {
+            self.frontend(address, port.port, port, &format!("{ip} saddr != {pods} {MARK}\n{inside}"));
+        }
+        let Some(exposure) = A::exposure(service) else { return };
         let external = match exposure.external_traffic_policy {
             Policy::Cluster => format!("{MARK}\n{cluster}"),
             Policy::Local => {
@@ -93,11 +101,7 @@ impl Chains {
                 let inside = |source: &str, mark: &str| {
                     cluster.lines().map(|line| format!("{source} {mark} {line}\n")).collect::<String>()
                 };
-                format!(
-                    "{}{}{local}",
-                    inside(&format!("ip saddr {CLUSTER_CIDR}"), ""),
-                    inside("fib saddr type local", MARK)
-                )
+                format!("{}{}{local}", inside(&format!("{ip} saddr {pods}"), ""), inside("fib saddr type local", MARK))
             }
         };
         for &address in port.node_port.iter().flat_map(|_| &place.addresses) {
@@ -105,7 +109,7 @@ impl Chains {
         }
         let sources = match exposure.load_balancer_source_ranges.as_slice() {
             [] => String::new(),
-            ranges => format!("ip saddr != {{ {} }} drop\n", ranges.join(", ")),
+            ranges => format!("{ip} saddr != {{ {} }} drop\n", ranges.join(", ")),
         };
         for &address in &exposure.load_balancer_ips {
             self.frontend(address, port.port, port, &format!("{sources}{external}"));
@@ -116,7 +120,7 @@ impl Chains {
     }
 
     /// A chain for a frontend, and the element that leads to it.
-    fn frontend(&mut self, address: Ipv4Addr, number: u16, port: &ServicePort, rules: &str) {
+    fn frontend(&mut self, address: impl Display, number: u16, port: &ServicePort, rules: &str) {
         let name = format!("frontend{}", self.frontends.len());
         // Writing to a string does not fail.
         let _ = writeln!(self.text, "chain {name} {{\n{rules}\n}}");
@@ -124,9 +128,11 @@ impl Chains {
     }
 
     /// What becomes of a new flow, as one statement.
-    fn fate(&mut self, outcome: &Outcome, port: &ServicePort) -> String {
-        let Outcome::Endpoints(backends) = outcome else {
-            return if *outcome == Outcome::Drop { "drop" } else { "reject" }.to_owned();
+    fn fate<A: Family>(&mut self, outcome: &Outcome<A>, port: &ServicePort) -> String {
+        let backends = match outcome {
+            Outcome::Endpoints(backends) => backends,
+            Outcome::Drop => return "drop".to_owned(),
+            Outcome::Refuse => return "reject".to_owned(),
         };
         let choices: Vec<_> = backends
             .iter()
@@ -137,10 +143,11 @@ impl Chains {
     }
 
     /// A chain that leads to an endpoint; one that reaches itself is masqueraded.
-    fn endpoint(&mut self, (address, port): (Ipv4Addr, u16), protocol: Protocol) -> String {
+    fn endpoint<A: Family>(&mut self, (address, port): (A, u16), protocol: Protocol) -> String {
         let name = format!("endpoint{}", self.endpoints);
         self.endpoints += 1;
-        let rules = format!("ip saddr {address} {MARK}\nmeta l4proto {protocol} dnat to {address}:{port}");
+        let (ip, to) = (A::NFT, SocketAddr::new(address.into(), port));
+        let rules = format!("{ip} saddr {address} {MARK}\nmeta l4proto {protocol} dnat to {to}");
         let _ = writeln!(self.text, "chain {name} {{\n{rules}\n}}");
         name
     }
@@ -149,17 +156,17 @@ impl Chains {
 impl Service {
     /// What becomes of a new flow to the service port `name` on a node under `policy`: said anew, and not by the code that is
     /// tested.
-    pub fn outcome(&self, name: &str, node: &str, policy: Policy) -> Outcome {
+    pub fn outcome<A: Family>(&self, name: &str, node: &str, policy: Policy) -> Outcome<A> {
         let Some(target) = self.targets.iter().find(|target| target.name == name) else { return Outcome::Refuse };
         let is = |condition: Option<bool>, unset| condition.unwrap_or(unset);
-        let ready: Vec<_> = self.endpoints.iter().filter(|e| is(e.ready, true)).collect();
-        let leaving: Vec<_> = self
-            .endpoints
+        let endpoints = A::endpoints(self);
+        let ready: Vec<_> = endpoints.iter().filter(|e| is(e.ready, true)).collect();
+        let leaving: Vec<_> = endpoints
             .iter()
             .filter(|e| !is(e.ready, true) && is(e.serving, false) && is(e.terminating, false))
             .collect();
         let first_of = |local: bool| {
-            let keep = |list: &[&Endpoint]| -> Vec<_> {
+            let keep = |list: &[&Endpoint<A>]| -> Vec<_> {
                 let kept = list.iter().filter(|e| !local || e.node == node);
                 kept.map(|e| ((e.address, target.port), e.for_nodes.clone())).collect()
             };

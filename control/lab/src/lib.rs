@@ -2,7 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`plan`], [`cluster`] | which nodes and pods there are, their addresses; the cluster file |
+//! | [`plan`], [`cluster`], [`family`] | which nodes and pods there are, their addresses of both families; the cluster file |
 //! | [`topology`] | the built lab |
 //! | [`netns`], [`command`], [`tidy`], [`wait`] | namespaces, processes, and their removal however a run ends |
 //! | [`kernel_node`], [`shunt_node`] | the two kinds of node |
@@ -26,6 +26,7 @@ pub mod command;
 pub mod counters;
 pub mod demo;
 pub mod error;
+pub mod family;
 pub mod idle;
 pub mod kernel_node;
 pub mod kube_proxy;

@@ -1,7 +1,12 @@
 //! `shunt-lab`: runs the demo, and is itself the server and the probes inside the demo's namespaces.
 #![deny(unsafe_code)]
 
-use std::{error::Error, net::SocketAddrV4, process::ExitCode, time::Duration};
+use std::{
+    error::Error,
+    net::{SocketAddr, SocketAddrV4},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use serde::Serialize;
@@ -40,7 +45,7 @@ enum Command {
         #[arg(long)]
         tcp: u16,
         #[arg(long)]
-        udp: SocketAddrV4,
+        udp: Vec<SocketAddr>,
     },
     /// Measure from this namespace and print one line of JSON.
     #[command(hide = true, subcommand)]
@@ -52,21 +57,21 @@ enum Probe {
     /// Ask who serves, each time as a new flow.
     Ask {
         protocol: Transport,
-        to: SocketAddrV4,
+        to: SocketAddr,
         count: u32,
         /// The port that the first one is asked from over UDP; the others follow.
         #[arg(default_value_t = 10_000)]
         udp_port: u16,
     },
     /// Send paced, numbered datagrams.
-    Stream { to: SocketAddrV4, rate: u32, count: u32, size: usize },
+    Stream { to: SocketAddr, rate: u32, count: u32, size: usize },
     /// Send bytes over TCP and compare the echo.
-    Transfer { to: SocketAddrV4, bytes: u64 },
+    Transfer { to: SocketAddr, bytes: u64 },
     /// Send datagrams in fragments, last one first, and have them echoed so.
     Backwards { to: SocketAddrV4, count: u32, size: usize },
     /// Hold a TCP connection.
     Hold {
-        to: SocketAddrV4,
+        to: SocketAddr,
         milliseconds: u64,
         /// Milliseconds between two messages.
         #[arg(default_value_t = 5)]
@@ -100,7 +105,7 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
             let holds = demo::run(forwarder, keep)?;
             return Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        Command::Serve { name, tcp, udp } => server::serve(&name, tcp, udp)?,
+        Command::Serve { name, tcp, udp } => server::serve(&name, tcp, &udp)?,
         Command::Probe(probe) => run_probe(probe)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -1,11 +1,12 @@
 //! The topology of a lab: which nodes and pods there are, and every address in it.
 //!
 //! One underlay 192.168.50.0/24; node number N (node-a is 1) has 192.168.50.N, its pods have 10.244.N.0/24, and its own
-//! address on the overlay is 10.244.N.0, as flannel gives it to flannel.1.
+//! address on the overlay is 10.244.N.0, as flannel gives it to flannel.1. With both families it has fd00:10:244:N::/64
+//! and fd00:10:244:N:: beside them; the underlay has IPv4 alone.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use shunt_dataplane::net::{MacAddr, Protocol};
 
 use crate::cluster::{Cluster, Port, Route, Service, Vtep};
@@ -17,10 +18,16 @@ pub const FRAMES: u32 = 32_768;
 
 /// The gateway that all pods use; the switch answers for it.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The same over IPv6, on each pod's link.
+pub const IPV6_GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// All pods' addresses.
 pub const CLUSTER_CIDR: &str = "10.244.0.0/16";
+/// All pods' IPv6 addresses.
+pub const IPV6_CLUSTER_CIDR: &str = "fd00:10:244::/48";
 /// All ClusterIPs.
 pub const SERVICE_CIDR: &str = "10.96.0.0/16";
+/// All IPv6 ClusterIPs.
+pub const IPV6_SERVICE_CIDR: &str = "fd00:10:96::/112";
 /// VXLAN network identifier, as flannel has it.
 pub const VNI: u32 = 1;
 /// VXLAN's UDP port, as flannel has it.
@@ -37,6 +44,15 @@ pub const UDP_PORT: u16 = 5353;
 pub const WEB: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// ClusterIP of `dns` (UDP 53).
 pub const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 53);
+/// IPv6 ClusterIP of `web`, where it has one.
+pub const IPV6_WEB: Ipv6Addr = ipv6_cluster_ip(0x10);
+/// IPv6 ClusterIP of `dns`, where it has one.
+pub const IPV6_DNS: Ipv6Addr = ipv6_cluster_ip(0x53);
+
+/// One of the IPv6 ClusterIPs.
+pub const fn ipv6_cluster_ip(number: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x10, 0x96, 0, 0, 0, 0, number)
+}
 
 /// Who forwards a node's packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +81,8 @@ pub struct NodePlan {
     pub forwarder: Forwarder,
     /// Its pods' number.
     pub pods: u8,
+    /// Whether its pods have IPv6 addresses as well.
+    pub ipv6: bool,
 }
 
 impl NodePlan {
@@ -93,6 +111,15 @@ impl NodePlan {
         Ipv4Net::new_assert(self.overlay(), 24)
     }
 
+    /// Its pods' IPv6 addresses; the first one is the node's own on the overlay.
+    pub fn ipv6_pod_cidr(&self) -> Option<Ipv6Net> {
+        self.ipv6.then(|| Ipv6Net::new_assert(self.ipv6_address(0), 64))
+    }
+
+    fn ipv6_address(&self, host: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, 0x10, 0x244, self.number().into(), 0, 0, 0, host)
+    }
+
     /// Its VTEP's MAC address.
     pub fn vtep_mac(&self) -> MacAddr {
         MacAddr([0x0a, 0x58, 0xff, 0, 0, self.number()])
@@ -110,6 +137,8 @@ impl NodePlan {
         PodPlan {
             name: format!("{}{number}", self.letter),
             address,
+            // As it looks: 10.244.1.10 and fd00:10:244:1::10.
+            ipv6: self.ipv6.then(|| self.ipv6_address(0x0f + u16::from(number))),
             mac: MacAddr([0x0a, 0x58, a, b, c, d]),
             interface: format!("v{}{number}", self.letter),
         }
@@ -123,6 +152,8 @@ pub struct PodPlan {
     pub name: String,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Its IPv6 address.
+    pub ipv6: Option<Ipv6Addr>,
     /// Its MAC address.
     pub mac: MacAddr,
     /// The node's end of its veth.
@@ -130,12 +161,18 @@ pub struct PodPlan {
 }
 
 impl PodPlan {
+    /// Its address of each family it has one of.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        [IpAddr::from(self.address)].into_iter().chain(self.ipv6.map(IpAddr::from))
+    }
+
     /// As `shuntctl apply` reads it.
     pub fn port(&self) -> Port {
         Port {
             name: format!("default/{}", self.name),
             interface: self.interface.clone(),
             address: self.address,
+            ipv6_address: self.ipv6,
             mac: self.mac,
         }
     }
@@ -174,7 +211,7 @@ impl Plan {
     /// node-a and node-b with two pods each, forwarded by `ab`; node-c with one pod, forwarded by the kernel. Services
     /// `web` (TCP 80) and `dns` (UDP 53) have one backend on each node: a2, b1 and c1.
     pub fn three_nodes(ab: Forwarder) -> Plan {
-        let node = |letter, forwarder, pods| NodePlan { letter, forwarder, pods };
+        let node = |letter, forwarder, pods| NodePlan { letter, forwarder, pods, ipv6: false };
         let nodes = vec![node('a', ab, 2), node('b', ab, 2), node('c', Forwarder::Kernel, 1)];
         let backends = [nodes[0].pod(2).address, nodes[1].pod(1).address, nodes[2].pod(1).address];
         Plan {
@@ -195,10 +232,20 @@ impl Plan {
         }
     }
 
+    /// The [three nodes](Plan::three_nodes) with both families: pods have an IPv6 address each, and `web` and `dns` an IPv6
+    /// ClusterIP that leads to the same pods.
+    pub fn dual_stack(ab: Forwarder) -> Plan {
+        let mut plan = Plan::three_nodes(ab);
+        plan.nodes.iter_mut().for_each(|node| node.ipv6 = true);
+        let backends = || [(0, 2), (1, 1), (2, 1)].into_iter().filter_map(|(node, pod)| plan.nodes[node].pod(pod).ipv6);
+        let services = plan.services.into_iter().zip([IPV6_WEB, IPV6_DNS]);
+        Plan { services: services.map(|(service, vip)| service.over_ipv6(vip, backends())).collect(), ..plan }
+    }
+
     /// node-a, forwarded by `a`, and node-b, forwarded by the kernel, with two pods each. There is neither an overlay nor
     /// a service, and pods have the underlay's MTU.
     pub fn flat(a: Forwarder) -> Plan {
-        let node = |letter, forwarder| NodePlan { letter, forwarder, pods: 2 };
+        let node = |letter, forwarder| NodePlan { letter, forwarder, pods: 2, ipv6: false };
         Plan {
             nodes: vec![node('a', a), node('b', Forwarder::Kernel)],
             routing: Routing::Native,
@@ -215,6 +262,7 @@ impl Plan {
             address: other.underlay(),
             mac: other.vtep_mac(),
             pod_cidr: other.pod_cidr(),
+            ipv6_pod_cidr: other.ipv6_pod_cidr(),
             direct_server_return: other.forwarder == Forwarder::Shunt,
         };
         let route = |other: &NodePlan| Route { prefix: other.pod_cidr(), via: other.underlay() };

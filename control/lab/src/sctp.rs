@@ -122,7 +122,7 @@ pub fn serve(name: &str, port: u16) -> io::Result<()> {
             Err(error) => return Err(error),
         };
         if packet.to_port == port {
-            let greeting = Greeting { server: name.to_owned(), client: *packet.from.ip() };
+            let greeting = Greeting { server: name.to_owned(), client: (*packet.from.ip()).into() };
             let (tag, answer) = answer(&greeting.to_string(), &packet);
             // No route while a test breaks one: the next request counts.
             let _ = answer.is_empty() || send(&socket, port, packet.from, tag, &answer).is_ok();

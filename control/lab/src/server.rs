@@ -3,7 +3,7 @@
 use std::{
     fmt,
     io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
 };
 
@@ -18,7 +18,7 @@ pub struct Greeting {
     /// Its name.
     pub server: String,
     /// The client's address, as the server sees it.
-    pub client: Ipv4Addr,
+    pub client: IpAddr,
 }
 
 impl fmt::Display for Greeting {
@@ -40,33 +40,35 @@ impl Greeting {
     }
 }
 
-/// Serves until the process ends. A TCP client is greeted with a line, then gets back all it sends. SCTP is on TCP's port.
+/// Serves until the process ends. A TCP client is greeted with a line, then gets back all it sends. SCTP is on TCP's port, over
+/// IPv4. TCP clients of IPv6 are served if any of the places for UDP is of it.
 ///
 /// # Errors
-/// When an address cannot be bound, or a socket breaks.
-pub fn serve(name: &str, tcp: u16, udp: SocketAddrV4) -> io::Result<()> {
-    let datagrams = UdpSocket::bind(udp)?;
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, tcp))?;
+/// When an address cannot be bound.
+pub fn serve(name: &str, tcp: u16, udp: &[SocketAddr]) -> io::Result<()> {
+    let datagrams: Vec<_> = udp.iter().map(UdpSocket::bind).collect::<io::Result<_>>()?;
+    // A socket of IPv6 that is bound to no address takes clients of both families.
+    let any: IpAddr =
+        if udp.iter().any(SocketAddr::is_ipv6) { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let listener = TcpListener::bind((any, tcp))?;
+    for socket in datagrams {
+        let own = name.to_owned();
+        // Should a socket break, who asks finds out.
+        thread::spawn(move || echo_datagrams(&own, &socket));
+    }
     let own = name.to_owned();
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let name = own.clone();
-            // A client that goes away ends its own connection only.
-            thread::spawn(move || echo_stream(&name, stream));
-        }
-    });
-    let own = name.to_owned();
-    // Should its socket break, who asks finds out.
     thread::spawn(move || sctp::serve(&own, tcp));
-    echo_datagrams(name, &datagrams)
+    for stream in listener.incoming().flatten() {
+        let name = name.to_owned();
+        // A client that goes away ends its own connection only.
+        thread::spawn(move || echo_stream(&name, stream));
+    }
+    Ok(())
 }
 
 fn greeting(name: &str, client: SocketAddr) -> String {
-    let client = match client.ip() {
-        IpAddr::V4(address) => address,
-        IpAddr::V6(_) => unreachable!("the server's sockets are of IPv4"),
-    };
-    Greeting { server: name.to_owned(), client }.to_string()
+    // A socket of both families tells an IPv4 client's address as one of IPv6.
+    Greeting { server: name.to_owned(), client: client.ip().to_canonical() }.to_string()
 }
 
 fn echo_datagrams(name: &str, socket: &UdpSocket) -> io::Result<()> {

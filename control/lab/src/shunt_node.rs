@@ -18,7 +18,10 @@ use crate::{
     counters::{Counters, Drop},
     error::{LabError, Result, command_line},
     netns::Namespace,
-    plan::{CLUSTER_CIDR, FRAMES, NodePlan, Plan, Routing, SERVICE_CIDR, VNI, VXLAN_PORT},
+    plan::{
+        CLUSTER_CIDR, FRAMES, IPV6_CLUSTER_CIDR, IPV6_SERVICE_CIDR, NodePlan, Plan, Routing, SERVICE_CIDR, VNI,
+        VXLAN_PORT,
+    },
     wait,
 };
 
@@ -41,6 +44,8 @@ pub struct ShuntNode {
 #[derive(Serialize)]
 struct Config<'a> {
     node: Node,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ipv6: Option<Ipv6>,
     uplink: Interface<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vxlan: Option<Vxlan>,
@@ -61,6 +66,12 @@ struct Machine {
 #[derive(Serialize)]
 struct Node {
     name: String,
+    pod_cidr: String,
+    cluster_cidr: &'static str,
+    service_cidr: &'static str,
+}
+#[derive(Serialize)]
+struct Ipv6 {
     pod_cidr: String,
     cluster_cidr: &'static str,
     service_cidr: &'static str,
@@ -113,6 +124,11 @@ impl ShuntNode {
                 cluster_cidr: CLUSTER_CIDR,
                 service_cidr: SERVICE_CIDR,
             },
+            ipv6: node.ipv6_pod_cidr().map(|pod_cidr| Ipv6 {
+                pod_cidr: pod_cidr.to_string(),
+                cluster_cidr: IPV6_CLUSTER_CIDR,
+                service_cidr: IPV6_SERVICE_CIDR,
+            }),
             uplink: Interface { interface: "eth0" },
             vxlan: (plan.routing == Routing::Overlay).then(|| Vxlan {
                 vni: VNI,

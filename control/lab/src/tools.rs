@@ -1,6 +1,11 @@
 //! Real programs as probes: ping, iperf3, curl, nginx.
 
-use std::{fs, net::SocketAddrV4, path::Path, time::Duration};
+use std::{
+    fs,
+    net::{IpAddr, SocketAddrV4},
+    path::Path,
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -32,9 +37,9 @@ impl Ping {
 }
 
 /// Runs `ping` with the words of `options` (which say how many and how fast) to `to`. No reply is no error.
-pub fn ping(from: &Namespace, options: &str, to: std::net::Ipv4Addr) -> Result<Ping> {
+pub fn ping(from: &Namespace, options: &str, to: impl Into<IpAddr>) -> Result<Ping> {
     let mut command = from.bounded("ping");
-    command.args(["-n", "-W", "3"]).args(options.split_whitespace()).arg(to.to_string());
+    command.args(["-n", "-W", "3"]).args(options.split_whitespace()).arg(to.into().to_string());
     let out = output(&mut command)?;
     let text = text(&out.stdout);
     let unreadable = |reason: &str| LabError::Unreadable {

@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     process,
     sync::atomic::{AtomicU32, Ordering},
@@ -15,7 +15,7 @@ use crate::{
     error::{LabError, Result},
     kernel_node,
     netns::{End, Namespace, connect},
-    plan::{Forwarder, GATEWAY, NodePlan, Plan, PodPlan, TCP_PORT, UDP_PORT, UNDERLAY_MTU},
+    plan::{Forwarder, GATEWAY, IPV6_GATEWAY, NodePlan, Plan, PodPlan, TCP_PORT, UDP_PORT, UNDERLAY_MTU},
     shunt_node::ShuntNode,
     tidy::Tidy,
     tools, wait,
@@ -44,6 +44,14 @@ impl Pod {
     /// Its address.
     pub fn address(&self) -> Ipv4Addr {
         self.plan.address
+    }
+
+    /// Its IPv6 address.
+    ///
+    /// # Errors
+    /// [`LabError::Unknown`] if it has none.
+    pub fn ipv6(&self) -> Result<Ipv6Addr> {
+        self.plan.ipv6.ok_or_else(|| LabError::Unknown(format!("{} has no IPv6 address", self.plan.name)))
     }
 
     /// Switches a NIC feature of `eth0` on or off, as `ethtool -K` names it.
@@ -175,10 +183,16 @@ impl Lab {
         namespace.ip(&format!("addr add {}/32 dev eth0", plan.address))?;
         namespace.ip(&format!("route add {GATEWAY} dev eth0 scope link"))?;
         namespace.ip(&format!("route add default via {GATEWAY} dev eth0"))?;
+        if let Some(address) = plan.ipv6 {
+            // Without duplicate address detection: it is usable at once, and given by who knows that it is the only one.
+            namespace.ip(&format!("addr add {address}/128 dev eth0 nodad"))?;
+            namespace.ip(&format!("route add default via {IPV6_GATEWAY} dev eth0"))?;
+        }
         if self.nodes[node].plan.forwarder == Forwarder::Kernel {
             kernel_node::add_pod(&self.nodes[node].namespace, &plan)?;
         }
-        let server = self.serve(&namespace, &plan.name, plan.address)?;
+        let places: Vec<_> = plan.addresses().map(|address| SocketAddr::new(address, UDP_PORT)).collect();
+        let server = self.serve_at(&namespace, &plan.name, TCP_PORT, &places)?;
         carries(&namespace, "eth0")?;
         carries(&self.nodes[node].namespace, &plan.interface)?;
         self.nodes[node].pods.push(Pod { plan, namespace, server });
@@ -221,13 +235,16 @@ impl Lab {
 
     /// Starts the lab's servers in a pod's or node's namespace; `name` is what they answer.
     pub fn serve(&self, namespace: &Namespace, name: &str, address: Ipv4Addr) -> Result<Background> {
-        self.serve_at(namespace, name, TCP_PORT, SocketAddrV4::new(address, UDP_PORT))
+        self.serve_at(namespace, name, TCP_PORT, &[SocketAddr::new(address.into(), UDP_PORT)])
     }
 
-    /// Starts the lab's servers on other ports than its own, and waits until they listen.
-    pub fn serve_at(&self, namespace: &Namespace, name: &str, tcp: u16, udp: SocketAddrV4) -> Result<Background> {
+    /// Starts the lab's servers on other ports than its own, for UDP at each of these places, and waits until they listen.
+    pub fn serve_at(&self, namespace: &Namespace, name: &str, tcp: u16, udp: &[SocketAddr]) -> Result<Background> {
         let mut command = namespace.command(binaries::find("shunt-lab")?);
-        command.args(["serve", "--name", name, "--tcp", &tcp.to_string(), "--udp", &udp.to_string()]);
+        command.args(["serve", "--name", name, "--tcp", &tcp.to_string()]);
+        for place in udp {
+            command.args(["--udp", &place.to_string()]);
+        }
         let server = Background::start(&mut command, &self.log(&format!("server-{name}")))?;
         // TCP's socket is made last.
         tools::await_listener(namespace, &tcp.to_string())?;

@@ -9,6 +9,8 @@
 
 use smoltcp::wire::{Icmpv4Packet, IpProtocol, Ipv4Packet, TcpPacket, UdpPacket};
 
+use crate::ipv6;
+
 /// One step of a script.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {
@@ -81,8 +83,24 @@ pub fn encode(steps: &[Step]) -> Vec<u8> {
     input
 }
 
-/// Mends the checksums of an IPv4 frame as far as its headers let: the header's, and that of TCP, UDP, SCTP or ICMP.
+/// Mends the checksums of a frame of either family as far as its headers let: that of IPv4's header, and of TCP, UDP, SCTP or
+/// ICMP.
 pub fn mend(frame: &mut [u8]) {
+    if frame.get(12..14) == Some(&[0x86, 0xdd]) {
+        mend_ipv6(&mut frame[14..]);
+    } else {
+        mend_ipv4(frame);
+    }
+}
+
+fn mend_ipv6(bytes: &mut [u8]) {
+    let Some(packet) = ipv6::Packet::whole(bytes) else { return };
+    let Some(at) = packet.checksum_at() else { return };
+    let (offset, right) = (packet.offset, packet.right_checksum());
+    bytes[offset + at.start..offset + at.end].copy_from_slice(&right);
+}
+
+fn mend_ipv4(frame: &mut [u8]) {
     let Some(packet) = frame.get_mut(14..) else { return };
     let Ok(mut ip) = Ipv4Packet::new_checked(packet) else { return };
     if ip.header_len() < 20 {

@@ -24,6 +24,7 @@
 #![deny(unsafe_code)]
 
 pub mod input;
+pub mod ipv6;
 pub mod mutate;
 pub mod oracle;
 pub mod seeds;

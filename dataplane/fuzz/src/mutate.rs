@@ -6,7 +6,7 @@ use crate::input::Step;
 pub struct Mutator(u64);
 
 /// Bytes that fields like to break at.
-const EDGES: [u8; 10] = [0, 1, 4, 5, 15, 0x45, 127, 128, 254, 255];
+const EDGES: [u8; 16] = [0, 1, 4, 5, 15, 43, 44, 58, 60, 0x45, 0x60, 127, 128, 135, 254, 255];
 
 impl Mutator {
     /// The mutator of a seed.
@@ -14,10 +14,11 @@ impl Mutator {
         Mutator(seed)
     }
 
-    /// A few packets of `scripts`, damaged and mixed with their other steps.
-    pub fn script(&mut self, scripts: &[Vec<Step>]) -> Vec<Step> {
+    /// A few packets of scripts, of all families alike, damaged and mixed with their other steps.
+    pub fn script(&mut self, families: &[Vec<Vec<Step>>]) -> Vec<Step> {
         let mut steps = Vec::new();
         for _ in 0..=self.below(2) {
+            let scripts = &families[self.below(families.len())];
             steps.extend_from_slice(&scripts[self.below(scripts.len())]);
         }
         for _ in 0..=self.below(3) {
@@ -47,7 +48,8 @@ impl Mutator {
                 return;
             }
             // Most of what matters is in the first bytes.
-            let reach = if self.below(4) == 0 { bytes.len() } else { bytes.len().min(64) };
+            let headers = if bytes.get(12..14) == Some(&[0x86, 0xdd]) { 84 } else { 64 };
+            let reach = if self.below(4) == 0 { bytes.len() } else { bytes.len().min(headers) };
             let at = self.below(reach);
             match self.below(4) {
                 0 => bytes[at] ^= 1 << self.below(8),

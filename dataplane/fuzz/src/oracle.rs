@@ -1,4 +1,5 @@
-//! Whether what came out may come of what went in. Reads packets with smoltcp, not with the engine's own code.
+//! Whether what came out may come of what went in. Reads packets with smoltcp and etherparse, not with the engine's own
+//! code.
 
 use std::{net::Ipv4Addr, ops::Range};
 
@@ -33,6 +34,7 @@ const NAME: MacAddr = MacAddr([0x5e, 0x44, 10, 244, 2, 10]);
 const STAND_INS: [Ipv4Addr; 3] = [OVERLAY, UNDERLAY, GATEWAY];
 
 mod cut;
+mod ipv6;
 mod translated;
 
 /// Checks one packet's end. `out` is what leaves: more than one packet if it was cut.
@@ -56,11 +58,14 @@ pub fn check(in_port: u16, sent: &[u8], verdict: Verdict, out: &[&[u8]]) {
 
 fn check_one(in_port: u16, sent: &[u8], verdict: Verdict, out: &[u8]) {
     match verdict {
-        Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized => panic!("undecided"),
+        Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized | Verdict::Ipv6 => panic!("undecided"),
         Verdict::Drop(_) => {}
         Verdict::Answer(Answer::Arp, port) => {
             assert_eq!(port.0, in_port);
             arp(in_port, sent, out);
+        }
+        Verdict::Tx(_) | Verdict::Answer(..) if ipv6::is_frame(received(in_port, sent).0) => {
+            ipv6::check(in_port, sent, verdict, out);
         }
         Verdict::Tx(port) => {
             let received = Received::new(in_port, sent);
@@ -85,15 +90,21 @@ struct Received<'a> {
 
 impl<'a> Received<'a> {
     fn new(in_port: u16, sent: &'a [u8]) -> Received<'a> {
-        let inner = if in_port == UPLINK { decapsulate(sent) } else { None };
-        let station = match inner {
-            Some(_) => OUR_VTEP,
-            None if PODS.contains(&in_port) => one_station(sent),
-            None => our_mac(in_port),
+        let (frame, decapsulated) = received(in_port, sent);
+        let station = match decapsulated {
+            true => OUR_VTEP,
+            false if PODS.contains(&in_port) => one_station(sent),
+            false => our_mac(in_port),
         };
-        let packet = ip_packet(inner.unwrap_or(sent), None, station);
-        Received { packet, decapsulated: inner.is_some(), unfinished: in_port != UPLINK }
+        let packet = ip_packet(frame, None, station);
+        Received { packet, decapsulated, unfinished: in_port != UPLINK }
     }
+}
+
+/// The frame without what VXLAN put around it, and whether it did.
+fn received(in_port: u16, sent: &[u8]) -> (&[u8], bool) {
+    let inner = if in_port == UPLINK { decapsulate(sent) } else { None };
+    (inner.unwrap_or(sent), inner.is_some())
 }
 
 /// To whom a pod's frame is: any one station, as a bridge would take it.
@@ -151,15 +162,9 @@ fn ip_packet(frame: &[u8], from: Option<MacAddr>, to: MacAddr) -> Ipv4Packet<&[u
 
 /// The packet that leaves by a port, once what surrounds it is found right.
 fn leaving(port: u16, out: &[u8]) -> Ipv4Packet<&[u8]> {
-    let whole = |frame, from, to| {
-        let packet = ip_packet(frame, Some(from), to);
-        assert_eq!(frame.len(), 14 + usize::from(packet.total_len()), "neither padding nor cut off");
-        packet
-    };
     let overlay = port == UPLINK && out[..6] == NEIGHBOUR.0;
     let (packet, mtu) = if overlay {
-        let outer = whole(out, our_mac(UPLINK), NEIGHBOUR);
-        let frame = encapsulated(&outer);
+        let (outer, frame) = encapsulated(out);
         let relayed = frame[6..12] == NAME.0;
         let inner = whole(frame, if relayed { NAME } else { OUR_VTEP }, OTHER_VTEP);
         assert_eq!(inner.dst_addr() == DIRECT, relayed, "only what is relayed is for a service still");
@@ -175,16 +180,24 @@ fn leaving(port: u16, out: &[u8]) -> Ipv4Packet<&[u8]> {
     packet
 }
 
-/// The inner frame of a VXLAN packet of ours.
-fn encapsulated<'a>(outer: &Ipv4Packet<&'a [u8]>) -> &'a [u8] {
+/// The packet that all of a frame is, between the given stations.
+fn whole(frame: &[u8], from: MacAddr, to: MacAddr) -> Ipv4Packet<&[u8]> {
+    let packet = ip_packet(frame, Some(from), to);
+    assert_eq!(frame.len(), 14 + usize::from(packet.total_len()), "neither padding nor cut off");
+    packet
+}
+
+/// The outer packet and the inner frame of a VXLAN packet of ours.
+fn encapsulated(out: &[u8]) -> (Ipv4Packet<&[u8]>, &[u8]) {
+    let outer = whole(out, our_mac(UPLINK), NEIGHBOUR);
     assert_eq!((outer.src_addr(), outer.dst_addr()), (UNDERLAY, OTHER_UNDERLAY));
     assert_eq!((outer.header_len(), outer.hop_limit(), outer.next_header()), (20, 64, IpProtocol::Udp));
-    assert!(!is_fragment(outer));
+    assert!(!is_fragment(&outer));
     let udp = UdpPacket::new_checked(outer.payload()).expect("a UDP header");
     assert_eq!((udp.dst_port(), usize::from(udp.len()), udp.checksum()), (8472, outer.payload().len(), 0));
     assert!(udp.src_port() >= 0xc000, "out of the dynamic ports");
     assert_eq!(udp.payload()[..8], [8, 0, 0, 0, 0, 0, 1, 0]);
-    &udp.payload()[8..]
+    (outer, &udp.payload()[8..])
 }
 
 fn forwarded(received: &Received, out: &Ipv4Packet<&[u8]>) {
@@ -271,6 +284,7 @@ fn answered(received: &Received, answer: Answer, out: &Ipv4Packet<&[u8]>) {
         Answer::FragmentationNeeded => (Icmpv4Message::DstUnreachable, 4),
         Answer::NetUnreachable => (Icmpv4Message::DstUnreachable, 0),
         Answer::PortUnreachable => (Icmpv4Message::DstUnreachable, 3),
+        Answer::Advertisement | Answer::PacketTooBig => panic!("of IPv6"),
         Answer::Arp | Answer::Echo => unreachable!("checked before"),
     };
     assert_eq!((icmp.msg_type(), icmp.msg_code()), expected);

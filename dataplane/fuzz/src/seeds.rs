@@ -8,6 +8,8 @@ use crate::{
     world::{HOST, NEIGHBOUR, OTHER_UNDERLAY, OTHER_VTEP, OUR_VTEP, PODS, UNDERLAY, UPLINK, our_mac, station},
 };
 
+pub mod ipv6;
+
 type Address = [u8; 4];
 
 const POD: [Address; 2] = [[10, 244, 1, 10], [10, 244, 1, 11]];
@@ -41,22 +43,34 @@ fn ip(protocol: u8, src: Address, dst: Address, l4: &[u8]) -> Vec<u8> {
     [&[0x45, 0, high, low, 0, 1, 0, 0, 64, protocol, 0, 0][..], &src, &dst, l4].concat()
 }
 
-fn tcp(src: Address, sport: u16, dst: Address, dport: u16, flags: u8) -> Vec<u8> {
+fn segment(sport: u16, dport: u16, flags: u8) -> Vec<u8> {
     let rest = [0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags, 255, 255, 0, 0, 0, 0];
-    ip(TCP, src, dst, &[&sport.to_be_bytes(), &dport.to_be_bytes(), &rest[..], b"hello"].concat())
+    [&sport.to_be_bytes(), &dport.to_be_bytes(), &rest[..], b"hello"].concat()
+}
+
+fn datagram(sport: u16, dport: u16, payload: &[u8]) -> Vec<u8> {
+    let length = (8 + payload.len() as u16).to_be_bytes();
+    let header = [sport.to_be_bytes(), dport.to_be_bytes(), length, [0, 0]].concat();
+    [&header, payload].concat()
+}
+
+/// Chunks of these types behind SCTP's header.
+fn chunks(sport: u16, dport: u16, types: &[u8]) -> Vec<u8> {
+    let header = [&sport.to_be_bytes()[..], &dport.to_be_bytes(), &[1, 2, 3, 4, 0, 0, 0, 0]].concat();
+    let chunks = types.iter().flat_map(|kind| [*kind, 0, 0, 11, 1, 2, 3, 4, 5, 6, 7, 0]);
+    header.into_iter().chain(chunks).collect()
+}
+
+fn tcp(src: Address, sport: u16, dst: Address, dport: u16, flags: u8) -> Vec<u8> {
+    ip(TCP, src, dst, &segment(sport, dport, flags))
 }
 
 fn udp(src: Address, sport: u16, dst: Address, dport: u16, payload: &[u8]) -> Vec<u8> {
-    let length = (8 + payload.len() as u16).to_be_bytes();
-    let header = [sport.to_be_bytes(), dport.to_be_bytes(), length, [0, 0]].concat();
-    ip(UDP, src, dst, &[&header, payload].concat())
+    ip(UDP, src, dst, &datagram(sport, dport, payload))
 }
 
-/// An SCTP packet with these chunks' types.
-fn sctp(src: Address, sport: u16, dst: Address, dport: u16, chunks: &[u8]) -> Vec<u8> {
-    let header = [&sport.to_be_bytes()[..], &dport.to_be_bytes(), &[1, 2, 3, 4, 0, 0, 0, 0]].concat();
-    let chunks = chunks.iter().flat_map(|kind| [*kind, 0, 0, 11, 1, 2, 3, 4, 5, 6, 7, 0]);
-    ip(SCTP, src, dst, &header.into_iter().chain(chunks).collect::<Vec<_>>())
+fn sctp(src: Address, sport: u16, dst: Address, dport: u16, types: &[u8]) -> Vec<u8> {
+    ip(SCTP, src, dst, &chunks(sport, dport, types))
 }
 
 fn ping(src: Address, dst: Address) -> Vec<u8> {
@@ -193,6 +207,11 @@ pub fn every_checksum() -> Vec<Step> {
 
 /// All seeds, by name.
 pub fn all() -> Vec<(&'static str, Vec<Step>)> {
+    [of_ipv4(), ipv6::all()].concat()
+}
+
+/// Those of IPv4.
+pub fn of_ipv4() -> Vec<(&'static str, Vec<Step>)> {
     let (first, second) = (PODS[0], PODS[1]);
     let from_pod = |packet| at(PODS[0], packet);
     let query = |port: u16| at(first, udp(POD[0], port, SERVICE, 53, b"query"));

@@ -3,7 +3,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     ops::RangeInclusive,
     sync::{Arc, LazyLock},
 };
@@ -19,8 +19,8 @@ use shunt_dataplane::{
     record::Off,
     snapshot::Snapshot,
     spec::{
-        Backend, ForwardingSpec, MasqueradeSpec, Otherwise, PortId, PortRole, PortSpec, RouteSpec, Rule, ServiceSpec,
-        Station, Via, VtepSpec, VxlanSpec,
+        Backend, FamilySpec, ForwardingSpec, MasqueradeSpec, Otherwise, PortId, PortRole, PortSpec, RouteSpec, Rule,
+        ServiceSpec, Station, Via, VtepSpec, VxlanSpec,
     },
     tables::{
         Conntrack, Recent,
@@ -57,6 +57,11 @@ pub fn pod_address(port: u16) -> Ipv4Addr {
     Ipv4Addr::new(10, 244, 1, 9 + port as u8)
 }
 
+/// Its IPv6 address.
+pub fn pod_ipv6(port: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0x10, 0x244, 1, 0, 0, 0, 9 + port)
+}
+
 /// The underlay's router, and the station through which the other VTEP is reached.
 pub const ROUTER: MacAddr = MacAddr([2, 0, 0, 0, 2, 1]);
 /// The underlay next hop of the other VTEP.
@@ -78,6 +83,8 @@ pub const MTU: u16 = 1500;
 /// The longest IP packet over the overlay.
 pub const OVERLAY_MTU: u16 = MTU - 50;
 
+pub mod ipv6;
+
 fn spec(which: usize) -> ForwardingSpec {
     let port = |id, role| PortSpec {
         id: PortId(id),
@@ -85,7 +92,11 @@ fn spec(which: usize) -> ForwardingSpec {
         mac: our_mac(id),
         mtu: MTU,
         unfinished_checksums: role != PortRole::Uplink,
-        station: PODS.contains(&id).then(|| Station { mac: station(id), address: pod_address(id) }),
+        station: PODS.contains(&id).then(|| Station {
+            mac: station(id),
+            address: pod_address(id),
+            ipv6: Some(pod_ipv6(id)),
+        }),
     };
     let vtep = |address: [u8; 4], next_hop| VtepSpec {
         address: address.into(),
@@ -124,44 +135,47 @@ fn spec(which: usize) -> ForwardingSpec {
         ],
         vxlan: Some(VxlanSpec { vni: 1, udp_port: 8472, local: UNDERLAY, mac: OUR_VTEP }),
         vteps: vec![vtep([192, 168, 50, 2], Some(NEIGHBOUR)), vtep([192, 168, 50, 3], None)],
-        routes: vec![
-            route("10.244.1.10/32", to(PODS[0])),
-            route("10.244.1.11/32", to(PODS[1])),
-            route("10.244.1.0/32", to(HOST)),
-            route("10.244.2.0/24", Via::Vtep([192, 168, 50, 2].into())),
-            route("10.244.3.0/24", Via::Vtep([192, 168, 50, 3].into())),
-            route("10.245.0.0/24", native(Some(ROUTER))),
-            route("10.245.1.0/24", native(None)),
-            route("10.9.0.0/16", Via::Unreachable),
-            route("8.0.0.0/6", native(Some(ROUTER))),
-        ],
-        // The second snapshot has lost a backend of each service, and masquerade.
-        services: [
-            service([10, 96, 0, 10], 80, Protocol::Tcp, &web[which..]),
-            service([10, 96, 0, 10], 81, Protocol::Tcp, &web[which..]),
-            service([10, 96, 0, 10], 53, Protocol::Udp, &web[which..]),
-            service([10, 96, 0, 10], 80, Protocol::Sctp, &web[which..]),
-            service([10, 96, 0, 11], 80, Protocol::Tcp, &[]),
-            ServiceSpec {
-                from_node: Rule { otherwise: Otherwise::Drop, ..Rule::default() },
-                from_outside: Rule::default(),
-                ..service([10, 96, 0, 12], 80, Protocol::Tcp, &web)
-            },
-            ServiceSpec {
-                from_pods: Rule { masquerade: true, ..remote.from_pods.clone() },
-                sources: [[10, 244, 1, 10], [10, 244, 1, 11]].map(|address| Ipv4Addr::from(address).into()).into(),
-                ..remote
-            },
-            direct(Protocol::Tcp),
-            direct(Protocol::Udp),
-        ]
-        .into(),
-        gateway: Some([169, 254, 1, 1].into()),
-        on_link: (which == 0).then(|| "10.244.1.0/24".parse().expect("a prefix")),
-        router: Some([10, 244, 1, 1].into()),
-        masquerade: (which == 0).then_some(masquerade),
-        pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],
-        service_cidrs: vec!["10.96.0.0/16".parse().expect("a prefix")],
+        ipv6: ipv6::spec(which),
+        ipv4: FamilySpec {
+            routes: vec![
+                route("10.244.1.10/32", to(PODS[0])),
+                route("10.244.1.11/32", to(PODS[1])),
+                route("10.244.1.0/32", to(HOST)),
+                route("10.244.2.0/24", Via::Vtep([192, 168, 50, 2].into())),
+                route("10.244.3.0/24", Via::Vtep([192, 168, 50, 3].into())),
+                route("10.245.0.0/24", native(Some(ROUTER))),
+                route("10.245.1.0/24", native(None)),
+                route("10.9.0.0/16", Via::Unreachable),
+                route("8.0.0.0/6", native(Some(ROUTER))),
+            ],
+            // The second snapshot has lost a backend of each service, and masquerade.
+            services: [
+                service([10, 96, 0, 10], 80, Protocol::Tcp, &web[which..]),
+                service([10, 96, 0, 10], 81, Protocol::Tcp, &web[which..]),
+                service([10, 96, 0, 10], 53, Protocol::Udp, &web[which..]),
+                service([10, 96, 0, 10], 80, Protocol::Sctp, &web[which..]),
+                service([10, 96, 0, 11], 80, Protocol::Tcp, &[]),
+                ServiceSpec {
+                    from_node: Rule { otherwise: Otherwise::Drop, ..Rule::default() },
+                    from_outside: Rule::default(),
+                    ..service([10, 96, 0, 12], 80, Protocol::Tcp, &web)
+                },
+                ServiceSpec {
+                    from_pods: Rule { masquerade: true, ..remote.from_pods.clone() },
+                    sources: [[10, 244, 1, 10], [10, 244, 1, 11]].map(|address| Ipv4Addr::from(address).into()).into(),
+                    ..remote
+                },
+                direct(Protocol::Tcp),
+                direct(Protocol::Udp),
+            ]
+            .into(),
+            gateway: Some([169, 254, 1, 1].into()),
+            on_link: (which == 0).then(|| "10.244.1.0/24".parse().expect("a prefix")),
+            router: Some([10, 244, 1, 1].into()),
+            masquerade: (which == 0).then_some(masquerade),
+            pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],
+            service_cidrs: vec!["10.96.0.0/16".parse().expect("a prefix")],
+        },
     }
 }
 
@@ -322,12 +336,12 @@ impl Node<'_> {
             }
             drop(frames);
             self.batch.clear();
-            if !self.pipeline.cut(&mut self.batch, self.pool, &env) {
+            if !self.pipeline.rest(&mut self.batch, self.pool, &env) {
                 break;
             }
         }
         assert!(foreseen.is_none_or(|(fate, _)| fate == Fate::Waits), "it waits, and that was not foreseen");
-        assert_eq!(self.received.len(), self.pipeline.held.len(), "who has not met its end waits");
+        assert_eq!(self.received.len(), self.pipeline.held().count(), "who has not met its end waits");
         let in_hand = self.received.len() as u32;
         assert_eq!(self.pool.free() + in_hand, self.pool.capacity(), "frames are missing");
         let held = |port| self.counters.port(PortId(port)).held.get();
@@ -342,7 +356,13 @@ impl Node<'_> {
         let Node { snapshot, conntrack, fragments, clients, foreseen: counters, now, .. } = self;
         let live = Env { snapshot, conntrack, fragments, clients, counters, now: *now, recorder: Off };
         let (steps, fate, sent) = DryRun::new(live, self.pool).run(PortId(port), bytes);
-        assert!(!steps.is_empty() || matches!(fate, Fate::Decided(Verdict::Drop(_) | Verdict::Answer(Answer::Arp, _))));
+        assert!(
+            !steps.is_empty()
+                || matches!(
+                    fate,
+                    Fate::Decided(Verdict::Drop(_) | Verdict::Answer(Answer::Arp | Answer::Advertisement, _))
+                )
+        );
         assert_eq!(self.shared(), before, "an explanation left a trace");
         (fate, sent)
     }
@@ -401,7 +421,9 @@ const FRAGMENTS: usize = 2 + Answer::ALL.len() + DropReason::ALL.len();
 /// A fate's place among a port's counters.
 fn fate(verdict: Verdict) -> usize {
     match verdict {
-        Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized => panic!("a packet was left undecided"),
+        Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized | Verdict::Ipv6 => {
+            panic!("a packet was left undecided")
+        }
         Verdict::Tx(PortId(port)) => usize::from(port == HOST),
         Verdict::Answer(answer, _) => 2 + answer as usize,
         Verdict::Drop(reason) => 2 + Answer::ALL.len() + reason as usize,

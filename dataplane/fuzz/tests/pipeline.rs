@@ -26,6 +26,14 @@ fn scripts() -> Vec<(String, Vec<Step>)> {
     seeds.chain(files.iter().map(|path| read(path))).collect()
 }
 
+/// The scripts of IPv4, and those with IPv6.
+fn families(scripts: Vec<(String, Vec<Step>)>) -> [Vec<Vec<Step>>; 2] {
+    let is_ipv6 = |step: &Step| matches!(step, Step::Packet { bytes, .. } if bytes.get(12..14) == Some(&[0x86, 0xdd]));
+    let (ipv6, ipv4) =
+        scripts.into_iter().map(|(_, steps)| steps).partition(|steps: &Vec<_>| steps.iter().any(is_ipv6));
+    [ipv4, ipv6]
+}
+
 #[test]
 fn the_corpus_runs_and_runs_the_same_again() {
     for (name, steps) in scripts() {
@@ -46,10 +54,10 @@ fn what_is_explained_is_what_happens() {
         |name: &str, steps| panic::catch_unwind(|| run_explained(steps)).unwrap_or_else(|_| panic!("in {name}"));
     let scripts = scripts();
     all_fates(scripts.iter().flat_map(|(name, steps)| explained(name, steps.clone())));
-    let scripts: Vec<_> = scripts.into_iter().map(|(_, steps)| steps).collect();
+    let families = families(scripts);
     let mut packets = 0;
     for seed in 0.. {
-        packets += explained(&format!("seed {seed}"), Mutator::new(seed).script(&scripts)).len();
+        packets += explained(&format!("seed {seed}"), Mutator::new(seed).script(&families)).len();
         if packets >= 20_000 {
             break;
         }
@@ -63,31 +71,36 @@ fn all_fates(ends: impl Iterator<Item = End>) {
             Verdict::Drop(reason) => reason.name(),
             Verdict::Answer(answer, _) => answer.name(),
             Verdict::Tx(_) => "forwarded",
-            Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized => unreachable!("the oracle refuses it"),
+            Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized | Verdict::Ipv6 => {
+                unreachable!("the oracle refuses it")
+            }
         })
         .collect();
     use DropReason::{ConntrackContended, EgressLimit, IngressLimit, NoFrame, NoHeadroom};
     // What takes two workers, a device with less headroom, fewer frames, or more bytes than a limit lets through in a time.
     let elsewhere = [ConntrackContended, NoHeadroom, NoFrame, EgressLimit, IngressLimit].map(DropReason::name);
     let fates = DropReason::ALL.map(DropReason::name).into_iter().chain(Answer::ALL.map(Answer::name));
-    let missed: Vec<_> = fates.filter(|fate| !reached.contains(fate) && !elsewhere.contains(fate)).collect();
+    let missed = fates.filter(|fate| !reached.contains(fate) && !elsewhere.contains(fate));
+    let missed: Vec<_> = missed.collect();
     assert!(missed.is_empty(), "no script reaches {missed:?}");
 }
 
 #[test]
 fn translation_minds_every_checksum() {
-    let ends = run(seeds::every_checksum());
-    assert!(ends.iter().all(|(verdict, _)| matches!(verdict, Verdict::Tx(_))));
+    for datagrams in [seeds::every_checksum(), seeds::ipv6::every_checksum()] {
+        let ends = run(datagrams);
+        assert!(ends.iter().all(|(verdict, _)| matches!(verdict, Verdict::Tx(_))));
+    }
 }
 
 #[test]
 fn three_million_mutated_packets() {
-    let scripts: Vec<_> = scripts().into_iter().map(|(_, steps)| steps).collect();
+    let families = families(scripts());
     let packets = AtomicUsize::new(0);
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let mutate = &|first: usize| {
         for seed in (first..).step_by(threads) {
-            let script = Mutator::new(seed as u64).script(&scripts);
+            let script = Mutator::new(seed as u64).script(&families);
             let input = input::encode(&script);
             let ends = panic::catch_unwind(|| run(script)).unwrap_or_else(|_| panic!("seed {seed}: {input:02x?}"));
             if packets.fetch_add(ends.len(), Relaxed) + ends.len() >= 3_000_000 {

@@ -8,11 +8,12 @@
 //! What depends on more than the packet is as it would be for the next one: whose turn it is, which port is free. A worker
 //! that sends more ICMP errors than it may, a port without room, or one beyond its bandwidth limit is not foreseen.
 
+mod made;
 mod question;
 
 pub use question::{Arrival, Question, QuestionError};
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, net::IpAddr};
 
 use crate::{
     flow::FiveTuple,
@@ -87,7 +88,7 @@ impl Walk {
     }
 
     /// Its tuple as it leaves.
-    pub fn tuple(&self) -> FiveTuple {
+    pub fn tuple(&self) -> FiveTuple<IpAddr> {
         let rewritten = self.steps.iter().rev().find_map(|step| match step {
             Step::Rewritten { to } => Some(*to),
             _ => None,
@@ -144,8 +145,8 @@ impl<'a> DryRun<'a> {
         self.batch.received_on(port);
         self.pipeline.run(&mut self.batch, &env);
         let told = notes.borrow().len();
-        self.pipeline.cut(&mut self.batch, self.pool, &env);
-        self.pipeline.held.give_up(counters).for_each(|frame| self.pool.give(frame));
+        self.pipeline.rest(&mut self.batch, self.pool, &env);
+        self.pipeline.give_up(counters).for_each(|frame| self.pool.give(frame));
         let fate = self.batch.metas.first().map_or(Fate::Waits, |meta| Fate::Decided(meta.verdict()));
         let mut sent = Vec::new();
         for frame in self.batch.frames.drain(..) {

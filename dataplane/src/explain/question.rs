@@ -1,11 +1,12 @@
 //! The packet that a question is about: where it comes in, and its bytes.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::made::Made;
 use crate::{
     flow::FiveTuple,
     io::MAX_FRAME_LEN,
-    net::MacAddr,
+    net::{Address, MacAddr},
     next_hop::Kind,
     snapshot::{Overlay, Snapshot},
     spec::{PortId, PortRole},
@@ -13,7 +14,6 @@ use crate::{
 };
 
 const IP: usize = ethernet::HEADER_LEN;
-const L4: usize = IP + ipv4::HEADER_LEN;
 
 /// The station that sends the packet: none of ours.
 const SENDER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0]);
@@ -21,18 +21,18 @@ const SENDER: MacAddr = MacAddr([2, 0, 0, 0, 0, 0]);
 /// A packet that somebody might send.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Question {
-    /// Who sends it to whom. An ICMP echo has its identifier as the port of the one who asks, and 8, the number of the
-    /// request's type, as the other one's.
-    pub tuple: FiveTuple,
+    /// Who sends it to whom. An ICMP echo has its identifier as the port of the one who asks, and the number of the
+    /// request's type, 8 or in ICMPv6 128, as the other one's.
+    pub tuple: FiveTuple<IpAddr>,
     /// Flags of its TCP header; of SCTP, those that say what its chunk does.
     pub tcp_flags: u8,
     /// Where it comes in; `None`: where packets of this source are expected.
     pub arrival: Option<Arrival>,
     /// Bytes from its IP header on; `None`: as few as there can be.
     pub length: Option<u16>,
-    /// It must not be fragmented.
+    /// It must not be fragmented. IPv6 packets are by nobody but their sender, whatever is said here.
     pub dont_fragment: bool,
-    /// Its time to live.
+    /// Its time to live, or hop limit.
     pub ttl: u8,
 }
 
@@ -56,7 +56,14 @@ pub enum QuestionError {
     #[error("packets from {0} would come from the node itself, and there is no host port")]
     NoHostPort(Ipv4Addr),
     #[error("the way to {0} is not resolved, so there is no saying how packets from there come in")]
-    NoWay(Ipv4Addr),
+    NoWay(IpAddr),
+    #[error(
+        "no packets come to the switch from {0}: those of IPv6 are from a pod here, or over the overlay from behind a VTEP with \
+         an IPv6 prefix"
+    )]
+    NeitherPodNorVtep(Ipv6Addr),
+    #[error("{0} and {1} are of two families; a packet has addresses of one")]
+    TwoFamilies(IpAddr, IpAddr),
     #[error("port {0} is no uplink: nothing comes in over the overlay there")]
     NotOverlay(PortId),
     #[error("{0} bytes are too few for its headers; {1} are the least")]
@@ -71,7 +78,12 @@ impl Question {
     /// # Errors
     /// If that cannot be.
     pub(super) fn arrival(&self, snapshot: &Snapshot) -> Result<Arrival, QuestionError> {
-        let Some(arrival) = self.arrival else { return expected(self.tuple.src, snapshot) };
+        let Some(arrival) = self.arrival else {
+            return match self.tuple.src {
+                IpAddr::V4(src) => expected(src.number(), snapshot),
+                IpAddr::V6(src) => expected(src.number(), snapshot),
+            };
+        };
         match snapshot.port(arrival.port).role {
             None => Err(QuestionError::NoSuchPort(arrival.port)),
             Some(role) if arrival.vtep.is_some() && (role != PortRole::Uplink || snapshot.overlay.is_none()) => {
@@ -81,14 +93,38 @@ impl Question {
         }
     }
 
+    /// Whether it is to a pod or into a service range.
+    pub(crate) fn is_into_cluster(&self, snapshot: &Snapshot) -> bool {
+        match self.tuple.dst {
+            IpAddr::V4(dst) => snapshot.is_of_cluster(dst.number()),
+            IpAddr::V6(dst) => snapshot.is_of_cluster(dst.number()),
+        }
+    }
+
     /// The packet's bytes, from the Ethernet header on.
     ///
     /// # Errors
-    /// If its length cannot be.
+    /// If its addresses are of two families, or its length cannot be.
     pub(super) fn packet(&self, arrival: &Arrival, snapshot: &Snapshot) -> Result<Vec<u8>, QuestionError> {
+        match (self.tuple.src, self.tuple.dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => self.received(src.number(), dst.number(), arrival, snapshot),
+            (IpAddr::V6(src), IpAddr::V6(dst)) => self.received(src.number(), dst.number(), arrival, snapshot),
+            (src, dst) => Err(QuestionError::TwoFamilies(src, dst)),
+        }
+    }
+
+    fn received<N: Made>(
+        &self,
+        src: N,
+        dst: N,
+        arrival: &Arrival,
+        snapshot: &Snapshot,
+    ) -> Result<Vec<u8>, QuestionError> {
+        let FiveTuple { src_port, dst_port, protocol, .. } = self.tuple;
+        let tuple = FiveTuple { src, dst, src_port, dst_port, protocol };
         let overlay = snapshot.overlay.filter(|_| arrival.vtep.is_some());
         let outer = if overlay.is_some() { vxlan::OVERHEAD } else { 0 };
-        let (least, most) = ((ipv4::HEADER_LEN + self.l4_len()) as u16, (MAX_FRAME_LEN - IP - outer) as u16);
+        let (least, most) = ((N::HEADER_LEN + l4_len::<N>(protocol)) as u16, (MAX_FRAME_LEN - IP - outer) as u16);
         let length = self.length.unwrap_or(least);
         if length < least {
             return Err(QuestionError::TooShort(length, least));
@@ -99,15 +135,18 @@ impl Question {
         let port = snapshot.port(arrival.port);
         let station = overlay.map_or(port.mac, |overlay| overlay.mac);
         let sender = port.guard.map_or(SENDER, |guard| guard.station());
-        let inner = self.frame(sender, station, length);
+        let mut frame = vec![0; IP + usize::from(length)];
+        ethernet::emit(&mut frame, station, sender, N::ETHERTYPE);
+        N::emit(self, &tuple, length, &mut frame[IP..]);
+        self.emit_l4(&tuple, &mut frame[IP + N::HEADER_LEN..]);
         Ok(match overlay.zip(arrival.vtep) {
-            Some((overlay, vtep)) => encapsulated(&inner, vtep, &overlay, port.mac),
-            None => inner,
+            Some((overlay, vtep)) => encapsulated(&frame, vtep, &overlay, port.mac),
+            None => frame,
         })
     }
 
     /// What the receiver of `came`, this packet as it leaves the switch, sends back from there.
-    pub(super) fn answer(&self, came: FiveTuple, from: Arrival) -> Question {
+    pub(super) fn answer(&self, came: FiveTuple<IpAddr>, from: Arrival) -> Question {
         let tcp_flags = match self.tcp_flags & (tcp::SYN | tcp::ACK) {
             _ if !matches!(came.protocol, ipv4::TCP | ipv4::SCTP) => 0,
             tcp::SYN => tcp::SYN | tcp::ACK,
@@ -123,66 +162,53 @@ impl Question {
         }
     }
 
-    fn l4_len(&self) -> usize {
-        match self.tuple.protocol {
-            ipv4::TCP => tcp::HEADER_LEN,
-            ipv4::UDP => udp::HEADER_LEN,
-            ipv4::SCTP => sctp::LEAST_LEN,
-            ipv4::ICMP => icmpv4::HEADER_LEN,
-            _ => 0,
-        }
-    }
-
-    fn frame(&self, sender: MacAddr, station: MacAddr, length: u16) -> Vec<u8> {
-        let FiveTuple { src, dst, src_port, dst_port, protocol } = self.tuple;
-        let mut frame = vec![0; IP + usize::from(length)];
-        ethernet::emit(&mut frame, station, sender, ethernet::IPV4);
-        let flags = if self.dont_fragment { ipv4::DF } else { 0 };
-        ipv4::Header { tos: 0, total_len: length, id: 0, flags, ttl: self.ttl, protocol, src, dst }
-            .emit(&mut frame[IP..]);
-        let l4 = &mut frame[L4..];
+    /// Writes the transport header, and the checksum over it and all that follows.
+    fn emit_l4<N: Made>(&self, tuple: &FiveTuple<N>, l4: &mut [u8]) {
+        let FiveTuple { src_port, dst_port, protocol, .. } = *tuple;
         let l4_len = l4.len() as u16;
-        let (field, pseudo) = match protocol {
+        let field = match protocol {
             ipv4::TCP => {
                 tcp::emit(l4, src_port, dst_port, self.tcp_flags);
-                (tcp::CHECKSUM, checksum::pseudo_header(src, dst, protocol, l4_len))
+                tcp::CHECKSUM
             }
             ipv4::UDP => {
                 udp::emit(l4, src_port, dst_port, l4_len);
-                (udp::CHECKSUM, checksum::pseudo_header(src, dst, protocol, l4_len))
+                udp::CHECKSUM
             }
-            ipv4::SCTP => {
-                sctp::emit(l4, src_port, dst_port, self.tcp_flags);
-                return frame;
-            }
-            ipv4::ICMP => {
-                let is_request = dst_port == u16::from(icmpv4::ECHO_REQUEST);
-                l4[0] = if is_request { icmpv4::ECHO_REQUEST } else { icmpv4::ECHO_REPLY };
+            ipv4::SCTP => return sctp::emit(l4, src_port, dst_port, self.tcp_flags),
+            // An echo is the same in both ICMPs, but for its type.
+            protocol if protocol == N::ICMP => {
+                let is_request = dst_port == N::ECHO_REQUEST;
+                l4[0] = if is_request { N::ECHO_REQUEST as u8 } else { N::ECHO_REPLY };
                 put16(l4, icmpv4::ECHO_ID, if is_request { src_port } else { dst_port });
-                (icmpv4::CHECKSUM, 0)
+                icmpv4::CHECKSUM
             }
-            _ => return frame,
+            _ => return,
         };
-        let sum = checksum::finish(pseudo + u64::from(checksum::sum(l4)));
+        let sum = checksum::finish(N::pseudo_header(tuple, l4_len) + u64::from(checksum::sum(l4)));
         put16(l4, field, checksum::as_sent(sum, protocol));
-        frame
     }
 }
 
-/// Where packets from `src` are expected: where packets to it go, or from the node if it is one of the node's addresses;
-/// from anywhere else they come over the uplink.
-fn expected(src: u32, snapshot: &Snapshot) -> Result<Arrival, QuestionError> {
-    let at = |role, missing| {
-        let found = (0..).map(PortId).zip(snapshot.ports.iter()).find(|(_, port)| port.role == Some(role));
-        found.map(|(port, _)| Arrival { port, vtep: None }).ok_or(missing)
-    };
-    let next_hop = snapshot.next_hop(snapshot.fib.lookup(src));
+/// Bytes of the transport header, and of the chunk that SCTP cannot be without.
+fn l4_len<N: Made>(protocol: u8) -> usize {
+    match protocol {
+        ipv4::TCP => tcp::HEADER_LEN,
+        ipv4::UDP => udp::HEADER_LEN,
+        ipv4::SCTP => sctp::LEAST_LEN,
+        protocol if protocol == N::ICMP => icmpv4::HEADER_LEN,
+        _ => 0,
+    }
+}
+
+/// Where packets from `src` are expected: where packets to it go.
+fn expected<N: Made>(src: N, snapshot: &Snapshot) -> Result<Arrival, QuestionError> {
+    let next_hop = snapshot.next_hop(snapshot.route(src));
     match (next_hop.kind, snapshot.port(next_hop.port).role) {
         (Kind::Overlay | Kind::Relay, _) => Ok(Arrival { port: next_hop.port, vtep: next_hop.vtep() }),
         (Kind::Plain, Some(PortRole::Pod | PortRole::Uplink)) => Ok(Arrival { port: next_hop.port, vtep: None }),
-        (Kind::Unresolved, _) => Err(QuestionError::NoWay(src.into())),
-        _ if snapshot.is_own(src) => at(PortRole::Host, QuestionError::NoHostPort(src.into())),
-        _ => at(PortRole::Uplink, QuestionError::NoUplink(src.into())),
+        (Kind::Unresolved, _) => Err(QuestionError::NoWay(src.address().into())),
+        _ => src.arrival_from_elsewhere(snapshot),
     }
 }
 
@@ -204,7 +230,8 @@ fn encapsulated(inner: &[u8], from: u32, overlay: &Overlay, station: MacAddr) ->
     }
     .emit(&mut packet[IP..]);
     // The engine does not look at the sender's port; RFC 7348 asks for a dynamic one.
-    udp::emit(&mut packet[L4..], 0xc000, overlay.udp_port, total_len - ipv4::HEADER_LEN as u16);
-    vxlan::emit(&mut packet[L4 + udp::HEADER_LEN..], overlay.vni);
+    let l4 = &mut packet[IP + ipv4::HEADER_LEN..];
+    udp::emit(l4, 0xc000, overlay.udp_port, total_len - ipv4::HEADER_LEN as u16);
+    vxlan::emit(&mut l4[udp::HEADER_LEN..], overlay.vni);
     packet
 }

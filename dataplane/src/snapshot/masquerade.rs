@@ -2,39 +2,40 @@
 
 use std::ops::RangeInclusive;
 
-use super::{CompileError, Snapshot};
+use super::{CompileError, Family, Snapshot};
 use crate::{
+    net::Address,
     next_hop::Kind,
-    spec::{ForwardingSpec, PortRole},
+    spec::{FamilySpec, PortRole},
     tables::Prefixes,
 };
 
 /// How sources are replaced.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Masquerade {
+pub struct Masquerade<N> {
     /// The source towards pods.
-    overlay: u32,
+    overlay: N,
     /// The source towards everything else.
-    underlay: u32,
+    underlay: N,
     /// The source towards the node itself: its kernel keeps answers to its own addresses, but knows the gateway as ours.
-    towards_node: u32,
+    towards_node: N,
     /// The ports to choose from.
     pub ports: RangeInclusive<u16>,
     /// Where flows that leave the cluster keep their source; `None`: they keep it everywhere.
-    egress: Option<Prefixes>,
+    egress: Option<Prefixes<N>>,
 }
 
-impl Masquerade {
-    pub(super) fn of(spec: &ForwardingSpec) -> Result<Option<Masquerade>, CompileError> {
+impl<N: Family> Masquerade<N> {
+    pub(super) fn of(spec: &FamilySpec<N::Address>) -> Result<Option<Self>, CompileError> {
         let Some(wanted) = &spec.masquerade else { return Ok(None) };
         let (first, last) = (*wanted.ports.start(), *wanted.ports.end());
         if first < 1024 || first > last {
             return Err(CompileError::MasqueradePorts(first, last));
         }
         Ok(Some(Masquerade {
-            overlay: wanted.overlay.into(),
-            underlay: wanted.underlay.into(),
-            towards_node: spec.gateway.unwrap_or(wanted.overlay).into(),
+            overlay: wanted.overlay.number(),
+            underlay: wanted.underlay.number(),
+            towards_node: spec.gateway.unwrap_or(wanted.overlay).number(),
             ports: wanted.ports.clone(),
             egress: wanted.egress.as_deref().map(Prefixes::new),
         }))
@@ -46,7 +47,7 @@ impl Masquerade {
     }
 
     /// Whether an address is one that stands in for others.
-    pub fn is_own(&self, address: u32) -> bool {
+    pub fn is_own(&self, address: N) -> bool {
         [self.overlay, self.underlay, self.towards_node].contains(&address)
     }
 }
@@ -54,7 +55,7 @@ impl Masquerade {
 impl Snapshot {
     /// The address that stands in for the source of a flow to `dst`, which `next_hop` leads to.
     #[inline]
-    pub fn stand_in(&self, masquerade: &Masquerade, dst: u32, next_hop: u32) -> u32 {
+    pub fn stand_in<N: Family>(&self, masquerade: &Masquerade<N>, dst: N, next_hop: u32) -> N {
         let next_hop = self.next_hop(next_hop);
         if masquerade.is_own(dst) {
             masquerade.towards_node
@@ -69,27 +70,27 @@ impl Snapshot {
     /// are the same; the kernel keeps packets between its own addresses, and answers who is outside by itself; and nobody
     /// outside the cluster knows the way to the node's address on the overlay, nor to a pod whose flows are masqueraded.
     #[inline]
-    pub fn answers_go_astray(&self, src: u32, dst: u32) -> bool {
+    pub fn answers_go_astray<N: Family>(&self, src: N, dst: N) -> bool {
         if src == dst || self.leaves_the_cluster(src, dst) {
             return true;
         }
-        let is_own = |address| self.masquerade.as_ref().is_some_and(|masquerade| masquerade.is_own(address));
-        if self.pods.contains(dst) && !is_own(dst) {
+        let is_own = |address| self.of::<N>().masquerade.as_ref().is_some_and(|masquerade| masquerade.is_own(address));
+        if self.is_pod(dst) && !is_own(dst) {
             return false;
         }
-        is_own(src) || is_own(dst) && !self.pods.contains(src)
+        is_own(src) || is_own(dst) && !self.is_pod(src)
     }
 
     /// Whether a flow from `src` to `dst` is one of a pod that leaves the cluster and is masqueraded.
-    #[inline]
-    pub fn leaves_the_cluster(&self, src: u32, dst: u32) -> bool {
-        let Some(masquerade) = &self.masquerade else { return false };
+    #[inline(always)]
+    pub fn leaves_the_cluster<N: Family>(&self, src: N, dst: N) -> bool {
+        let Some(masquerade) = &self.of::<N>().masquerade else { return false };
         let Some(kept) = &masquerade.egress else { return false };
-        let is_inside = |address| self.pods.contains(address) || masquerade.is_own(address);
-        if !self.pods.contains(src) || masquerade.is_own(src) || is_inside(dst) || kept.contains(dst) {
+        let is_inside = |address| self.is_pod(address) || masquerade.is_own(address);
+        if !self.is_pod(src) || masquerade.is_own(src) || is_inside(dst) || kept.contains(dst) {
             return false;
         }
-        let next_hop = self.next_hop(self.fib.lookup(dst));
+        let next_hop = self.next_hop(self.route(dst));
         next_hop.kind == Kind::Plain && self.port(next_hop.port).role != Some(PortRole::Pod)
     }
 }

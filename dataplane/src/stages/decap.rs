@@ -8,7 +8,7 @@ use crate::{
     stages::parse::sound_header,
     tables::VtepTable,
     verdict::DropReason,
-    wire::{be16, checksum, ethernet, ipv4, udp, vxlan},
+    wire::{be16, checksum, ethernet, ipv4, ipv6, udp, vxlan},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
@@ -78,16 +78,26 @@ fn check_outer(datagram: &[u8], src: u32, dst: u32, unfinished_checksums: bool) 
 /// Linux sender computes the outer sum ahead of the inner one ("local checksum offload"). What the inner transport
 /// header and payload will sum to is known from its unfinished field, so they need not be read.
 fn holds_once_inner_is_finished(datagram: &[u8], src: u32, dst: u32) -> bool {
-    let inner = udp::HEADER_LEN + vxlan::HEADER_LEN + ethernet::HEADER_LEN;
+    let frame = udp::HEADER_LEN + vxlan::HEADER_LEN;
+    let inner = frame + ethernet::HEADER_LEN;
     let Some(ip) = datagram.get(inner..).filter(|ip| ip.len() >= ipv4::HEADER_LEN) else { return false };
-    let header_len = ipv4::header_len(ip);
-    let Some(field) = checksum::field(ip[ipv4::PROTOCOL]) else { return false };
-    let l4_len = usize::from(ipv4::total_len(ip)).saturating_sub(header_len);
+    let is_ipv6 = ethernet::ethertype(&datagram[frame..]) == ethernet::IPV6;
+    let transport = if is_ipv6 { ipv6::transport(ip) } else { None };
+    let (header_len, protocol, total_len) = match transport {
+        Some(transport) => (transport.offset, transport.protocol, ipv6::total_len(ip)),
+        None if is_ipv6 => return false,
+        None => (ipv4::header_len(ip), ip[ipv4::PROTOCOL], usize::from(ipv4::total_len(ip))),
+    };
+    let Some(field) = checksum::field(protocol) else { return false };
+    let l4_len = total_len.saturating_sub(header_len);
     if header_len < ipv4::HEADER_LEN || l4_len < field + 2 || ip.len() < header_len + field + 2 {
         return false;
     }
     let unfinished = be16(ip, header_len + field);
-    let pseudo = checksum::pseudo_header(ipv4::src(ip), ipv4::dst(ip), ip[ipv4::PROTOCOL], l4_len as u16);
+    let pseudo = match is_ipv6 {
+        true => checksum::pseudo_header_v6(ipv6::src(ip), ipv6::dst(ip), protocol, l4_len as u32),
+        false => checksum::pseudo_header(ipv4::src(ip), ipv4::dst(ip), protocol, l4_len as u16),
+    };
     let outer = checksum::pseudo_header(src, dst, ipv4::UDP, datagram.len() as u16);
     let before = u64::from(checksum::sum(&datagram[..inner + header_len]));
     unfinished == checksum::fold(pseudo) && checksum::fold(outer + before + u64::from(!unfinished)) == 0xffff
@@ -96,13 +106,17 @@ fn holds_once_inner_is_finished(datagram: &[u8], src: u32, dst: u32) -> bool {
 /// Carries a congestion mark from the outer header into the inner one (RFC 6040, section 4.2, figure 4).
 fn carry_ecn(frame: &mut Frame, outer: u8) -> Result<(), DropReason> {
     let bytes = frame.bytes_mut();
-    if bytes.len() < IP + ipv4::HEADER_LEN || ethernet::ethertype(bytes) != ethernet::IPV4 {
+    if bytes.len() < IP + ipv4::HEADER_LEN {
         return Ok(()); // parsing will say what is wrong with it
     }
-    let tos = bytes[IP + ipv4::TOS];
+    let (tos, set): (u8, fn(&mut [u8], u8)) = match ethernet::ethertype(bytes) {
+        ethernet::IPV4 => (bytes[IP + ipv4::TOS], ipv4::set_tos),
+        ethernet::IPV6 => (ipv6::traffic_class(&bytes[IP..]), ipv6::set_traffic_class),
+        _ => return Ok(()),
+    };
     let ecn = decapsulated_ecn(tos & ipv4::ECN_CE, outer).ok_or(DropReason::EcnLost)?;
     if ecn != tos & ipv4::ECN_CE {
-        ipv4::set_tos(&mut bytes[IP..], tos & !ipv4::ECN_CE | ecn);
+        set(&mut bytes[IP..], tos & !ipv4::ECN_CE | ecn);
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::{
     packet::{Batch, Meta},
     pipeline::Env,
     record::{Recorder, Step},
-    stages::{fragments, local, nat, oversize, relay, route::Routes},
+    stages::{Stages, fragments, local, nat, oversize, relay, route::Routes},
     verdict::{Answer, DropReason, Verdict},
     wire::{ethernet, ipv4, put16, udp, vxlan},
 };
@@ -18,14 +18,14 @@ const IP: usize = ethernet::HEADER_LEN;
 
 /// Routes every pending packet and sends it on its way, or finds that its sender is owed an answer, or that it has to be cut.
 #[inline(never)]
-pub fn run(batch: &mut Batch, ip_id: &mut u16, env: &Env<impl Recorder>) {
+pub fn run<N: Stages>(batch: &mut Batch<N>, ip_id: &mut u16, env: &Env<impl Recorder>) {
     let mut id = *ip_id;
     let mut owes = false;
     let routes = Routes::of(env.snapshot);
     for (frame, meta) in batch.packets() {
         if meta.is_pending() {
             let next_hop = routes.next_hop(meta, env);
-            let verdict = match send(frame, meta, next_hop, &mut id, env) {
+            let verdict = match N::send(frame, meta, next_hop, &mut id, env) {
                 Ok(()) => next_hop.sent,
                 Err(fate) => {
                     cold_path();
@@ -42,7 +42,7 @@ pub fn run(batch: &mut Batch, ip_id: &mut u16, env: &Env<impl Recorder>) {
 
 /// Sends a packet to its next hop, or says what becomes of it otherwise.
 #[inline(always)]
-fn send(
+pub(super) fn send(
     frame: &mut Frame,
     meta: &Meta,
     next_hop: &NextHop,
@@ -67,22 +67,36 @@ fn send(
         let options = usize::from(meta.ip_header_len) - ipv4::HEADER_LEN;
         let translate = if meta.has(Meta::FRAGMENT) { fragments::translate } else { nat::translate };
         translate(ip, &mut rest[options..], meta);
-        env.recorder.note(|| Step::Rewritten { to: FiveTuple::from_words(meta.other).reversed() });
+        env.recorder.note(|| Step::Rewritten { to: FiveTuple::<u32>::from_words(meta.other).reversed().told() });
     }
     if next_hop.kind == Kind::Plain {
         ethernet.copy_from_slice(&next_hop.header[vxlan::OVERHEAD..]);
         return Ok(());
     }
     let hash = if meta.has(Meta::HASHED) { meta.hash } else { env.conntrack.hash(meta.key) };
+    wrap(frame, next_hop, inner, hash, ip_id, env)?;
+    if next_hop.kind == Kind::Relay {
+        cold_path();
+        relay::name(frame, vxlan::OVERHEAD, (meta.other[0] >> 32) as u32);
+    }
+    Ok(())
+}
+
+/// Puts a packet into a VXLAN packet for its next hop; `hash` is its flow's.
+#[inline(always)]
+pub(super) fn wrap(
+    frame: &mut Frame,
+    next_hop: &NextHop,
+    inner: Inner,
+    hash: u64,
+    ip_id: &mut u16,
+    env: &Env<impl Recorder>,
+) -> Result<(), Verdict> {
     *ip_id = ip_id.wrapping_add(1);
     if !encapsulate(frame, next_hop, inner, hash, *ip_id) {
         return Err(fate(Verdict::Drop(DropReason::NoHeadroom)));
     }
     env.recorder.note(|| Step::Encapsulated { vtep: next_hop.vtep().unwrap_or(0), port: entropy(hash) });
-    if next_hop.kind == Kind::Relay {
-        cold_path();
-        relay::name(frame, vxlan::OVERHEAD, (meta.other[0] >> 32) as u32);
-    }
     Ok(())
 }
 
@@ -103,10 +117,10 @@ fn encapsulate(frame: &mut Frame, next_hop: &NextHop, inner: Inner, hash: u64, i
 
 /// What the outer header has to know of the inner one.
 #[derive(Clone, Copy)]
-struct Inner {
+pub(super) struct Inner {
     /// RFC 6040, section 4.1, normal mode: the outer header carries the inner one's ECN field.
-    ecn: u8,
-    total_len: u16,
+    pub(super) ecn: u8,
+    pub(super) total_len: u16,
 }
 
 /// RFC 7348, section 5: a source port from the dynamic range, the same for all packets of a flow.
@@ -118,7 +132,7 @@ fn entropy(hash: u64) -> u16 {
 /// Keeps what seldom happens out of the way of what mostly does.
 #[cold]
 #[inline(never)]
-fn fate(verdict: Verdict) -> Verdict {
+pub(super) fn fate(verdict: Verdict) -> Verdict {
     verdict
 }
 
@@ -132,7 +146,7 @@ fn unsent(frame: &mut Frame, meta: &Meta, next_hop: &NextHop, env: &Env<impl Rec
         Kind::Unreachable if meta.dst() >= 0xe000_0000 => Verdict::Drop(DropReason::ForwardedBroadcast),
         Kind::Unreachable => Verdict::Owed(Answer::NetUnreachable),
         // As kube-proxy has it: refused if the address is a service's, or the sender would wait in vain.
-        Kind::ServiceRange if env.snapshot.services.has_vip(meta.dst()) => Verdict::Owed(Answer::PortUnreachable),
+        Kind::ServiceRange if env.snapshot.ipv4.services.has_vip(meta.dst()) => Verdict::Owed(Answer::PortUnreachable),
         Kind::ServiceRange => Verdict::Drop(DropReason::NoService),
         Kind::Unresolved => Verdict::Drop(DropReason::Unresolved),
     }

@@ -10,13 +10,15 @@
 
 use crate::{
     counters::WorkerCounters,
+    flow::{FiveTuple, Packed},
     io::Frame,
     net::{MacAddr, Protocol},
     packet::{BATCH, Batch, Meta},
     pipeline::Env,
     record::{Recorder, Step},
+    snapshot::Family,
     spec::PortRole,
-    stages::{nat, track},
+    stages::{Stages, nat, track},
     tables::recent::Key,
     time::Now,
     verdict::{DropReason, Verdict},
@@ -43,25 +45,25 @@ const PATIENCE: u64 = 1_000_000_000;
 
 /// The fragments that wait at one worker, in the order they came.
 #[derive(Debug)]
-pub struct Held(Vec<Waiting>);
+pub struct Held<N: Packed = u32>(Vec<Waiting<N>>);
 
 #[derive(Debug)]
-struct Waiting {
+struct Waiting<N: Packed> {
     frame: Frame,
-    meta: Meta,
+    meta: Meta<N>,
     is_copy: bool,
     until: Now,
 }
 
-impl Waiting {
+impl<N: Packed> Waiting<N> {
     fn in_vain(&self) -> DropReason {
         if self.is_copy { DropReason::KernelsFragment } else { DropReason::FragmentTimeout }
     }
 }
 
-impl Held {
+impl<N: Packed> Held<N> {
     /// None.
-    pub fn new() -> Held {
+    pub fn new() -> Held<N> {
         Held(Vec::with_capacity(WAITING))
     }
 
@@ -81,7 +83,7 @@ impl Held {
     }
 
     /// Takes out the copy that has waited longest, to be dropped: its first fragment is the least likely to come still.
-    fn take_oldest_copy(&mut self, env: &Env<impl Recorder>) -> Option<(Frame, Meta)> {
+    fn take_oldest_copy(&mut self, env: &Env<impl Recorder>) -> Option<(Frame, Meta<N>)> {
         let at = self.0.iter().position(|waiting| waiting.is_copy)?;
         let Waiting { frame, mut meta, .. } = self.0.remove(at);
         env.counters.port(meta.in_port).held.subtract(1);
@@ -100,7 +102,7 @@ impl Held {
     }
 }
 
-impl Default for Held {
+impl<N: Packed> Default for Held<N> {
     fn default() -> Self {
         Held::new()
     }
@@ -109,9 +111,9 @@ impl Default for Held {
 /// Gives the fragments among packets with ports theirs. Those about which something is not known yet leave the batch to
 /// wait; those that need not wait any longer come back into it.
 #[cold]
-pub fn run(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
+pub fn run<N: Stages>(batch: &mut Batch<N>, held: &mut Held<N>, env: &Env<impl Recorder>) {
     // Otherwise nothing needs ports.
-    let needed = track::is_needed(env);
+    let needed = track::is_needed::<N>(env);
     let mut at = 0;
     while at < batch.len() {
         let (frame, meta) = (&batch.frames[at], &mut batch.metas[at]);
@@ -140,7 +142,7 @@ pub fn run(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
 }
 
 /// Moves those about which all is known now, and those that waited too long, back into the batch as far as it has room.
-fn release(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
+fn release<N: Stages>(batch: &mut Batch<N>, held: &mut Held<N>, env: &Env<impl Recorder>) {
     let mut room = BATCH - batch.len();
     let ready = held.0.extract_if(.., |waiting| {
         if room == 0 {
@@ -163,20 +165,20 @@ fn release(batch: &mut Batch, held: &mut Held, env: &Env<impl Recorder>) {
 }
 
 /// Whether the kernel has the fragment, and this is a copy.
-fn is_copy(frame: &Frame, meta: &Meta, env: &Env<impl Recorder>) -> bool {
+fn is_copy<N: Family>(frame: &Frame, meta: &Meta<N>, env: &Env<impl Recorder>) -> bool {
     env.snapshot.port(meta.in_port).role == Some(PortRole::Host)
         && ethernet::source_number(frame.bytes()) == OVERTAKER.to_number()
 }
 
 /// Finds out a fragment's ports: from itself if it is the first, and all others learn them. False if they, or what else has
 /// to be known about it, are not known: of a copy also the flow, without which the fragment is the kernel's.
-fn is_known<R: Recorder>(frame: &Frame, meta: &mut Meta, is_copy: bool, env: &Env<R>) -> bool {
+fn is_known<N: Stages, R: Recorder>(frame: &Frame, meta: &mut Meta<N>, is_copy: bool, env: &Env<R>) -> bool {
     let packet = &frame.bytes()[IP..];
-    let (datagram, l4) = (datagram(packet, meta), &packet[usize::from(meta.ip_header_len)..]);
-    let fragment = be16(packet, ipv4::FRAGMENT);
-    let offset = fragment & ipv4::OFFSET;
+    let l4 = &packet[usize::from(meta.ip_header_len)..];
+    let Piece { id, offset, is_last } = N::piece(packet);
+    let datagram = datagram(id, meta, env);
     let is_sctp = meta.protocol() == ipv4::SCTP;
-    if R::LIVE && is_sctp && fragment & ipv4::MORE_FRAGMENTS == 0 {
+    if R::LIVE && is_sctp && is_last {
         let len = u64::from(offset) * 8 + l4.len() as u64;
         env.fragments.put(length_of(datagram), len, millis(env.now));
     }
@@ -214,24 +216,45 @@ fn known(key: Key, env: &Env<impl Recorder>) -> Option<u64> {
     env.fragments.get(key).filter(|seen| is_fresh(seen.tick)).map(|seen| seen.value)
 }
 
-fn set_ports(meta: &mut Meta, ports: u32, env: &Env<impl Recorder>) {
-    env.recorder.note(|| Step::FragmentPorts { ports: ((ports >> 16) as u16, ports as u16) });
-    meta.key[1] |= u64::from(ports) << 32;
+fn set_ports<N: Family>(meta: &mut Meta<N>, ports: u32, env: &Env<impl Recorder>) {
+    let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
+    env.recorder.note(|| Step::FragmentPorts { ports: (src_port, dst_port) });
+    meta.key = FiveTuple { src_port, dst_port, ..FiveTuple::<N>::from_words(meta.key) }.to_words();
     track::ask(meta, env.conntrack);
 }
 
-fn has_ports(meta: &Meta) -> bool {
+fn has_ports<N: Family>(meta: &Meta<N>) -> bool {
     Protocol::of(meta.protocol()).is_some()
 }
 
-/// What the fragments of a datagram have in common (RFC 791, section 3.2).
-fn datagram(packet: &[u8], meta: &Meta) -> Key {
-    [meta.key[0], u64::from(be16(packet, ipv4::ID)) << 8 | u64::from(meta.protocol())]
+/// What a fragment says about itself.
+pub struct Piece {
+    /// The datagram's identification.
+    pub id: u32,
+    /// Where it belongs, in units of 8 bytes.
+    pub offset: u16,
+    /// No other comes after it.
+    pub is_last: bool,
+}
+
+impl Piece {
+    /// What an IPv4 header says.
+    pub(super) fn of(packet: &[u8]) -> Piece {
+        let fragment = be16(packet, ipv4::FRAGMENT);
+        let (offset, is_last) = (fragment & ipv4::OFFSET, fragment & ipv4::MORE_FRAGMENTS == 0);
+        Piece { id: be16(packet, ipv4::ID).into(), offset, is_last }
+    }
+}
+
+/// What the fragments of a datagram have in common (RFC 791, section 3.2; RFC 8200, section 4.5).
+fn datagram<N: Family>(id: u32, meta: &Meta<N>, env: &Env<impl Recorder>) -> Key {
+    let [addresses, _] = env.conntrack.known_as(meta.key);
+    [addresses, u64::from(id) << 8 | u64::from(meta.protocol())]
 }
 
 /// The key under which the length of a datagram is known, in bytes without IP headers.
 fn length_of([addresses, datagram]: Key) -> Key {
-    [addresses, datagram | 1 << 32]
+    [addresses, datagram | 1 << 63]
 }
 
 fn millis(now: Now) -> u32 {

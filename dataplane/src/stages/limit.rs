@@ -14,7 +14,9 @@ use crate::{
 pub fn egress<R: Recorder>(batch: &mut Batch, limits: &Limits, env: &Env<R>) {
     for (in_port, frames, metas) in batch.by_port() {
         let Some(limit) = &limits.port(in_port).egress else { continue };
-        for (frame, meta) in frames.iter().zip(metas).filter(|(_, meta)| meta.is_pending()) {
+        for (frame, meta) in
+            frames.iter().zip(metas).filter(|(_, meta)| matches!(meta.verdict(), Verdict::Pending | Verdict::Ipv6))
+        {
             if !admits(limit, frame.len(), env, Step::EgressLimit) {
                 meta.decide(Verdict::Drop(DropReason::EgressLimit));
             }

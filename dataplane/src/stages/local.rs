@@ -21,10 +21,11 @@ pub fn arp(frame: &mut Frame, in_port: PortId, port: &PortEntry, snapshot: &Snap
         return Verdict::Drop(reason);
     }
     let is_ours = |target: u32| match port.role {
-        Some(PortRole::Pod | PortRole::Host) if target == snapshot.gateway && target != 0 => true,
+        Some(PortRole::Pod | PortRole::Host) if target == snapshot.ipv4.gateway && target != 0 => true,
         // Who asks for its own address wants to know whether somebody else has it.
         Some(PortRole::Pod) => port.guard.is_some_and(|guard| {
-            target != guard.address && snapshot.on_link.is_some_and(|prefix| prefix.contains(&Ipv4Addr::from(target)))
+            target != guard.address
+                && snapshot.ipv4.on_link.is_some_and(|prefix| prefix.contains(&Ipv4Addr::from(target)))
         }),
         _ => false,
     };
@@ -75,7 +76,7 @@ pub fn answer(frame: &mut Frame, meta: &mut Meta, answer: Answer, snapshot: &Sna
             return false;
         }
     } else {
-        from = snapshot.router;
+        from = snapshot.ipv4.router;
         if from == 0 || meta.answer.is_some() || !may_be_answered(frame, meta) {
             return false;
         }
@@ -117,7 +118,8 @@ pub fn unanswered(answer: Answer) -> DropReason {
         Answer::Arp => DropReason::ArpIgnored,
         Answer::Echo => DropReason::SwitchAddress,
         Answer::TimeExceeded => DropReason::TtlExpired,
-        Answer::FragmentationNeeded => DropReason::TooBig,
+        Answer::FragmentationNeeded | Answer::PacketTooBig => DropReason::TooBig,
+        Answer::Advertisement => DropReason::DiscoveryIgnored,
         Answer::NetUnreachable => DropReason::NoRoute,
         Answer::PortUnreachable => DropReason::NoBackend,
     }
@@ -129,7 +131,7 @@ fn error(answer: Answer, meta: &Meta, snapshot: &Snapshot) -> Option<icmpv4::Err
         Answer::FragmentationNeeded => Some(icmpv4::Error::FragmentationNeeded(snapshot.next_hop(meta.next_hop).mtu)),
         Answer::NetUnreachable => Some(icmpv4::Error::NetUnreachable),
         Answer::PortUnreachable => Some(icmpv4::Error::PortUnreachable),
-        Answer::Arp | Answer::Echo => None,
+        Answer::Arp | Answer::Advertisement | Answer::PacketTooBig | Answer::Echo => None,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     packet::Meta,
     pipeline::Env,
     record::Recorder,
-    snapshot::Snapshot,
+    snapshot::{Family, Snapshot},
     spec::PortRole,
     verdict::{DropReason, Verdict},
     wire::{ipv4, tcp},
@@ -21,10 +21,10 @@ pub const PATIENCE: u32 = 5;
 
 /// Drops a packet of no known flow that may be the answer of a backend. True if it was dropped.
 #[cold]
-pub fn drop_answer(meta: &mut Meta, env: &Env<impl Recorder>) -> bool {
+pub fn drop_answer<N: Family>(meta: &mut Meta<N>, env: &Env<impl Recorder>) -> bool {
     let begins = meta.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN;
     let is_connection = matches!(meta.protocol(), ipv4::TCP | ipv4::SCTP) && !meta.has(Meta::FRAGMENT);
-    let is_answer = is_connection && !begins && may_be_answer(FiveTuple::from_words(meta.key), env.snapshot);
+    let is_answer = is_connection && !begins && may_be_answer(FiveTuple::<N>::from_words(meta.key), env.snapshot);
     if is_answer {
         meta.decide(Verdict::Drop(DropReason::OutOfState));
     }
@@ -33,15 +33,15 @@ pub fn drop_answer(meta: &mut Meta, env: &Env<impl Recorder>) -> bool {
 
 /// True for what goes to a port that only masqueraded flows have, and for what comes from an endpoint for a client whose
 /// flows are translated here.
-fn may_be_answer(tuple: FiveTuple, snapshot: &Snapshot) -> bool {
-    let masquerade = snapshot.masquerade.as_ref();
+fn may_be_answer<N: Family>(tuple: FiveTuple<N>, snapshot: &Snapshot) -> bool {
+    let masquerade = snapshot.of::<N>().masquerade.as_ref();
     if masquerade.is_some_and(|known| known.is_own(tuple.dst) && known.ports.contains(&tuple.dst_port)) {
         return true;
     }
-    if !snapshot.endpoints.may_contain(tuple.src, tuple.src_port, tuple.protocol) {
+    if !snapshot.of::<N>().endpoints.may_contain(tuple.src, tuple.src_port, tuple.protocol) {
         return false;
     }
-    let next_hop = snapshot.next_hop(snapshot.fib.lookup(tuple.dst));
+    let next_hop = snapshot.next_hop(snapshot.route(tuple.dst));
     let is_uplink = snapshot.port(next_hop.port).role == Some(PortRole::Uplink);
     // A pod of another node has its flows translated there.
     next_hop.kind == Kind::Plain && !(is_uplink && snapshot.is_pod(tuple.dst))

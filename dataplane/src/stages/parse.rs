@@ -6,7 +6,7 @@ use crate::{
     packet::{Batch, Meta},
     pipeline::Env,
     record::{Recorder, Step},
-    snapshot::{PortEntry, Snapshot},
+    snapshot::{Family, PortEntry, Snapshot},
     spec::PortRole,
     stages::{
         decap, local, track,
@@ -18,16 +18,19 @@ use crate::{
 
 const IP: usize = ethernet::HEADER_LEN;
 
+/// Beside the flags of packets: some packet is of IPv6.
+pub const IPV6: u16 = 1 << 8;
+
 /// Decapsulates what comes over the overlay, parses every packet, and asks for the buckets of the flows.
 ///
-/// Returns the flags of all packets together that are not [as usual](usual), by which the pipeline knows whether there is
-/// anything unusual among them.
-pub fn run(batch: &mut Batch, env: &Env<impl Recorder>) -> u8 {
+/// Returns the flags of all packets together that are not [as usual](usual), and [`IPV6`], by which the pipeline knows whether
+/// there is anything unusual among them.
+pub fn run(batch: &mut Batch, env: &Env<impl Recorder>) -> u16 {
     let mut flags = 0;
     for (in_port, frames, metas) in batch.by_port() {
         let port = *env.snapshot.port(in_port);
         let overlay = env.snapshot.overlay.filter(|_| port.role == Some(PortRole::Uplink));
-        let takes_native = env.snapshot.masquerade.is_some();
+        let takes_native = env.snapshot.ipv4.masquerade.is_some();
         let arrival = Arrival { port, overlay, takes_native, vteps: &env.snapshot.vteps };
         flags |= match (overlay.is_some(), port.guard.is_some()) {
             (false, false) => arrive::<false, false>(frames, metas, &arrival, env),
@@ -46,9 +49,9 @@ fn arrive<const OVERLAY: bool, const GUARD: bool>(
     metas: &mut [Meta],
     arrival: &Arrival,
     env: &Env<impl Recorder>,
-) -> u8 {
+) -> u16 {
     let overlay = arrival.overlay.unwrap_or_default();
-    let tracking = track::is_needed(env);
+    let tracking = track::is_needed::<u32>(env);
     let mut flags = 0;
     for (frame, meta) in frames.iter_mut().zip(metas) {
         if usual::take::<OVERLAY, GUARD>(frame, meta, arrival, &overlay, env.recorder) {
@@ -64,7 +67,7 @@ fn arrive<const OVERLAY: bool, const GUARD: bool>(
 
 /// Takes a packet of any kind, or decides what becomes of it otherwise. Returns its flags.
 #[cold]
-fn take(frame: &mut Frame, meta: &mut Meta, arrival: &Arrival, tracking: bool, env: &Env<impl Recorder>) -> u8 {
+fn take(frame: &mut Frame, meta: &mut Meta, arrival: &Arrival, tracking: bool, env: &Env<impl Recorder>) -> u16 {
     let taken = match decap_and_parse(frame, meta, arrival, env.snapshot, env.recorder) {
         Err(DropReason::UnknownEtherType) => Err(not_ipv4(frame, meta, &arrival.port, env.snapshot)),
         Err(DropReason::NotOurMac) => for_a_neighbour(frame, meta, arrival, env).map_err(Verdict::Drop),
@@ -75,7 +78,8 @@ fn take(frame: &mut Frame, meta: &mut Meta, arrival: &Arrival, tracking: bool, e
         Ok(()) => {}
         Err(verdict) => meta.decide(verdict),
     }
-    meta.flags
+    let of_ipv6 = if meta.verdict() == Verdict::Ipv6 { IPV6 } else { 0 };
+    u16::from(meta.flags) | of_ipv6
 }
 
 /// A pod that was behind a bridge still knows its neighbours there by their own addresses: what it sends them is parsed as
@@ -87,7 +91,7 @@ fn for_a_neighbour(
     env: &Env<impl Recorder>,
 ) -> Result<(), DropReason> {
     let is_to_one_station = frame.bytes()[0] & 1 == 0;
-    if !is_to_one_station || env.snapshot.on_link.is_none() || arrival.port.role != Some(PortRole::Pod) {
+    if !is_to_one_station || env.snapshot.ipv4.on_link.is_none() || arrival.port.role != Some(PortRole::Pod) {
         return Err(DropReason::NotOurMac);
     }
     frame.bytes_mut()[..6].copy_from_slice(&arrival.port.mac.0);
@@ -122,7 +126,7 @@ pub(super) fn decap_and_parse(
     meta.tcp_flags = packet.tcp_flags;
     meta.flags |= packet.flags;
     recorder.note(|| Step::Headers {
-        tuple: FiveTuple::from_words(meta.key),
+        tuple: FiveTuple::<u32>::from_words(meta.key).told(),
         tcp_flags: meta.tcp_flags,
         fragment: meta.has(Meta::FRAGMENT),
     });
@@ -144,14 +148,16 @@ fn is_for_a_vtep(frame: &Frame, meta: &Meta, snapshot: &Snapshot) -> bool {
     let ip = &frame.bytes()[IP..];
     let is_first = be16(ip, ipv4::FRAGMENT) & ipv4::OFFSET == 0;
     let l4 = &ip[usize::from(meta.ip_header_len)..];
-    is_first && l4.len() >= udp::HEADER_LEN && snapshot.is_vtep(meta.dst(), be16(l4, udp::DST_PORT), meta.protocol())
+    is_first
+        && l4.len() >= udp::HEADER_LEN
+        && u32::is_vtep(snapshot, meta.dst(), be16(l4, udp::DST_PORT), meta.protocol())
 }
 
 fn not_ipv4(frame: &mut Frame, meta: &Meta, port: &PortEntry, snapshot: &Snapshot) -> Verdict {
-    if ethernet::ethertype(frame.bytes()) == ethernet::ARP && !meta.has(Meta::DECAPSULATED) {
-        local::arp(frame, meta.in_port, port, snapshot)
-    } else {
-        Verdict::Drop(DropReason::UnknownEtherType)
+    match ethernet::ethertype(frame.bytes()) {
+        ethernet::ARP if !meta.has(Meta::DECAPSULATED) => local::arp(frame, meta.in_port, port, snapshot),
+        ethernet::IPV6 if snapshot.has_ipv6 => Verdict::Ipv6,
+        _ => Verdict::Drop(DropReason::UnknownEtherType),
     }
 }
 

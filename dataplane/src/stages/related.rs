@@ -14,11 +14,12 @@ use crate::{
     packet::{Batch, Meta},
     pipeline::Env,
     record::{Recorder, Step},
+    snapshot::Family,
     stages::{
         relay,
         track::{self, Stale},
     },
-    tables::conntrack::{Direction, Key},
+    tables::conntrack::{Direction, Hit, Key},
     verdict::{DropReason, Verdict},
     wire::{be16, be32, checksum, ethernet, icmpv4, ipv4, put16, put32, sctp},
 };
@@ -47,21 +48,11 @@ pub fn run(batch: &mut Batch, env: &Env<impl Recorder>) {
             }
             continue;
         };
-        env.recorder.note(|| Step::Quoted { about: FiveTuple::from_words(hit.other) });
-        let next_hop = match hit.generation() == env.snapshot.generation {
-            true => hit.next_hop(),
-            false => match track::revalidate(quote.key, hit, env) {
-                Ok(next_hop) => next_hop,
-                Err(Stale) => {
-                    meta.decide(Verdict::Drop(DropReason::StaleReply));
-                    continue;
-                }
-            },
+        env.recorder.note(|| Step::Quoted { about: FiveTuple::<u32>::from_words(hit.other).told() });
+        let Ok(next_hop) = follow::<u32>(quote.key, hit, says_unreachable(packet, meta), env) else {
+            meta.decide(Verdict::Drop(DropReason::StaleReply));
+            continue;
         };
-        let refuses = hit.slot.direction() == Direction::Reply && says_unreachable(packet, meta);
-        if refuses && let Some(state) = hit.state().unreachable() {
-            env.conntrack.touch(&hit, state, env.now.seconds());
-        }
         // Where it is about a flow that another node serves, that node translates it, too.
         if env.snapshot.next_hop(next_hop).kind == Kind::Relay {
             meta.other = hit.other;
@@ -71,6 +62,25 @@ pub fn run(batch: &mut Batch, env: &Env<impl Recorder>) {
         meta.next_hop = next_hop;
         meta.flags |= Meta::ROUTED;
     }
+}
+
+/// The next hop of an error about a packet of a flow, of whose packets the error's way `key` is the tuple. Notes that the
+/// endpoint cannot be reached, if the error says so.
+pub(super) fn follow<N: Family>(
+    key: N::Key,
+    hit: Hit<N::Key>,
+    says_unreachable: bool,
+    env: &Env<impl Recorder>,
+) -> Result<u32, Stale> {
+    let next_hop = match hit.generation() == env.snapshot.generation {
+        true => hit.next_hop(),
+        false => track::revalidate::<N>(key, hit, env)?,
+    };
+    let refuses = hit.slot.direction() == Direction::Reply && says_unreachable;
+    if refuses && let Some(state) = hit.state().unreachable() {
+        env.conntrack.touch(&hit, state, env.now.seconds());
+    }
+    Ok(next_hop)
 }
 
 /// True for an error that says that the destination cannot be reached at all (RFC 1122, section 4.2.3.9).

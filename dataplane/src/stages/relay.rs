@@ -5,15 +5,13 @@
 //! inner Ethernet header: a mark, then the endpoint's IPv4 address. So the packet gets no longer, and the other node needs
 //! no memory of a flow to find the endpoint again when it was restarted.
 
-use std::net::Ipv4Addr;
-
 use crate::{
     io::Frame,
     next_hop::Kind,
     packet::Meta,
     pipeline::Env,
     record::{Recorder, Step, Why},
-    snapshot::Snapshot,
+    snapshot::{Family, Snapshot},
     spec::{Backend, PortRole, Scheduler},
     tables::service::{Choice, Service},
     wire::{be16, be32, ethernet, put16, put32},
@@ -31,8 +29,8 @@ pub enum Way {
 }
 
 /// The way to an endpoint at `address` on which a source outside can be kept; `None`: its answers have to come back here.
-pub fn way(address: u32, snapshot: &Snapshot) -> Option<Way> {
-    let next_hop = snapshot.next_hop(snapshot.fib.lookup(address));
+pub fn way<N: Family>(address: N, snapshot: &Snapshot) -> Option<Way> {
+    let next_hop = snapshot.next_hop(snapshot.route(address));
     if next_hop.kind == Kind::Plain && snapshot.port(next_hop.port).role == Some(PortRole::Pod) {
         return Some(Way::Here);
     }
@@ -48,29 +46,29 @@ pub fn name(frame: &mut Frame, inner: usize, endpoint: u32) {
 
 /// Whether another node relayed the packet to us.
 #[inline]
-pub fn is_relayed(frame: &Frame, meta: &Meta) -> bool {
-    meta.has(Meta::DECAPSULATED) && be16(frame.bytes(), ethernet::SOURCE) == MARK
+pub fn is_relayed<N: Family>(frame: &Frame, meta: &Meta<N>) -> bool {
+    N::RELAYS && meta.has(Meta::DECAPSULATED) && be16(frame.bytes(), ethernet::SOURCE) == MARK
 }
 
 /// The endpoint of a relayed packet that the other node named, if it is to be chosen here and did not fail to answer.
 #[cold]
-pub fn named(
+pub fn named<N: Family>(
     frame: &Frame,
-    meta: &mut Meta,
-    service: &Service,
-    choice: &Choice,
+    meta: &mut Meta<N>,
+    service: &Service<N::Address>,
+    choice: &Choice<N::Address>,
     env: &Env<impl Recorder>,
-) -> Option<Backend> {
+) -> Option<Backend<N::Address>> {
     if !is_relayed(frame, meta) || meta.has(Meta::UNANSWERED) {
         return None;
     }
-    let address = Ipv4Addr::from(be32(frame.bytes(), ethernet::SOURCE + 2));
+    let address = N::of_word(be32(frame.bytes(), ethernet::SOURCE + 2).into())?.address();
     let endpoints = choice.endpoints();
     let at = endpoints.partition_point(|endpoint| endpoint.backend.address < address);
     let backend = endpoints.get(at).map(|endpoint| endpoint.backend).filter(|backend| backend.address == address)?;
     if service.scheduler == Scheduler::LeastConnections {
         meta.flags |= Meta::COUNTED;
     }
-    env.recorder.note(|| Step::Endpoint { backend, why: Why::Named, avoided: None });
+    env.recorder.note(|| Step::Endpoint { backend: backend.told(), why: Why::Named, avoided: None });
     Some(backend)
 }

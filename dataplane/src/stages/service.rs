@@ -1,11 +1,13 @@
 //! Chooses a backend for new flows to a service, and tracks them.
 
 use crate::{
-    flow::FiveTuple,
+    flow::{FiveTuple, FlowKey},
     io::Frame,
+    net::Address,
     packet::{BATCH, Batch, Meta},
     pipeline::Env,
     record::{Frontend, Recorder, Step},
+    snapshot::Family,
     spec::Otherwise,
     stages::{
         lost, masquerade,
@@ -18,7 +20,7 @@ use crate::{
         service::Service,
     },
     verdict::{Answer, DropReason, Verdict},
-    wire::{icmpv4, ipv4, tcp},
+    wire::{ipv4, tcp},
 };
 
 /// How often an insert that met another worker's is tried again before the packet is dropped. The other worker needs
@@ -68,12 +70,12 @@ impl Default for Opening {
 /// the destinations are in the table of services; the services; their endpoints; the answers' place in the connection
 /// table, whose entries are taken all at once.
 #[inline(never)]
-pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env<impl Recorder>) {
-    if !env.snapshot.tracks {
+pub fn run<N: Family>(batch: &mut Batch<N>, opening: &mut Opening, env: &Env<impl Recorder>) {
+    if !env.snapshot.of::<N>().tracks {
         return;
     }
     let Opening { new, entries } = opening;
-    let services = &env.snapshot.services;
+    let services = &env.snapshot.of::<N>().services;
     for (at, meta) in batch.metas.iter().enumerate() {
         if meta.is_pending() && meta.flags & (Meta::ROUTED | Meta::HASHED) == Meta::HASHED {
             let hash = services.ask(meta.dst(), meta.dst_port(), meta.protocol());
@@ -135,7 +137,7 @@ pub fn run(batch: &mut Batch, opening: &mut Opening, env: &Env<impl Recorder>) {
 /// The service that another node relayed a packet for. Without one it must not go on: routers would bring it to the other
 /// node again.
 #[cold]
-fn relayed_to_us(meta: &mut Meta, env: &Env<impl Recorder>) -> Option<ServiceIndex> {
+fn relayed_to_us<N: Family>(meta: &mut Meta<N>, env: &Env<impl Recorder>) -> Option<ServiceIndex> {
     if env.snapshot.is_pod(meta.src()) {
         return None;
     }
@@ -148,7 +150,7 @@ fn relayed_to_us(meta: &mut Meta, env: &Env<impl Recorder>) -> Option<ServiceInd
 
 /// Decides about the first packet of a flow to no service. True if the flow is to be tracked.
 #[inline]
-fn past_services(meta: &mut Meta, env: &Env<impl Recorder>) -> bool {
+fn past_services<N: Family>(meta: &mut Meta<N>, env: &Env<impl Recorder>) -> bool {
     if env.snapshot.leaves_the_cluster(meta.src(), meta.dst()) {
         let left = leave(meta, env);
         left.map_or_else(|reason| meta.decide(Verdict::Drop(reason)), drop);
@@ -157,17 +159,17 @@ fn past_services(meta: &mut Meta, env: &Env<impl Recorder>) -> bool {
     let is_tracked = must_be_known(meta, env) && may_open(meta);
     if is_tracked {
         env.recorder.note(|| Step::MayBeMistaken);
-        meta.other = FiveTuple::from_words(meta.key).reversed().to_words();
+        meta.other = FiveTuple::<N>::from_words(meta.key).reversed().to_words();
     }
     is_tracked
 }
 
 /// Chooses a backend and notes the reply key. Returns the next hop by which the flow is relayed, if it is.
 #[inline]
-fn choose(
+fn choose<N: Family>(
     frame: &Frame,
-    meta: &mut Meta,
-    service: &Service,
+    meta: &mut Meta<N>,
+    service: &Service<N::Address>,
     origin: Origin,
     env: &Env<impl Recorder>,
 ) -> Result<Option<u32>, DropReason> {
@@ -184,9 +186,9 @@ fn choose(
         Otherwise::Refuse => DropReason::NoBackend,
         Otherwise::Drop => DropReason::NoLocalBackend,
     })?;
-    let forward = FiveTuple::from_words(meta.key);
-    let translated = FiveTuple { dst: backend.address.into(), dst_port: backend.port, ..forward };
-    if env.snapshot.is_vtep(backend.address.into(), backend.port, meta.protocol()) {
+    let forward = FiveTuple::<N>::from_words(meta.key);
+    let translated = FiveTuple { dst: backend.address.number(), dst_port: backend.port, ..forward };
+    if N::is_vtep(env.snapshot, backend.address.number(), backend.port, meta.protocol()) {
         return Err(DropReason::VtepOnly);
     }
     let go_astray = env.snapshot.answers_go_astray(forward.src, translated.dst);
@@ -210,11 +212,11 @@ fn choose(
 }
 
 /// What there is for the packet at a service's frontend.
-fn frontend(meta: &Meta, service: &Service, origin: Origin) -> Step {
+fn frontend<N: Family>(meta: &Meta<N>, service: &Service<N::Address>, origin: Origin) -> Step {
     let choice = service.choice(origin);
     Step::Service(Frontend {
         origin,
-        source_range: service.source_range(meta.src()),
+        source_range: service.source_range(meta.src()).map(|range| range.map(Into::into)),
         endpoints: choice.endpoints().len(),
         masquerade: choice.masquerade,
         otherwise: choice.otherwise,
@@ -227,29 +229,29 @@ fn frontend(meta: &Meta, service: &Service, origin: Origin) -> Step {
 /// have one through its service from the same port (whose node has seen to that where both came over the overlay); or by
 /// us, who would take the answers to one from outside for a flow that leaves the cluster.
 #[inline]
-fn must_be_known(meta: &Meta, env: &Env<impl Recorder>) -> bool {
-    let is_to_endpoint = || env.snapshot.endpoints.may_contain(meta.dst(), meta.dst_port(), meta.protocol());
+fn must_be_known<N: Family>(meta: &Meta<N>, env: &Env<impl Recorder>) -> bool {
+    let is_to_endpoint = || env.snapshot.of::<N>().endpoints.may_contain(meta.dst(), meta.dst_port(), meta.protocol());
     !meta.has(Meta::DECAPSULATED) && is_to_endpoint() || env.snapshot.leaves_the_cluster(meta.dst(), meta.src())
 }
 
 /// Masquerades a flow out of the cluster.
-fn leave(meta: &mut Meta, env: &Env<impl Recorder>) -> Result<(), DropReason> {
+fn leave<N: Family>(meta: &mut Meta<N>, env: &Env<impl Recorder>) -> Result<(), DropReason> {
     env.recorder.note(|| Step::Leaves);
     if !may_open(meta) {
         return Err(DropReason::OutOfState);
     }
     // From a pod of another node: ours were asked when their packets came in.
-    if env.snapshot.is_vtep(meta.dst(), meta.dst_port(), meta.protocol()) {
+    if N::is_vtep(env.snapshot, meta.dst(), meta.dst_port(), meta.protocol()) {
         return Err(DropReason::VtepOnly);
     }
-    masquerade::assign(meta, FiveTuple::from_words(meta.key), 0, env)
+    masquerade::assign(meta, FiveTuple::<N>::from_words(meta.key), 0, env)
 }
 
 /// True for a packet that begins a flow or may be of one that the switch knew before it was restarted. (Of TCP, Linux's
 /// connection tracking takes up the same, but for the FIN; of ICMP, an echo request only. SCTP is as TCP.)
-fn may_open(meta: &Meta) -> bool {
-    if meta.protocol() == ipv4::ICMP {
-        return meta.dst_port() == u16::from(icmpv4::ECHO_REQUEST);
+fn may_open<N: Family>(meta: &Meta<N>) -> bool {
+    if meta.protocol() == N::ICMP {
+        return meta.dst_port() == N::ECHO_REQUEST;
     }
     if !matches!(meta.protocol(), ipv4::TCP | ipv4::SCTP) || meta.has(Meta::FRAGMENT) {
         return true;
@@ -261,14 +263,14 @@ const FIN_ACK: u8 = tcp::FIN | tcp::ACK;
 
 /// Puts the flow into the table, or follows it if it was put there meanwhile.
 #[inline]
-fn open(
-    meta: &mut Meta,
+fn open<N: Family>(
+    meta: &mut Meta<N>,
     mut reply_hash: u64,
     relay: Option<u32>,
     entries: &mut Vec<u32>,
     env: &Env<impl Recorder>,
 ) -> Result<(), DropReason> {
-    let mut next_hops = [(meta.other[0] >> 32) as u32, meta.src()].map(|address| env.snapshot.fib.lookup(address));
+    let mut next_hops = [meta.other.src(), meta.src()].map(|address| env.snapshot.route(address));
     let to_backend = next_hops[0];
     next_hops[0] = relay.unwrap_or(to_backend);
     let mut flow = NewFlow {
@@ -288,8 +290,8 @@ fn open(
             Ok(()) => {
                 entries.pop();
                 env.recorder.note(|| Step::Opened {
-                    forward: FiveTuple::from_words(meta.key),
-                    reply: FiveTuple::from_words(reply),
+                    forward: FiveTuple::<N>::from_words(meta.key).told(),
+                    reply: FiveTuple::<N>::from_words(reply).told(),
                 });
                 env.counters.flows_opened.add(1);
                 meta.next_hop = flow.next_hops[0];
@@ -324,7 +326,7 @@ fn open(
     }
     env.conntrack.give_back([meta.key, meta.other]);
     // What is not translated needs no flow to get where it is going.
-    let is_direct = FiveTuple::from_words(meta.key).reversed().to_words() == meta.other;
+    let is_direct = FiveTuple::<N>::from_words(meta.key).reversed().to_words() == meta.other;
     if is_direct { Ok(()) } else { Err(failure) }
 }
 

@@ -1,34 +1,32 @@
 //! Looks packets up in the connection table: a hit carries the whole decision.
 
 use crate::{
-    flow::FiveTuple,
+    flow::{FiveTuple, FlowKey},
     packet::{BATCH, Batch, Meta},
     pipeline::Env,
     record::{Known, Recorder, Step},
-    snapshot::UNRESOLVED,
+    snapshot::{Family, UNRESOLVED},
     spec::Backend,
     tables::{
         Conntrack,
-        conntrack::{Below, Direction, Hit, Key, Slot},
+        conntrack::{Below, Direction, Hit, Slot},
     },
     verdict::{DropReason, Verdict},
     wire::{ipv4, tcp},
 };
-
-use std::net::Ipv4Addr;
 
 /// The slots of a batch's packets, between probing and reading.
 pub type Slots = [Option<Slot>; BATCH];
 
 /// Whether packets have to be looked up at all.
 #[inline]
-pub fn is_needed(env: &Env<impl Recorder>) -> bool {
-    env.snapshot.tracks || env.conntrack.in_use() != 0
+pub fn is_needed<N: Family>(env: &Env<impl Recorder>) -> bool {
+    env.snapshot.of::<N>().tracks || env.conntrack.in_use() != 0
 }
 
 /// Asks for the bucket of a packet's flow, if it is of a protocol that has ports, or an echo.
 #[inline(always)]
-pub fn ask(meta: &mut Meta, conntrack: &Conntrack<impl Below>) {
+pub fn ask<N: Family>(meta: &mut Meta<N>, conntrack: &Conntrack<impl Below>) {
     if meta.ports() != 0 {
         meta.hash = conntrack.hash(meta.key);
         meta.flags |= Meta::HASHED;
@@ -39,8 +37,8 @@ pub fn ask(meta: &mut Meta, conntrack: &Conntrack<impl Below>) {
 /// Finds the flow of every packet that has [asked](ask) for it. In two passes, so that the cache misses of a whole batch
 /// overlap: first all entries are asked for, then all are read.
 #[inline(never)]
-pub fn run(batch: &mut Batch, slots: &mut Slots, env: &Env<impl Recorder>) {
-    if !is_needed(env) {
+pub fn run<N: Family>(batch: &mut Batch<N>, slots: &mut Slots, env: &Env<impl Recorder>) {
+    if !is_needed::<N>(env) {
         return;
     }
     for (meta, slot) in batch.metas.iter().zip(slots.iter_mut()) {
@@ -60,7 +58,7 @@ pub fn run(batch: &mut Batch, slots: &mut Slots, env: &Env<impl Recorder>) {
 
 /// Looks for the flow where it is seldom: in another slot than the first that looked right, or in another bucket.
 #[inline(never)]
-fn search(meta: &mut Meta, deceived: bool, env: &Env<impl Recorder>) {
+fn search<N: Family>(meta: &mut Meta<N>, deceived: bool, env: &Env<impl Recorder>) {
     let found = match deceived {
         true => env.conntrack.find(meta.key, meta.hash),
         false => env.conntrack.find_elsewhere(meta.key, meta.hash),
@@ -76,7 +74,7 @@ fn search(meta: &mut Meta, deceived: bool, env: &Env<impl Recorder>) {
 /// What it calls where that seldom happens takes the hit by value: a reference would have every hit written to memory, and
 /// read back before it is there.
 #[inline(always)]
-pub fn apply(meta: &mut Meta, hit: Hit, env: &Env<impl Recorder>) {
+pub fn apply<N: Family>(meta: &mut Meta<N>, hit: Hit<N::Key>, env: &Env<impl Recorder>) {
     let (state, direction) = (hit.state(), hit.slot.direction());
     let anew = state.is_over() || state.is_unanswered();
     if anew && direction == Direction::Forward && meta.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN {
@@ -86,7 +84,7 @@ pub fn apply(meta: &mut Meta, hit: Hit, env: &Env<impl Recorder>) {
     let next_hop = if hit.generation() == env.snapshot.generation {
         hit.next_hop()
     } else {
-        match revalidate(meta.key, hit, env) {
+        match revalidate::<N>(meta.key, hit, env) {
             Ok(next_hop) => next_hop,
             Err(Stale) => {
                 end_stale(meta, hit, env);
@@ -102,7 +100,7 @@ pub fn apply(meta: &mut Meta, hit: Hit, env: &Env<impl Recorder>) {
 }
 
 /// What the table knows of the packet's flow.
-fn known(meta: &Meta, hit: Hit, now: u32) -> Known {
+fn known<N: Family>(meta: &Meta<N>, hit: Hit<N::Key>, now: u32) -> Known {
     let (direction, before) = (hit.slot.direction(), hit.state());
     let [forward, reply] = match direction {
         Direction::Forward => [meta.key, hit.other],
@@ -114,15 +112,15 @@ fn known(meta: &Meta, hit: Hit, now: u32) -> Known {
         after: before.after(direction, meta.tcp_flags),
         idle: now.saturating_sub(hit.last_seen()),
         generation: hit.generation(),
-        forward: FiveTuple::from_words(forward),
-        reply: FiveTuple::from_words(reply),
+        forward: FiveTuple::<N>::from_words(forward).told(),
+        reply: FiveTuple::<N>::from_words(reply).told(),
     }
 }
 
 /// Forgets a flow whose client begins a new connection.
 #[cold]
-fn begin_anew(meta: &mut Meta, hit: Hit, env: &Env<impl Recorder>) {
-    env.recorder.note(|| Step::BegunAnew { state: hit.state(), backend: backend(hit.other) });
+fn begin_anew<N: Family>(meta: &mut Meta<N>, hit: Hit<N::Key>, env: &Env<impl Recorder>) {
+    env.recorder.note(|| Step::BegunAnew { state: hit.state(), backend: backend::<N>(hit.other).told() });
     env.conntrack.remove(&hit);
     if hit.state().is_unanswered() {
         env.counters.flows_unanswered.add(1);
@@ -133,22 +131,22 @@ fn begin_anew(meta: &mut Meta, hit: Hit, env: &Env<impl Recorder>) {
 
 /// What becomes of a packet whose flow's endpoint serves no longer. The client's next one goes to another.
 #[cold]
-fn end_stale(meta: &mut Meta, hit: Hit, env: &Env<impl Recorder>) {
+fn end_stale<N: Family>(meta: &mut Meta<N>, hit: Hit<N::Key>, env: &Env<impl Recorder>) {
     let direction = hit.slot.direction();
     if direction == Direction::Forward {
-        env.recorder.note(|| Step::EndpointGone { direction, backend: backend(hit.other) });
+        env.recorder.note(|| Step::EndpointGone { direction, backend: backend::<N>(hit.other).told() });
         env.conntrack.remove(&hit);
     } else {
         // The flow stays until the client speaks or it expires: without it, the next answer would get through
         // untranslated.
-        env.recorder.note(|| Step::EndpointGone { direction, backend: backend(meta.key) });
+        env.recorder.note(|| Step::EndpointGone { direction, backend: backend::<N>(meta.key).told() });
         meta.decide(Verdict::Drop(DropReason::StaleReply));
     }
 }
 
 /// The endpoint of a flow, by its reply key.
-pub fn backend(reply: Key) -> Backend {
-    Backend { address: Ipv4Addr::from((reply[0] >> 32) as u32), port: (reply[1] >> 48) as u16 }
+pub fn backend<N: Family>(reply: N::Key) -> Backend<N::Address> {
+    Backend { address: reply.src().address(), port: (reply.ports_and_protocol() >> 48) as u16 }
 }
 
 /// A flow's endpoint serves no longer, or not in the way it did.
@@ -159,22 +157,22 @@ pub struct Stale;
 /// A TCP connection stays with its backend whatever happens to the service; a UDP flow to an endpoint that was removed
 /// is stale, so that the client's next packet chooses anew (as with kube-proxy, which deletes such entries).
 #[cold]
-pub fn revalidate(key: Key, hit: Hit, env: &Env<impl Recorder>) -> Result<u32, Stale> {
+pub fn revalidate<N: Family>(key: N::Key, hit: Hit<N::Key>, env: &Env<impl Recorder>) -> Result<u32, Stale> {
     let (forward, reply) = match hit.slot.direction() {
         Direction::Forward => (key, hit.other),
         Direction::Reply => (hit.other, key),
     };
     // A flow whose destination is not translated has no backend to lose.
-    let backend = backend(reply);
-    let has_backend = Ipv4Addr::from(forward[0] as u32) != backend.address || (forward[1] >> 32) as u16 != backend.port;
-    if key[1] as u8 == ipv4::UDP && has_backend {
-        let service = env.snapshot.service_of(forward[0] as u32, (forward[1] >> 32) as u16, ipv4::UDP);
-        if !service.is_some_and(|service| env.snapshot.services.has_backend(service, backend)) {
+    let backend = backend::<N>(reply);
+    let FiveTuple { dst: vip, dst_port, protocol, .. } = FiveTuple::<N>::from_words(forward);
+    let has_backend = vip.address() != backend.address || dst_port != backend.port;
+    if protocol == ipv4::UDP && has_backend {
+        let service = env.snapshot.service_of(vip, dst_port, ipv4::UDP);
+        if !service.is_some_and(|service| env.snapshot.of::<N>().services.has_backend(service, backend)) {
             return Err(Stale);
         }
     }
-    let destination = (hit.other[0] >> 32) as u32;
-    let mut next_hop = env.snapshot.fib.lookup(destination);
+    let mut next_hop = env.snapshot.route(hit.other.src());
     // What another node has answered until now only that one can answer.
     if hit.state().is_relayed() && hit.slot.direction() == Direction::Forward && next_hop != UNRESOLVED {
         next_hop = env.snapshot.next_hop(next_hop).relay.ok_or(Stale)?;

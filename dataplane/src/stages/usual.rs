@@ -103,7 +103,7 @@ impl Found {
         meta.key = [self.addresses, self.ports];
         meta.ip_header_len = ipv4::HEADER_LEN as u8;
         meta.tcp_flags = self.tcp_flags;
-        let tuple = || FiveTuple::from_words(meta.key);
+        let tuple = || FiveTuple::<u32>::from_words(meta.key).told();
         recorder.note(|| Step::Headers { tuple: tuple(), tcp_flags: self.tcp_flags, fragment: false });
         if self.is_unfinished {
             finish_checksum(frame, meta.protocol(), ipv4::HEADER_LEN as u8);
@@ -200,7 +200,7 @@ mod tests {
     const OVERLAY: Overlay = Overlay { vni: 1, udp_port: 8472, local: LOCAL, mac: OUR_VTEP };
 
     fn arrival(vteps: &VtepTable, guarded: bool, uplink: bool, unfinished: bool, takes_native: bool) -> Arrival<'_> {
-        let guard = Guard { mac: POD.to_number(), address: POD_ADDRESS, vtep_port: 8472 };
+        let guard = Guard { mac: POD.to_number(), address: POD_ADDRESS, ipv6: 0, vtep_port: 8472 };
         let port = PortEntry {
             role: Some(if uplink { PortRole::Uplink } else { PortRole::Pod }),
             mac: OURS,

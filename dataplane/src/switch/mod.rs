@@ -7,6 +7,7 @@ mod report;
 
 use std::{
     collections::HashMap,
+    net::Ipv6Addr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -198,16 +199,16 @@ impl Switch {
         let mut state = self.state();
         let next = Snapshot::compile(spec, Some(&state.current), state.next_generation(), self.seed)?;
         let State { current, node_traffic, .. } = &mut *state;
-        node_traffic.follow(current.services.set(), spec);
+        node_traffic.follow(current.ipv4.services.set(), spec);
         self.adopt(state, next)
     }
 
     /// The same with everything but the services as it is. Costs in proportion to the shards of the set that changed.
-    pub fn publish_services(&self, services: &ServiceSet) -> Result<u64, SwitchError> {
+    pub fn publish_services(&self, ipv4: &ServiceSet, ipv6: &ServiceSet<Ipv6Addr>) -> Result<u64, SwitchError> {
         let mut state = self.state();
-        let next = state.current.with_services(services, state.next_generation())?;
+        let next = state.current.with_services(ipv4, ipv6, state.next_generation())?;
         let State { current, node_traffic, .. } = &mut *state;
-        node_traffic.follow_services(current.services.set(), services);
+        node_traffic.follow_services(current.ipv4.services.set(), ipv4);
         self.adopt(state, next)
     }
 
@@ -270,9 +271,7 @@ impl Switch {
                     Ok(if classifier.takes(packet)? { Comes::Yes } else { Comes::No })
                 }
                 // The node has routes to pods and to services' own addresses, and no others.
-                Some((PortRole::Host, _)) if is_guessed && !snapshot.is_of_cluster(question.tuple.dst) => {
-                    state.leads(packet)
-                }
+                Some((PortRole::Host, _)) if is_guessed && !question.is_into_cluster(&snapshot) => state.leads(packet),
                 _ => Ok(Comes::Yes),
             }
         })

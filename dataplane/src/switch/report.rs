@@ -1,9 +1,6 @@
 //! What the switch tells about itself: counters, frames, flows, and whether they add up.
 
-use std::{
-    net::{Ipv4Addr, SocketAddrV4},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use crossbeam::channel::bounded;
 
@@ -101,11 +98,11 @@ pub struct FlowRecord {
     /// TCP, UDP or SCTP.
     pub protocol: Protocol,
     /// Who opened it.
-    pub client: SocketAddrV4,
+    pub client: SocketAddr,
     /// What it was opened to.
-    pub vip: SocketAddrV4,
+    pub vip: SocketAddr,
     /// Who serves it.
-    pub backend: SocketAddrV4,
+    pub backend: SocketAddr,
     /// How far it has come.
     pub state: &'static str,
     /// Since its last packet, in whole seconds.
@@ -278,12 +275,11 @@ impl FlowRecord {
     pub(super) fn new(flow: &Flow, now: u32) -> Option<FlowRecord> {
         let protocol = Protocol::of(flow.forward.protocol)?;
         let FiveTuple { src, dst, src_port, dst_port, .. } = flow.forward;
-        let socket = |address: u32, port| SocketAddrV4::new(Ipv4Addr::from(address), port);
         Some(FlowRecord {
             protocol,
-            client: socket(src, src_port),
-            vip: socket(dst, dst_port),
-            backend: socket(flow.reply.src, flow.reply.src_port),
+            client: SocketAddr::new(src, src_port),
+            vip: SocketAddr::new(dst, dst_port),
+            backend: SocketAddr::new(flow.reply.src, flow.reply.src_port),
             state: flow.state.name(),
             idle: Duration::from_secs(u64::from(now.saturating_sub(flow.last_seen))),
             generation: flow.generation,

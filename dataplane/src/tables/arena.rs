@@ -43,6 +43,19 @@ impl Arena {
     /// # Panics
     /// If the kernel has no address space left, as an allocation would.
     pub fn new(len: usize) -> Arena {
+        let arena = Arena::sparse(len);
+        let bytes = len.max(1) * size_of::<Line>();
+        // SAFETY: the mapping is ours, and of this length. Advice only: without huge pages, or populated later, the table works,
+        // slower.
+        unsafe {
+            libc::madvise(arena.base.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE);
+            libc::madvise(arena.base.as_ptr().cast(), bytes, libc::MADV_POPULATE_WRITE);
+        }
+        arena
+    }
+
+    /// As [`Arena::new`], but a page has memory behind it only once something is written there: for what may never be used.
+    pub fn sparse(len: usize) -> Arena {
         let bytes = len.max(1) * size_of::<Line>();
         // SAFETY: a fresh anonymous mapping touches no existing memory; all-zero bytes are valid atomics.
         let base = unsafe {
@@ -59,9 +72,6 @@ impl Arena {
                 "cannot map {bytes} bytes for a table: {}",
                 std::io::Error::last_os_error()
             );
-            // Advice only: without huge pages, or populated later, the table works, slower.
-            libc::madvise(base, bytes, libc::MADV_HUGEPAGE);
-            libc::madvise(base, bytes, libc::MADV_POPULATE_WRITE);
             NonNull::new_unchecked(base.cast())
         };
         Arena { base, len }
@@ -98,6 +108,11 @@ impl Arena {
     /// As without loom, on the heap.
     pub fn new(len: usize) -> Arena {
         Arena { lines: (0..len).map(|_| Line(std::array::from_fn(|_| AtomicU64::new(0)))).collect() }
+    }
+
+    /// As without loom, but for the memory.
+    pub fn sparse(len: usize) -> Arena {
+        Arena::new(len)
     }
 
     /// Nothing to model.

@@ -10,13 +10,18 @@
 //! room for at least as many as there were, so that filling it anew, which takes a tenth of a second with a million, comes
 //! to a tenth of a microsecond for each that came.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    marker::PhantomData,
+    net::Ipv4Addr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use super::hash::Hasher;
 use crate::{
+    net::{Address, Number},
     service_set::ServiceSet,
     spec::{Backend, Endpoint, ServiceSpec},
 };
@@ -31,23 +36,24 @@ const PER_WORD: usize = 4;
 const LEAST_WORDS: usize = 64;
 
 /// The filter.
-pub struct Endpoints {
+pub struct Endpoints<A = Ipv4Addr> {
     seed: u64,
     hasher: Hasher,
     words: Arc<[AtomicU64]>,
     /// Endpoints that it was told of, each once.
     known: usize,
+    family: PhantomData<A>,
 }
 
-impl Endpoints {
+impl<A: Address> Endpoints<A> {
     /// The endpoints of `set`, whoever may use them, and those that `previous` knows, if they have room. `changed` are the
     /// shards of the set that `previous` has not seen.
-    pub fn of(set: &ServiceSet, changed: &[&[ServiceSpec]], previous: Option<&Endpoints>, seed: u64) -> Endpoints {
-        let count = |services: &mut dyn Iterator<Item = &ServiceSpec>| {
+    pub fn of(set: &ServiceSet<A>, changed: &[&[ServiceSpec<A>]], previous: Option<&Self>, seed: u64) -> Self {
+        let count = |services: &mut dyn Iterator<Item = &ServiceSpec<A>>| {
             services.map(|service| lists(service).map(<[_]>::len).sum::<usize>() + service.leaving.len()).sum::<usize>()
         };
         let new = || changed.iter().copied().flatten();
-        let has_room = |known: &&Endpoints| {
+        let has_room = |known: &&Endpoints<A>| {
             let room = known.words.len() * PER_WORD;
             known.seed == seed && known.known <= room && count(&mut new()) <= room
         };
@@ -58,20 +64,20 @@ impl Endpoints {
         }
         let words = (2 * count(&mut set.iter()) / PER_WORD + 1).next_power_of_two().max(LEAST_WORDS);
         let words = (0..words).map(|_| AtomicU64::new(0)).collect();
-        let mut filter = Endpoints { seed, hasher: Hasher::new(seed, PURPOSE), words, known: 0 };
+        let mut filter = Endpoints { seed, hasher: Hasher::new(seed, PURPOSE), words, known: 0, family: PhantomData };
         filter.insert_all(set.iter());
         filter
     }
 
-    fn insert_all<'a>(&mut self, services: impl Iterator<Item = &'a ServiceSpec>) {
+    fn insert_all<'a>(&mut self, services: impl Iterator<Item = &'a ServiceSpec<A>>) {
         for service in services {
             let chosen = lists(service).flatten().map(|endpoint| endpoint.backend);
             chosen.chain(service.leaving.iter().copied()).for_each(|b| self.insert(b, service.protocol as u8));
         }
     }
 
-    fn insert(&mut self, Backend { address, port }: Backend, protocol: u8) {
-        let (at, bits) = self.place(address.into(), port, protocol);
+    fn insert(&mut self, Backend { address, port }: Backend<A>, protocol: u8) {
+        let (at, bits) = self.place(address.number(), port, protocol);
         // Relaxed: workers have to see it once they have the snapshot, and its publication orders that.
         let before = self.words[at].fetch_or(bits, Ordering::Relaxed);
         self.known += usize::from(before & bits != bits);
@@ -79,22 +85,22 @@ impl Endpoints {
 
     /// False if no service has an endpoint at `address` (host order) and `port` for this protocol.
     #[inline]
-    pub fn may_contain(&self, address: u32, port: u16, protocol: u8) -> bool {
+    pub fn may_contain(&self, address: A::Number, port: u16, protocol: u8) -> bool {
         let (at, bits) = self.place(address, port, protocol);
         self.words.get(at).is_some_and(|word| word.load(Ordering::Relaxed) & bits == bits)
     }
 
     /// A word, and three bits in it.
     #[inline(always)]
-    fn place(&self, address: u32, port: u16, protocol: u8) -> (usize, u64) {
-        let hash = self.hasher.hash(u64::from(address) << 32 | u64::from(port) << 16 | u64::from(protocol));
+    fn place(&self, address: A::Number, port: u16, protocol: u8) -> (usize, u64) {
+        let hash = self.hasher.hash(address.word().rotate_left(32) ^ (u64::from(port) << 16 | u64::from(protocol)));
         let bits = 1 << (hash >> 58) | 1 << (hash >> 52 & 63) | 1 << (hash >> 46 & 63);
         (hash as usize & (self.words.len() - 1), bits)
     }
 }
 
 /// The different endpoint lists of a service.
-fn lists(service: &ServiceSpec) -> impl Iterator<Item = &[Endpoint]> {
+fn lists<A: Address>(service: &ServiceSpec<A>) -> impl Iterator<Item = &[Endpoint<A>]> {
     let rules = service.rules();
     let is_new = move |at: usize| rules[..at].iter().all(|rule| !Arc::ptr_eq(&rule.endpoints, &rules[at].endpoints));
     (0..rules.len()).filter(move |at| is_new(*at)).map(move |at| &*rules[at].endpoints)

@@ -6,10 +6,13 @@
 //!
 //! For few backends there is something as good that needs no table: [`rendezvous`].
 
-use std::sync::Arc;
+use std::{net::Ipv4Addr, sync::Arc};
 
 use super::{arena::prefetch, hash::Hasher, rendezvous};
-use crate::spec::{Backend, Endpoint};
+use crate::{
+    net::{Address, Number},
+    spec::{Backend, Endpoint},
+};
 
 /// Backends one table can choose from.
 pub const MAX_BACKENDS: usize = FREE as usize;
@@ -24,9 +27,6 @@ const SIZES: [u32; 10] = [2003, 4001, 8009, 16001, 32003, 64007, 128_021, 256_01
 /// The ratio from which on the paper finds shares within one percent of each other.
 const SLOTS_PER_BACKEND: usize = 100;
 
-/// Endpoints in a cache line.
-const PER_LINE: usize = 64 / size_of::<Endpoint>();
-
 /// Sets the hash apart from those of other tables with the same seed.
 const PURPOSE: u64 = 1;
 
@@ -35,10 +35,10 @@ const PURPOSE: u64 = 1;
 /// Memory: nothing but the list for up to 16 backends of the same weight; about 100 to 200 bytes for each of up to 254,
 /// twice that beyond.
 #[derive(Clone)]
-pub struct Maglev {
+pub struct Maglev<A = Ipv4Addr> {
     slots: Slots,
     /// Ascending, each once.
-    endpoints: Arc<[Endpoint]>,
+    endpoints: Arc<[Endpoint<A>]>,
 }
 
 /// Indices into the endpoints.
@@ -54,13 +54,16 @@ enum Slots {
     Wide(Arc<[u16]>),
 }
 
-impl Maglev {
+impl<A: Address> Maglev<A> {
+    /// Endpoints in a cache line.
+    const PER_LINE: usize = 64 / size_of::<Endpoint<A>>();
+
     /// The table of `endpoints`: the same for every order of the list; repetitions count once. A list that is in
     /// ascending order is shared instead of copied.
     ///
     /// # Panics
     /// If there are more than [`MAX_BACKENDS`].
-    pub fn build(endpoints: &Arc<[Endpoint]>, seed: u64) -> Maglev {
+    pub fn build(endpoints: &Arc<[Endpoint<A>]>, seed: u64) -> Maglev<A> {
         let endpoints = if is_ascending(endpoints) { endpoints.clone() } else { ascending(endpoints).into() };
         assert!(endpoints.len() <= MAX_BACKENDS, "{} endpoints are more than {MAX_BACKENDS}", endpoints.len());
         let mut weighty = (0..).zip(endpoints.iter()).filter(|(_, endpoint)| endpoint.weight > 0);
@@ -83,7 +86,7 @@ impl Maglev {
 
     /// The backend for a flow; `None` if there is none. Any bits of `flow_hash` may carry the entropy.
     #[inline]
-    pub fn select(&self, flow_hash: u64) -> Option<Backend> {
+    pub fn select(&self, flow_hash: u64) -> Option<Backend<A>> {
         let index = match &self.slots {
             Slots::Nobody => return None,
             Slots::Only(index) => usize::from(*index),
@@ -100,7 +103,7 @@ impl Maglev {
         match &self.slots {
             Slots::Nobody => {}
             Slots::Only(_) => prefetch(self.endpoints.as_ptr()),
-            Slots::Few => self.endpoints.chunks(PER_LINE).for_each(|line| prefetch(line.as_ptr())),
+            Slots::Few => self.endpoints.chunks(Self::PER_LINE).for_each(|line| prefetch(line.as_ptr())),
             Slots::Narrow(slots) => prefetch(slots.as_ptr().wrapping_add(reduce(flow_hash, slots.len()))),
             Slots::Wide(slots) => prefetch(slots.as_ptr().wrapping_add(reduce(flow_hash, slots.len()))),
         }
@@ -108,12 +111,12 @@ impl Maglev {
 
     /// Whether `backend` is one of ours.
     #[inline]
-    pub fn contains(&self, backend: Backend) -> bool {
+    pub fn contains(&self, backend: Backend<A>) -> bool {
         self.endpoints.binary_search_by_key(&backend, |endpoint| endpoint.backend).is_ok()
     }
 
     /// Our endpoints, ascending.
-    pub fn endpoints(&self) -> &[Endpoint] {
+    pub fn endpoints(&self) -> &[Endpoint<A>] {
         &self.endpoints
     }
 
@@ -128,18 +131,18 @@ impl Maglev {
 
     /// Whether a table of `endpoints` would be this one. Costs no comparison for the list this one was built from, if
     /// that was ascending.
-    pub(super) fn is_of(&self, endpoints: &Arc<[Endpoint]>) -> bool {
+    pub(super) fn is_of(&self, endpoints: &Arc<[Endpoint<A>]>) -> bool {
         Arc::ptr_eq(&self.endpoints, endpoints)
             || *self.endpoints == **endpoints
             || (!is_ascending(endpoints) && *self.endpoints == *ascending(endpoints))
     }
 }
 
-fn is_ascending(endpoints: &[Endpoint]) -> bool {
+fn is_ascending<A: Address>(endpoints: &[Endpoint<A>]) -> bool {
     endpoints.is_sorted_by(|a, b| a.backend < b.backend)
 }
 
-fn ascending(endpoints: &[Endpoint]) -> Vec<Endpoint> {
+fn ascending<A: Address>(endpoints: &[Endpoint<A>]) -> Vec<Endpoint<A>> {
     let mut endpoints = endpoints.to_vec();
     endpoints.sort_unstable();
     endpoints.dedup_by_key(|endpoint| endpoint.backend);
@@ -171,11 +174,11 @@ struct Turn {
 }
 
 /// The backends in the order of their turns: that of their hashes, for no address to be first everywhere.
-fn turns(endpoints: &[Endpoint], seed: u64) -> Vec<Turn> {
+fn turns<A: Address>(endpoints: &[Endpoint<A>], seed: u64) -> Vec<Turn> {
     let hasher = Hasher::new(seed, PURPOSE);
     let size = u64::from(table_size(endpoints.len()));
-    let turn = |(index, Endpoint { backend, weight }): (usize, &Endpoint)| {
-        let hash = hasher.hash(u64::from(u32::from(backend.address)) << 16 | u64::from(backend.port));
+    let turn = |(index, Endpoint { backend, weight }): (usize, &Endpoint<A>)| {
+        let hash = hasher.hash(backend.address.number().word() << 16 | u64::from(backend.port));
         let (high, low) = (hash >> 32, hash & u64::from(u32::MAX));
         // Any stride but 0 visits every slot of a prime number of them.
         let (next, skip) = (((high * size) >> 32) as u32, ((low * (size - 1)) >> 32) as u32 + 1);
@@ -221,7 +224,7 @@ fn step(slot: u32, skip: u32, size: u32) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashMap, net::Ipv4Addr};
+    use std::collections::HashMap;
 
     use super::*;
 

@@ -1,35 +1,36 @@
 //! A few prefixes, and whether an address is in one of them.
 
-use ipnet::Ipv4Net;
+use crate::net::{Address, Number, Prefix};
 
 /// A set of prefixes. Made for a handful: every one is compared.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Prefixes(Box<[Prefix]>);
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Prefixes<N = u32>(Box<[Masked<N>]>);
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Prefix {
-    network: u32,
-    mask: u32,
+struct Masked<N> {
+    network: N,
+    mask: N,
 }
 
-impl Prefixes {
+impl<N: Number> Prefixes<N> {
     /// The set of `nets`, whose host bits do not count.
-    pub fn new(nets: &[Ipv4Net]) -> Prefixes {
-        let prefix = |net: &Ipv4Net| Prefix { network: net.network().into(), mask: net.netmask().into() };
-        Prefixes(nets.iter().map(prefix).collect())
+    pub fn new(nets: &[<N::Address as Address>::Net]) -> Prefixes<N> {
+        let masked = nets.iter().map(|net| Masked { network: net.network().number(), mask: net.mask().number() });
+        Prefixes(masked.collect())
     }
 
     /// Whether `address` (host order) is in one of them.
     #[inline]
-    pub fn contains(&self, address: u32) -> bool {
+    pub fn contains(&self, address: N) -> bool {
         self.0.iter().any(|prefix| address & prefix.mask == prefix.network)
     }
 
     /// The longest of them that `address` (host order) is in.
-    pub fn find(&self, address: u32) -> Option<Ipv4Net> {
+    pub fn find(&self, address: N) -> Option<<N::Address as Address>::Net> {
         let holding = self.0.iter().filter(|prefix| address & prefix.mask == prefix.network);
         let longest = holding.max_by_key(|prefix| prefix.mask)?;
-        Ipv4Net::with_netmask(longest.network.into(), longest.mask.into()).ok()
+        let bits = longest.mask.ones();
+        <N::Address as Address>::Net::of(longest.network.address(), bits)
     }
 
     /// Whether there are none.
@@ -43,13 +44,14 @@ impl Prefixes {
 mod tests {
     use std::net::Ipv4Addr;
 
+    use ipnet::Ipv4Net;
     use proptest::prelude::*;
 
     use super::*;
 
     #[test]
     fn no_prefix_contains_nothing_and_the_zero_prefix_everything() {
-        assert!(!Prefixes::new(&[]).contains(0) && Prefixes::new(&[]).is_empty());
+        assert!(!Prefixes::<u32>::new(&[]).contains(0) && Prefixes::<u32>::new(&[]).is_empty());
         let all = Prefixes::new(&["10.0.0.0/0".parse().unwrap()]);
         assert!(all.contains(0) && all.contains(u32::MAX) && !all.is_empty());
     }

@@ -6,7 +6,10 @@
 //! have few backends, and a hundred thousand of them with a table each would be the largest part of the snapshot.
 
 use super::hash::folded_multiply;
-use crate::spec::{Backend, Endpoint};
+use crate::{
+    net::{Address, Number},
+    spec::{Backend, Endpoint},
+};
 
 /// Up to so many, bids cost less than the cache miss of a look into a table that is seldom used.
 pub(super) const MOST: usize = 16;
@@ -16,7 +19,7 @@ const INDEX: u64 = MOST as u64 - 1;
 
 /// The index of the endpoint for a flow; `None` if there are none. Any bits of `flow_hash` may carry the entropy.
 #[inline]
-pub(super) fn select(endpoints: &[Endpoint], flow_hash: u64) -> Option<usize> {
+pub(super) fn select<A: Address>(endpoints: &[Endpoint<A>], flow_hash: u64) -> Option<usize> {
     debug_assert!(endpoints.len() <= MOST);
     // The lowest bits of a bid carry the bidder's index: the highest bid then says whose it is.
     let bids = endpoints.iter().zip(0..).map(|(endpoint, at)| bid(flow_hash, endpoint.backend) & !INDEX | at);
@@ -25,8 +28,8 @@ pub(super) fn select(endpoints: &[Endpoint], flow_hash: u64) -> Option<usize> {
 
 /// Two rounds, as in [`hash`](super::hash). The words (of the digits of pi) need not be secret: the flow's hash is.
 #[inline(always)]
-fn bid(flow_hash: u64, backend: Backend) -> u64 {
-    let word = u64::from(u32::from(backend.address)) << 16 | u64::from(backend.port);
+fn bid<A: Address>(flow_hash: u64, backend: Backend<A>) -> u64 {
+    let word = backend.address.number().word() << 16 | u64::from(backend.port);
     let once = folded_multiply(flow_hash ^ 0x243f_6a88_85a3_08d3, word ^ 0x1319_8a2e_0370_7345);
     folded_multiply(once ^ 0xa409_3822_299f_31d1, 0x082e_fa98_ec4e_6c89)
 }
@@ -69,6 +72,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(select(&[], 7), None);
+        assert_eq!(select::<Ipv4Addr>(&[], 7), None);
     }
 }

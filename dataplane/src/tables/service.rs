@@ -8,17 +8,17 @@
 
 use std::{
     collections::HashMap,
+    net::Ipv4Addr,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
 };
 
-use ipnet::Ipv4Net;
-
 use super::{Prefixes, arena::prefetch, hash::Hasher, maglev::Maglev};
 use crate::{
-    service_set::{ServiceSet, shard_of},
+    net::{Address, Number},
+    service_set::{ServiceKey, ServiceSet, shard_of},
     shards::Shards,
     spec::{Affinity, Backend, Endpoint, Otherwise, Rule, Scheduler, ServiceSpec},
 };
@@ -37,21 +37,21 @@ pub struct ServiceIndex {
 }
 
 /// The services of a snapshot.
-pub struct ServiceTable {
+pub struct ServiceTable<A: Address = Ipv4Addr> {
     seed: u64,
     hasher: Hasher,
-    shards: Shards<Shard>,
+    shards: Shards<Shard<A>>,
     /// What it was built from.
-    set: ServiceSet,
+    set: ServiceSet<A>,
 }
 
 /// The services whose VIPs are in one shard of the set.
 #[derive(Clone)]
-struct Shard {
+struct Shard<A: Address> {
     /// A power of two of them, more than half as many as keys: lines are seldom full, never all.
     lines: Arc<[Line]>,
     /// Ascending by key.
-    services: Arc<[Service]>,
+    services: Arc<[Service<A>]>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -63,8 +63,8 @@ struct Line {
 }
 
 /// One frontend, as new flows need it.
-pub struct Service {
-    key: u64,
+pub struct Service<A: Address = Ipv4Addr> {
+    key: ServiceKey<A>,
     /// Whether clients stay with an endpoint.
     pub affinity: Option<Affinity>,
     /// How an endpoint is chosen.
@@ -74,29 +74,33 @@ pub struct Service {
     /// Flows that have had their turn.
     turn: AtomicU32,
     /// By [`Origin`].
-    choices: [Choice; 4],
+    choices: [Choice<A>; 4],
     /// Who may use it; empty: everybody.
-    sources: Prefixes,
+    sources: Prefixes<A::Number>,
     /// Those that keep the flows they have, ascending.
-    leaving: Arc<[Backend]>,
+    leaving: Arc<[Backend<A>]>,
 }
 
-impl Service {
+impl<A: Address> Service<A> {
     /// What there is for new flows from `origin`.
     #[inline]
-    pub fn choice(&self, origin: Origin) -> &Choice {
+    pub fn choice(&self, origin: Origin) -> &Choice<A> {
         &self.choices[origin as usize]
     }
 
     /// Whether it may be used from `source` (host order).
     #[inline]
-    pub fn admits(&self, source: u32) -> bool {
+    pub fn admits(&self, source: A::Number) -> bool {
         self.sources.is_empty() || self.sources.contains(source)
     }
 
     /// The source range that `source` (host order) is in, if it has any: `Some(None)` is not admitted.
-    pub fn source_range(&self, source: u32) -> Option<Option<Ipv4Net>> {
+    pub fn source_range(&self, source: A::Number) -> Option<Option<A::Net>> {
         (!self.sources.is_empty()).then(|| self.sources.find(source))
+    }
+
+    fn is_at(&self, vip: A::Number, port: u16, protocol: u8) -> bool {
+        (self.key.0.number(), self.key.1, self.key.2 as u8) == (vip, port, protocol)
     }
 
     /// Flows that have had their turn.
@@ -127,8 +131,8 @@ pub enum Origin {
 /// services, hardly a new flow finds any of its service's in the cache.
 #[derive(Clone)]
 #[repr(align(64))]
-pub struct Choice {
-    maglev: Maglev,
+pub struct Choice<A = Ipv4Addr> {
+    maglev: Maglev<A>,
     /// Everybody may use the service, and a flow's hash alone says which endpoint it gets: there is no need to look at the
     /// rest of the service.
     pub is_plain: bool,
@@ -138,10 +142,10 @@ pub struct Choice {
     pub otherwise: Otherwise,
 }
 
-impl Choice {
+impl<A: Address> Choice<A> {
     /// The backend that a hash names; `None` if there is none.
     #[inline]
-    pub fn select(&self, hash: u64) -> Option<Backend> {
+    pub fn select(&self, hash: u64) -> Option<Backend<A>> {
         self.maglev.select(hash)
     }
 
@@ -152,25 +156,25 @@ impl Choice {
     }
 
     /// The endpoints to choose from, those without weight among them, by ascending backend.
-    pub fn endpoints(&self) -> &[Endpoint] {
+    pub fn endpoints(&self) -> &[Endpoint<A>] {
         self.maglev.endpoints()
     }
 
     /// The endpoint that `backend` is, if it is one.
-    pub fn endpoint(&self, backend: Backend) -> Option<Endpoint> {
+    pub fn endpoint(&self, backend: Backend<A>) -> Option<Endpoint<A>> {
         let endpoints = self.endpoints();
         endpoints.binary_search_by_key(&backend, |endpoint| endpoint.backend).ok().map(|at| endpoints[at])
     }
 }
 
-impl ServiceTable {
+impl<A: Address> ServiceTable<A> {
     /// The table of `set`. Shards that `previous` was built from too are shared with it, if it has the same seed; in
     /// the others, services with the same endpoints as before share their Maglev tables. Frontends and rules with one list
     /// of endpoints share its table.
     ///
     /// # Panics
     /// If a service has more than [`MAX_BACKENDS`](super::maglev::MAX_BACKENDS).
-    pub fn build(set: &ServiceSet, previous: Option<&ServiceTable>, seed: u64) -> ServiceTable {
+    pub fn build(set: &ServiceSet<A>, previous: Option<&Self>, seed: u64) -> Self {
         let mut build = Build { hasher: Hasher::new(seed, PURPOSE), seed, tables: HashMap::new() };
         let none = build.shard(&[], &[]);
         let previous = previous.filter(|previous| previous.seed == seed);
@@ -184,7 +188,7 @@ impl ServiceTable {
     }
 
     /// What it was built from.
-    pub fn set(&self) -> &ServiceSet {
+    pub fn set(&self) -> &ServiceSet<A> {
         &self.set
     }
 
@@ -199,15 +203,15 @@ impl ServiceTable {
         self.set.len()
     }
 
-    /// The service at `vip` (host order) and `port`; `protocol` is the number in the IP header.
+    /// The service at `vip` and `port`; `protocol` is the number in the IP header.
     #[inline]
-    pub fn lookup(&self, vip: u32, port: u16, protocol: u8) -> Option<ServiceIndex> {
+    pub fn lookup(&self, vip: A::Number, port: u16, protocol: u8) -> Option<ServiceIndex> {
         self.find(vip, port, protocol, self.hasher.hash(key(vip, port, protocol)))
     }
 
     /// Brings into the cache what [`ServiceTable::find`] reads, which wants the hash that is returned.
     #[inline]
-    pub fn ask(&self, vip: u32, port: u16, protocol: u8) -> u64 {
+    pub fn ask(&self, vip: A::Number, port: u16, protocol: u8) -> u64 {
         let hash = self.hasher.hash(key(vip, port, protocol));
         let lines = &self.shards.get(shard_of(vip)).lines;
         prefetch(lines.as_ptr().wrapping_add(hash as usize & (lines.len() - 1)));
@@ -216,10 +220,13 @@ impl ServiceTable {
 
     /// As [`ServiceTable::lookup`], for what was [asked](ServiceTable::ask) for.
     #[inline]
-    pub fn find(&self, vip: u32, port: u16, protocol: u8, hash: u64) -> Option<ServiceIndex> {
+    pub fn find(&self, vip: A::Number, port: u16, protocol: u8, hash: u64) -> Option<ServiceIndex> {
         let shard = shard_of(vip);
-        let at = self.shards.get(shard).find(key(vip, port, protocol), hash)?;
-        Some(ServiceIndex { shard: shard as u32, at })
+        let table = self.shards.get(shard);
+        let at = table.find(key(vip, port, protocol), hash)?;
+        // A number of 32 bits is in the key as it is.
+        let is_meant = size_of::<A>() == 4 || table.services[at as usize].is_at(vip, port, protocol);
+        is_meant.then_some(ServiceIndex { shard: shard as u32, at })
     }
 
     /// Brings into the cache what new flows from `origin` mostly need of a service.
@@ -228,9 +235,11 @@ impl ServiceTable {
         prefetch(std::ptr::from_ref(self.get(service).choice(origin)));
     }
 
-    /// Whether any service has this VIP (host order).
-    pub fn has_vip(&self, vip: u32) -> bool {
-        self.shards.get(shard_of(vip)).find(vip_key(vip), self.hasher.hash(vip_key(vip))).is_some()
+    /// Whether any service has this VIP.
+    pub fn has_vip(&self, vip: A::Number) -> bool {
+        let table = self.shards.get(shard_of(vip));
+        let first = table.find(vip_key(vip), self.hasher.hash(vip_key(vip)));
+        first.is_some_and(|at| table.services[at as usize].key.0.number() == vip)
     }
 
     /// A service of this table.
@@ -238,13 +247,13 @@ impl ServiceTable {
     /// # Panics
     /// If the index is another table's and beyond this one's.
     #[inline]
-    pub fn get(&self, service: ServiceIndex) -> &Service {
+    pub fn get(&self, service: ServiceIndex) -> &Service<A> {
         &self.shards.get(service.shard as usize).services[service.at as usize]
     }
 
     /// Whether `backend` still serves a service of this table, whomever, if only with the flows that it has.
     #[inline]
-    pub fn has_backend(&self, service: ServiceIndex, backend: Backend) -> bool {
+    pub fn has_backend(&self, service: ServiceIndex, backend: Backend<A>) -> bool {
         let service = self.shards.get(service.shard as usize).services.get(service.at as usize);
         service.is_some_and(|service| {
             service.choices.iter().any(|choice| choice.maglev.contains(backend))
@@ -254,38 +263,40 @@ impl ServiceTable {
 }
 
 /// A table at work.
-struct Build {
+struct Build<A> {
     hasher: Hasher,
     seed: u64,
     /// The Maglev tables that are more than the list itself, by its address: of as many frontends and rules as share it.
-    tables: HashMap<*const Endpoint, Maglev>,
+    tables: HashMap<*const Endpoint<A>, Maglev<A>>,
 }
 
-impl Build {
+impl<A: Address> Build<A> {
     /// A shard of `specs`, ascending by key; `previous` are the services that were in its place.
-    fn shard(&mut self, specs: &[ServiceSpec], previous: &[Service]) -> Shard {
-        let mut vips: Vec<u32> = specs.iter().map(|spec| spec.vip.into()).collect();
-        vips.dedup();
-        let mut lines = vec![Line::default(); ((specs.len() + vips.len()) / 2 + 1).next_power_of_two()];
+    fn shard(&mut self, specs: &[ServiceSpec<A>], previous: &[Service<A>]) -> Shard<A> {
+        let is_first = |at: usize| at == 0 || specs[at - 1].vip != specs[at].vip;
+        let vips = (0..specs.len()).filter(|at| is_first(*at)).count();
+        let mut lines = vec![Line::default(); ((specs.len() + vips) / 2 + 1).next_power_of_two()];
         let hasher = self.hasher;
-        let service = |(at, spec): (usize, &ServiceSpec)| {
-            let key = key(spec.vip.into(), spec.port, spec.protocol as u8);
-            insert(&mut lines, hasher, key, at as u32);
-            let known = previous.binary_search_by_key(&key, |service| service.key).ok().map(|at| &previous[at]);
-            self.service(key, spec, known)
+        let service = |(at, spec): (usize, &ServiceSpec<A>)| {
+            let vip = spec.vip.number();
+            insert(&mut lines, hasher, key(vip, spec.port, spec.protocol as u8), at as u32);
+            if is_first(at) {
+                insert(&mut lines, hasher, vip_key(vip), at as u32);
+            }
+            let known = previous.binary_search_by_key(&spec.key(), |service| service.key).ok().map(|at| &previous[at]);
+            self.service(spec, known)
         };
         let services = specs.iter().enumerate().map(service).collect();
-        vips.into_iter().for_each(|vip| insert(&mut lines, hasher, vip_key(vip), 0));
         Shard { lines: lines.into(), services }
     }
 
-    fn service(&mut self, key: u64, spec: &ServiceSpec, known: Option<&Service>) -> Service {
+    fn service(&mut self, spec: &ServiceSpec<A>, known: Option<&Service<A>>) -> Service<A> {
         let mut leaving = spec.leaving.clone();
         if !leaving.is_sorted() {
             Arc::make_mut(&mut leaving).sort_unstable();
         }
         Service {
-            key,
+            key: spec.key(),
             affinity: spec.affinity,
             scheduler: spec.scheduler,
             direct: spec.relayed.is_some(),
@@ -298,9 +309,9 @@ impl Build {
     }
 
     /// The choices of a service's rules.
-    fn choices(&mut self, spec: &ServiceSpec, previous: &[Choice]) -> [Choice; 4] {
+    fn choices(&mut self, spec: &ServiceSpec<A>, previous: &[Choice<A>]) -> [Choice<A>; 4] {
         let is_plain = spec.scheduler == Scheduler::Maglev && spec.affinity.is_none() && spec.sources.is_empty();
-        let mut made = [const { None::<Choice> }; 4];
+        let mut made = [const { None::<Choice<A>> }; 4];
         for (at, &Rule { ref endpoints, masquerade, otherwise }) in spec.rules().into_iter().enumerate() {
             let maglev = self.maglev(endpoints, previous.iter().chain(made[..at].iter().flatten()));
             made[at] = Some(Choice { maglev, is_plain, masquerade, otherwise });
@@ -309,7 +320,7 @@ impl Build {
     }
 
     /// The table of a list: that of another frontend with the same list, or one of `known` with the same endpoints.
-    fn maglev<'a>(&mut self, list: &Arc<[Endpoint]>, mut known: impl Iterator<Item = &'a Choice>) -> Maglev {
+    fn maglev<'a>(&mut self, list: &Arc<[Endpoint<A>]>, mut known: impl Iterator<Item = &'a Choice<A>>) -> Maglev<A> {
         // The lists live longer than this: an address stands for one of them.
         if let Some(maglev) = self.tables.get(&list.as_ptr()) {
             return maglev.clone();
@@ -325,7 +336,7 @@ impl Build {
     }
 }
 
-impl Shard {
+impl<A: Address> Shard<A> {
     #[inline(always)]
     fn find(&self, key: u64, hash: u64) -> Option<u32> {
         let mut at = hash as usize;
@@ -364,21 +375,21 @@ impl Line {
     }
 }
 
-/// The three as one number, never 0.
+/// The three as one number, never 0: of IPv6, another three may have the same.
 #[inline(always)]
-fn key(vip: u32, port: u16, protocol: u8) -> u64 {
-    u64::from(vip) << 32 | u64::from(port) << 16 | u64::from(protocol) << 8 | 1
+fn key(vip: impl Number, port: u16, protocol: u8) -> u64 {
+    vip.word().rotate_left(32) ^ (u64::from(port) << 16 | u64::from(protocol) << 8 | 1)
 }
 
-/// Stands for a VIP itself; no service's key.
+/// Stands for a VIP itself.
 #[inline(always)]
-fn vip_key(vip: u32) -> u64 {
-    u64::from(vip) << 32 | 2
+fn vip_key(vip: impl Number) -> u64 {
+    vip.word().rotate_left(32) ^ 2
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashMap, net::Ipv4Addr};
+    use std::collections::HashMap;
 
     use proptest::prelude::*;
 
@@ -478,7 +489,7 @@ mod tests {
         changed.insert(spec(77, 80, Protocol::Tcp, &[9]));
         let after = ServiceTable::build(&changed, Some(&before), 1);
         let touched: Vec<_> =
-            [100, 500, 600].map(|n| shard_of(0x0a60_0000 + n)).into_iter().chain([shard_of(77)]).collect();
+            [100u32, 500, 600].map(|n| shard_of(0x0a60_0000 + n)).into_iter().chain([shard_of(77u32)]).collect();
         assert_eq!(changed.changed(&set).count(), 4);
         for (at, (old, new)) in before.shards.iter().zip(after.shards.iter()).enumerate() {
             assert_eq!(Arc::ptr_eq(&old.services, &new.services), !touched.contains(&at), "shard {at}");

@@ -54,11 +54,26 @@ pub fn pseudo_header(src: u32, dst: u32, protocol: u8, len: u16) -> u64 {
     u64::from(src) + u64::from(dst) + u64::from(protocol) + u64::from(len)
 }
 
+/// As [`pseudo_header`], of IPv6 (RFC 8200, section 8.1): `len` is the transport header and payload, in bytes. Below 2^36, so
+/// that sums can be added to it.
+#[inline(always)]
+pub fn pseudo_header_v6(src: u128, dst: u128, next_header: u8, len: u32) -> u64 {
+    let words = [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64];
+    let addresses = add_all(words);
+    (addresses >> 32) + (addresses & 0xffff_ffff) + u64::from(next_header) + u64::from(len)
+}
+
 /// Adds two wide sums with end-around carry.
 #[inline(always)]
 pub fn add(a: u64, b: u64) -> u64 {
     let (sum, carry) = a.overflowing_add(b);
     sum + u64::from(carry)
+}
+
+/// As [`add`], of four.
+#[inline(always)]
+fn add_all([a, b, c, d]: [u64; 4]) -> u64 {
+    add(add(a, b), add(c, d))
 }
 
 /// True if the 16-bit words that make up `words`, in any byte order, add up to zero in one's complement, as those of a
@@ -82,6 +97,12 @@ pub fn is_sum_of(folded: u16, total: u64) -> bool {
 pub fn delta(old: u64, new: u64) -> u64 {
     let total = add(!old, new);
     (total >> 32) + (total & 0xffff_ffff)
+}
+
+/// As [`delta`], for more words: the 32 bytes of an IPv6 header's addresses.
+#[inline(always)]
+pub fn delta_wide(old: [u64; 4], new: [u64; 4]) -> u64 {
+    delta(add_all(old), add_all(new))
 }
 
 /// As [`delta`], for fewer words.
@@ -174,6 +195,27 @@ mod tests {
             bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
             prop_assert_eq!(update(before, delta(old.into(), value.into())), !sum(&bytes));
             prop_assert_eq!(update(before, delta_narrow(old, value)), !sum(&bytes));
+        }
+
+        #[test]
+        fn an_update_of_ipv6_addresses_equals_computing_anew(
+            mut bytes in proptest::collection::vec(any::<u8>(), 33..100), new in proptest::array::uniform32(prop_oneof![Just(0), Just(0xff), any::<u8>()])
+        ) {
+            bytes.push(1);
+            let words = |bytes: &[u8]| std::array::from_fn(|at| super::super::be64(bytes, 8 * at));
+            let before = !sum(&bytes);
+            let change = delta_wide(words(&bytes), words(&new));
+            prop_assert!(change <= 1 << 33);
+            bytes[..32].copy_from_slice(&new);
+            prop_assert_eq!(update(before, change), !sum(&bytes));
+        }
+
+        #[test]
+        fn the_pseudo_header_of_ipv6_sums_up_as_it_lies(src: u128, dst: u128, next_header: u8, len: u32) {
+            let lies = [&src.to_be_bytes()[..], &dst.to_be_bytes(), &len.to_be_bytes(), &[0, 0, 0, next_header]].concat();
+            let total = pseudo_header_v6(src, dst, next_header, len);
+            prop_assert!(total < 1 << 36);
+            prop_assert_eq!(fold(total), sum(&lies));
         }
     }
 }

@@ -8,14 +8,14 @@
 //! | data, or the offending packet |  8
 //! ```
 
-use super::{be16, checksum, ipv4, put16};
+use super::{checksum, echo, ipv4, put16};
 
 /// Bytes of the header.
 pub const HEADER_LEN: usize = 8;
 /// Where the checksum starts.
 pub const CHECKSUM: usize = 2;
 /// Where an echo's identifier starts.
-pub const ECHO_ID: usize = 4;
+pub const ECHO_ID: usize = echo::ID;
 const MTU: usize = 6;
 
 /// Type: echo reply.
@@ -89,12 +89,7 @@ pub fn follows_a_flow(kind: u8) -> bool {
 /// number of the request's type. 0 for other messages.
 #[inline]
 pub fn echo_ports(header: &[u8; HEADER_LEN]) -> u32 {
-    let id = u32::from(be16(header, ECHO_ID));
-    match header[..2] {
-        [ECHO_REQUEST, 0] => id << 16 | u32::from(ECHO_REQUEST),
-        [ECHO_REPLY, 0] => u32::from(ECHO_REQUEST) << 16 | id,
-        _ => 0,
-    }
+    echo::ports(header, ECHO_REQUEST, ECHO_REPLY)
 }
 
 /// Gives an echo the identifier among `ports`, which are as [`echo_ports`] has them, and mends its checksum.
@@ -102,12 +97,7 @@ pub fn echo_ports(header: &[u8; HEADER_LEN]) -> u32 {
 /// # Panics
 /// If the message is shorter than its header.
 pub fn set_echo_ports(message: &mut [u8], ports: u32) {
-    let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
-    let id = if dst_port == u16::from(ECHO_REQUEST) { src_port } else { dst_port };
-    let change = checksum::delta_narrow(be16(message, ECHO_ID).into(), id.into());
-    put16(message, ECHO_ID, id);
-    let sum = be16(message, CHECKSUM);
-    put16(message, CHECKSUM, checksum::update(sum, change));
+    echo::set_ports(message, ports, ECHO_REQUEST, 0);
 }
 
 /// Turns an echo request into its reply, in place; false if the message is none, or damaged.

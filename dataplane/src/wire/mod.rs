@@ -6,9 +6,13 @@
 pub mod arp;
 pub mod checksum;
 pub mod crc32c;
+mod echo;
 pub mod ethernet;
 pub mod icmpv4;
+pub mod icmpv6;
 pub mod ipv4;
+pub mod ipv6;
+pub mod ndp;
 pub mod sctp;
 pub mod tcp;
 pub mod udp;

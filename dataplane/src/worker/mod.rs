@@ -233,7 +233,7 @@ impl Worker {
                     let (devices, unsent) = self.ports.remove(port, self.poll.registry());
                     self.counters.port(port).tx_dropped.add(unsent.len() as u64);
                     unsent.into_iter().for_each(|frame| self.memories.give(frame));
-                    self.pipeline.held.give_up(&self.counters).for_each(|frame| self.memories.give(frame));
+                    self.pipeline.give_up(&self.counters).for_each(|frame| self.memories.give(frame));
                     let own = self.memories.remove(port);
                     self.ports.renumber(&self.memories);
                     // Nobody waits for the devices any more: then they are closed here.
@@ -280,7 +280,7 @@ impl Worker {
         });
         let delivered = self.take_deliveries();
         let received = self.batch.len();
-        let works = received > 0 || !self.pipeline.held.is_empty();
+        let works = received > 0 || self.pipeline.holds_any();
         if works {
             self.process(now);
         }
@@ -300,7 +300,7 @@ impl Worker {
         pipeline.run(batch, &env);
         loop {
             hand_out(batch, ports, memories, shared, counters);
-            if !pipeline.cut(batch, memories.pool(0), &env) {
+            if !pipeline.rest(batch, memories.pool(0), &env) {
                 break;
             }
             // What is about to be sent on a port is never more than a batch and deliveries.
@@ -375,7 +375,7 @@ impl Worker {
             self.ports.watch(self.poll.registry());
             self.counters.sleeps.add(1);
             // An interrupted wait is as good as a finished one.
-            let nap = if self.pipeline.held.is_empty() { NAP } else { HOLDING_NAP };
+            let nap = if self.pipeline.holds_any() { HOLDING_NAP } else { NAP };
             let _ = self.poll.poll(events, Some(nap));
         }
         self.shared.inboxes[self.index].alarm().asleep.store(false, Ordering::SeqCst);
@@ -383,7 +383,7 @@ impl Worker {
 
     /// Frames that are neither free nor in a device: a batch's, and those of fragments that wait.
     fn in_hand(&self) -> impl Iterator<Item = &Frame> {
-        self.batch.frames.iter().chain(self.pipeline.held.frames())
+        self.batch.frames.iter().chain(self.pipeline.held())
     }
 
     /// Where the frames are.
@@ -425,7 +425,7 @@ fn hand_out(batch: &mut Batch, ports: &mut Ports, memories: &mut Memories, share
                     memories.give(frame);
                 }),
             },
-            Verdict::Drop(_) | Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized => {
+            Verdict::Drop(_) | Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized | Verdict::Ipv6 => {
                 frames.for_each(|frame| memories.give(frame));
             }
         }

@@ -29,13 +29,13 @@ impl NodeTraffic {
     /// Goes over to what `spec` asks for, from a spec with the services `before`: all services but those at ClusterIPs, which
     /// nobody outside knows the way to.
     pub fn follow(&mut self, before: &ServiceSet, spec: &ForwardingSpec) {
-        self.masquerade = spec.masquerade.as_ref().map(|wanted| (wanted.underlay, wanted.ports.clone()));
-        if self.cluster_ips == spec.service_cidrs {
-            return self.follow_services(before, &spec.services);
+        self.masquerade = spec.ipv4.masquerade.as_ref().map(|wanted| (wanted.underlay, wanted.ports.clone()));
+        if self.cluster_ips == spec.ipv4.service_cidrs {
+            return self.follow_services(before, &spec.ipv4.services);
         }
-        self.cluster_ips.clone_from(&spec.service_cidrs);
+        self.cluster_ips.clone_from(&spec.ipv4.service_cidrs);
         self.recent.extend(self.frontends.drain());
-        self.follow_services(&ServiceSet::default(), &spec.services);
+        self.follow_services(&ServiceSet::default(), &spec.ipv4.services);
     }
 
     /// The same where only services have changed. Costs in proportion to the shards that differ.
@@ -121,7 +121,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{net::Protocol, spec::Backend};
+    use crate::{
+        net::Protocol,
+        spec::{Backend, FamilySpec},
+    };
 
     fn service(vip: u32, port: u16) -> ServiceSpec {
         let backend = Backend { address: [10, 244, 0, 1].into(), port: 80 };
@@ -131,7 +134,8 @@ mod tests {
     /// Addresses below 8 are ClusterIPs, or those below 4.
     fn spec(services: &ServiceSet, wide: bool) -> ForwardingSpec {
         let range = Ipv4Net::new(Ipv4Addr::UNSPECIFIED, if wide { 29 } else { 30 }).unwrap();
-        ForwardingSpec { services: services.clone(), service_cidrs: vec![range], ..ForwardingSpec::default() }
+        let ipv4 = FamilySpec { services: services.clone(), service_cidrs: vec![range], ..FamilySpec::default() };
+        ForwardingSpec { ipv4, ..ForwardingSpec::default() }
     }
 
     proptest! {

@@ -129,6 +129,7 @@ fn dsr_falls_back_to_masquerade_where_the_way_is_no_direct_vtep() {
     let mut native = spec(service());
     let gateway = Via::Gateway { port: UPLINK, mac: Some(STATION) };
     native
+        .ipv4
         .routes
         .iter_mut()
         .filter(|route| matches!(route.via, Via::Vtep(_)))

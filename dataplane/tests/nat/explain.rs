@@ -1,8 +1,9 @@
 //! What is said of a packet, in whole: where it comes in, what each stage found out, and the answer to it. (That it is what
 //! happens, [`World`] checks of every packet in these tests.)
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::Ipv4Net;
 use shunt_dataplane::{
     explain::{Arrival, Comes, Explanation, Fate, Question, QuestionError, Walk},
     flow::FiveTuple,
@@ -25,7 +26,7 @@ const ACK: u8 = 16;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
-fn tuple(protocol: u8, src: End, dst: End) -> FiveTuple {
+fn tuple(protocol: u8, src: End, dst: End) -> FiveTuple<IpAddr> {
     FiveTuple { src: src.0.into(), dst: dst.0.into(), src_port: src.1, dst_port: dst.1, protocol }
 }
 
@@ -76,10 +77,10 @@ fn a_new_flow_to_a_service_is_told_step_by_step_and_so_is_its_answer() {
     };
     assert_eq!(service, Step::Service(frontend));
     let backend = shunt_dataplane::spec::Backend { address: endpoint.0, port: endpoint.1 };
-    assert_eq!(chosen, Step::Endpoint { backend, why: Why::FlowHash, avoided: None });
+    assert_eq!(chosen, Step::Endpoint { backend: backend.told(), why: Why::FlowHash, avoided: None });
     assert_eq!(opened, Step::Opened { forward: asked, reply: translated.reversed() });
     let Step::Route { destination, prefix: Some(prefix), by_flow: true, way } = route else { panic!("{route:?}") };
-    assert_eq!((Ipv4Addr::from(destination), prefix.to_string()), (endpoint.0, "10.244.2.0/24".into()));
+    assert_eq!((destination, prefix.to_string()), (IpAddr::from(endpoint.0), "10.244.2.0/24".into()));
     assert_eq!(
         (way.kind, way.port, way.vtep, way.mtu),
         (next_hop::Kind::Overlay, UPLINK, Some(OTHER_NODE.into()), 1450)
@@ -120,7 +121,7 @@ fn a_new_flow_to_a_service_is_told_step_by_step_and_so_is_its_answer() {
 #[test]
 fn a_masqueraded_flow_says_by_what_and_its_answer_comes_back_to_the_client() {
     let local = ServiceSpec { vip: NODE, port: 30_080, ..service(Protocol::Udp, &[(B, 8080)]) };
-    let sources = ["203.0.113.0/24", "203.0.0.0/16"].map(|range| range.parse().unwrap());
+    let sources = ["203.0.113.0/24", "203.0.0.0/16"].map(|range| range.parse::<Ipv4Net>().unwrap());
     let local = ServiceSpec { from_outside: rule(&[(B, 8080)], true), sources: sources.into(), ..local };
     let mut world = World::new(&spec(vec![local]));
     let told = explain(&mut world, question(UDP, (OUTSIDE, 5), (NODE, 30_080))).unwrap();
@@ -131,9 +132,9 @@ fn a_masqueraded_flow_says_by_what_and_its_answer_comes_back_to_the_client() {
     else {
         panic!("{:?}", packet.steps)
     };
-    assert_eq!(source_range, Some(Some(sources[0])), "the longest that the source is in");
+    assert_eq!(source_range, Some(Some(sources[0].into())), "the longest that the source is in");
     let Step::Masqueraded { address, port, other_port: false } = packet.steps[4] else { panic!("{:?}", packet.steps) };
-    assert_eq!((Ipv4Addr::from(address), MASQUERADE.contains(&port)), (OVERLAY, true));
+    assert_eq!((address, MASQUERADE.contains(&port)), (IpAddr::from(OVERLAY), true));
     assert_eq!(packet.tuple(), tuple(UDP, (OVERLAY, port), (B, 8080)));
     assert_eq!((answer.arrival, answer.tuple()), (at(POD_B), tuple(UDP, (NODE, 30_080), (OUTSIDE, 5))));
     assert_eq!(answer.fate, Fate::Decided(Verdict::Tx(UPLINK)));
@@ -209,7 +210,7 @@ fn what_cannot_be_is_refused() {
     assert_eq!(ask(&mut world, |q| q.length = Some(1715)), QuestionError::TooLong(1715, 1714));
     let mut alone = spec(vec![]);
     alone.ports.truncate(2);
-    alone.routes.retain(|route| route.prefix.prefix_len() == 32 && route.prefix.addr() != OVERLAY);
+    alone.ipv4.routes.retain(|route| route.prefix.prefix_len() == 32 && route.prefix.addr() != OVERLAY);
     alone.vteps.clear();
     world.switch.publish(&alone).unwrap();
     assert_eq!(explain(&mut world, question(UDP, (OUTSIDE, 1), (B, 2))).unwrap_err(), QuestionError::NoUplink(OUTSIDE));
@@ -234,13 +235,13 @@ fn an_association_is_begun_as_a_connection_is() {
 #[test]
 fn a_ping_out_of_the_cluster_and_its_answer() {
     let mut spec = spec(vec![]);
-    spec.masquerade.as_mut().unwrap().egress = Some(vec![]);
+    spec.ipv4.masquerade.as_mut().unwrap().egress = Some(vec![]);
     let mut world = World::new(&spec);
     let told = explain(&mut world, question(1, (A, 77), (OUTSIDE, 8))).unwrap();
     assert_eq!(stages(&told.packet), ["parse", "track", "service", "masquerade", "service", "route", "nat"]);
     assert_eq!(told.packet.steps[2], Step::Leaves);
     let came = told.packet.tuple();
-    assert_eq!((Ipv4Addr::from(came.src), came.dst_port), (NODE, 8));
+    assert_eq!((came.src, came.dst_port), (NODE.into(), 8));
     let answer = told.answer.unwrap();
     assert_eq!(answer.question.tuple, came.reversed());
     assert_eq!((answer.tuple(), answer.fate), (tuple(1, (OUTSIDE, 8), (A, 77)), Fate::Decided(Verdict::Tx(POD_A))));

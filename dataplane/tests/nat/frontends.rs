@@ -97,7 +97,7 @@ fn host_network_endpoints_answer_by_the_switch() {
 
     // Where pods are not known outside of the cluster, one is masqueraded on its way to another node.
     let mut island = spec_of(OTHER_NODE);
-    island.masquerade.as_mut().unwrap().egress = Some(Vec::new());
+    island.ipv4.masquerade.as_mut().unwrap().egress = Some(Vec::new());
     let mut world = World::new(&island);
     let came = world.pass(POD_A, from_a_pod);
     assert_eq!((came.0, came.1.1.0, came.1.2), (HOST, NODE, (OTHER_NODE, 6443)));

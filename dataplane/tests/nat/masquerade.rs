@@ -134,7 +134,7 @@ fn masquerade_ports_run_out_with_a_reason_and_come_back() {
 #[test]
 fn without_a_masquerade_address_such_flows_are_dropped() {
     let mut spec = spec(vec![service(Protocol::Udp, &[(A, 8080)])]);
-    spec.masquerade = None;
+    spec.ipv4.masquerade = None;
     let mut world = World::new(&spec);
     assert_eq!(world.send(POD_A, to_vip(Kind::Udp, (A, 1000))), None);
     assert_eq!(world.drops(DropReason::NoMasquerade), 1);
@@ -159,7 +159,7 @@ fn the_later_of_two_flows_that_would_look_alike_is_masqueraded() {
 #[test]
 fn pods_leaving_the_cluster_are_masqueraded_but_for_the_prefixes_named() {
     let mut spec = spec(vec![]);
-    spec.masquerade.as_mut().unwrap().egress = Some(vec!["203.0.113.128/25".parse().unwrap()]);
+    spec.ipv4.masquerade.as_mut().unwrap().egress = Some(vec!["203.0.113.128/25".parse().unwrap()]);
     let mut world = World::new(&spec);
     for kind in [Kind::Udp, Kind::Tcp("S"), Kind::Sctp("S"), Kind::Ping] {
         let dport = if kind == Kind::Ping { 8 } else { 443 };
@@ -204,7 +204,7 @@ fn time_exceeded(to: (MacAddr, Ipv4Addr), ttl: u8, quote: &[u8]) -> Vec<u8> {
 #[test]
 fn errors_about_masqueraded_packets_are_translated_echoes_included() {
     let mut spec = spec(vec![]);
-    spec.masquerade.as_mut().unwrap().egress = Some(vec![]);
+    spec.ipv4.masquerade.as_mut().unwrap().egress = Some(vec![]);
     let mut world = World::new(&spec);
     for kind in [Kind::Udp, Kind::Tcp("S"), Kind::Sctp("S"), Kind::Ping] {
         let sent = build((kind, (A, 1000), (OUTSIDE, if kind == Kind::Ping { 8 } else { 443 })), mac(POD_A));
@@ -223,7 +223,7 @@ fn errors_about_masqueraded_packets_are_translated_echoes_included() {
 #[test]
 fn flows_of_one_client_port_leave_by_one_port() {
     let mut spec = spec(vec![]);
-    spec.masquerade.as_mut().unwrap().egress = Some(vec![]);
+    spec.ipv4.masquerade.as_mut().unwrap().egress = Some(vec![]);
     let mut world = World::new(&spec);
     let peer = |n: u8| (Ipv4Addr::new(203, 0, 113, n), 3478);
     let mut ask = |client, peer| world.pass(POD_A, (Kind::Udp, client, peer)).1.1.1;
@@ -238,7 +238,7 @@ fn flows_of_one_client_port_leave_by_one_port() {
 #[test]
 fn answers_to_those_who_came_from_outside_keep_their_source() {
     let mut spec = spec(vec![]);
-    spec.masquerade.as_mut().unwrap().egress = Some(vec![]);
+    spec.ipv4.masquerade.as_mut().unwrap().egress = Some(vec![]);
     let mut world = World::new(&spec);
     for (kind, dport) in [(Kind::Udp, 53), (Kind::Tcp("S"), 80), (Kind::Sctp("S"), 80), (Kind::Ping, 8)] {
         let asked = (kind, (OUTSIDE, 1000), (A, dport));
@@ -298,7 +298,7 @@ fn out_of_state_answers_to_masqueraded_flows_are_dropped_until_their_client_spea
     let mut world = World::new(&spec(vec![service]));
     let asked = to_vip(Kind::Tcp("S"), (OUTSIDE, 1000));
     let (at, (_, stand_in, backend)) = world.pass(UPLINK, asked);
-    let mut after = World::new(&spec(vec![world.switch.snapshot().services.set().iter().next().unwrap().clone()]));
+    let mut after = World::new(&spec(vec![world.switch.snapshot().ipv4.services.set().iter().next().unwrap().clone()]));
     after.switch.conntrack().complete_from(10 + 5);
     assert_eq!(after.send(at, (Kind::Tcp("A"), backend, stand_in)), None);
     assert_eq!(after.drops(DropReason::OutOfState), 1);

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     time::Duration,
 };
 
@@ -131,7 +131,7 @@ struct Flow {
 }
 
 impl Flow {
-    fn tuple(&self) -> FiveTuple {
+    fn tuple(&self) -> FiveTuple<IpAddr> {
         let ((src, src_port), (dst, dst_port)) = (self.src, self.dst);
         FiveTuple { src: src.into(), dst: dst.into(), src_port, dst_port, protocol: self.protocol as u8 }
     }
@@ -181,7 +181,7 @@ impl Run {
         BACKENDS.into_iter().zip(self.conditions).any(|known| known == (end, condition))
     }
 
-    fn table(&self) -> HashMap<FiveTuple, Tracked> {
+    fn table(&self) -> HashMap<FiveTuple<IpAddr>, Tracked> {
         self.world.switch.conntrack().flows().map(|flow| (flow.forward, flow)).collect()
     }
 
@@ -204,7 +204,7 @@ impl Run {
     }
 
     /// Sends a packet of the flow `own`. Whoever has to give way for it has not come far, and is forgotten at both ends.
-    fn send(&mut self, port: PortId, packet: Packet, own: FiveTuple) -> Option<(PortId, Packet)> {
+    fn send(&mut self, port: PortId, packet: Packet, own: FiveTuple<IpAddr>) -> Option<(PortId, Packet)> {
         let (before, gave_way) = (self.table(), self.gave_way());
         let came = self.world.send(port, packet);
         let (after, gave_way) = (self.table(), self.gave_way() - gave_way);

@@ -8,8 +8,8 @@ use shunt_dataplane::{
     io::{MemoryDevice, MemoryWire},
     net::{MacAddr, Protocol},
     spec::{
-        Backend, Endpoint, ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Rule, ServiceSpec,
-        Via, VtepSpec, VxlanSpec,
+        Backend, Endpoint, FamilySpec, ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Rule,
+        ServiceSpec, Via, VtepSpec, VxlanSpec,
     },
     time::Now,
     verdict::{DropReason, Verdict},
@@ -96,24 +96,27 @@ pub fn spec(services: Vec<ServiceSpec>) -> ForwardingSpec {
             direct: true,
             native: false,
         }],
-        routes: vec![
-            to("0.0.0.0/0", HOST),
-            to("10.244.1.10/32", POD_A),
-            to("10.244.1.11/32", POD_B),
-            to("10.244.1.0/32", HOST),
-            RouteSpec { prefix: "10.244.2.0/24".parse().unwrap(), via: Via::Vtep(OTHER_NODE) },
-            RouteSpec {
-                prefix: "203.0.113.0/24".parse().unwrap(),
-                via: Via::Gateway { port: UPLINK, mac: Some(STATION) },
-            },
-        ],
-        services: services.into_iter().collect(),
-        gateway: Some(GATEWAY),
-        on_link: None,
-        router: Some(OVERLAY),
-        masquerade: Some(MasqueradeSpec { overlay: OVERLAY, underlay: NODE, ports: MASQUERADE, egress: None }),
-        pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
-        service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+        ipv6: FamilySpec::default(),
+        ipv4: FamilySpec {
+            routes: vec![
+                to("0.0.0.0/0", HOST),
+                to("10.244.1.10/32", POD_A),
+                to("10.244.1.11/32", POD_B),
+                to("10.244.1.0/32", HOST),
+                RouteSpec { prefix: "10.244.2.0/24".parse().unwrap(), via: Via::Vtep(OTHER_NODE) },
+                RouteSpec {
+                    prefix: "203.0.113.0/24".parse().unwrap(),
+                    via: Via::Gateway { port: UPLINK, mac: Some(STATION) },
+                },
+            ],
+            services: services.into_iter().collect(),
+            gateway: Some(GATEWAY),
+            on_link: None,
+            router: Some(OVERLAY),
+            masquerade: Some(MasqueradeSpec { overlay: OVERLAY, underlay: NODE, ports: MASQUERADE, egress: None }),
+            pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+            service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+        },
     }
 }
 

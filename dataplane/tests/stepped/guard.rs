@@ -14,7 +14,7 @@ use shunt_dataplane::{
 
 use crate::world::*;
 
-const POD: Station = Station { mac: MacAddr([2, 0, 0, 0, 1, 0]), address: CLIENT_IP };
+const POD: Station = Station { mac: MacAddr([2, 0, 0, 0, 1, 0]), address: CLIENT_IP, ipv6: None };
 const VTEP: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 2);
 const OURS: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
@@ -35,13 +35,13 @@ fn guarded(endpoints: &[Backend]) -> World {
         direct: false,
         native: false,
     }];
-    spec.masquerade = Some(MasqueradeSpec {
+    spec.ipv4.masquerade = Some(MasqueradeSpec {
         overlay: Ipv4Addr::new(10, 244, 1, 0),
         underlay: OURS,
         ports: 61_000..=62_000,
         egress: Some(Vec::new()),
     });
-    spec.routes.push(RouteSpec { prefix: VTEP.into(), via: Via::Gateway { port: UPLINK, mac: Some(POD.mac) } });
+    spec.ipv4.routes.push(RouteSpec { prefix: VTEP.into(), via: Via::Gateway { port: UPLINK, mac: Some(POD.mac) } });
     let mut world = World::new(endpoints);
     world.switch.publish(&spec).unwrap();
     world
@@ -81,7 +81,7 @@ fn a_pod_has_its_own_addresses_and_no_other() {
     dropped(&mut world, datagram(POD.mac, other.1, (VIP, 80)), DropReason::SpoofedAddress);
 
     let arp = |from: MacAddr, mac: MacAddr, address: Ipv4Addr, operation: u8| {
-        arp(from, Station { mac, address }, operation, [169, 254, 1, 1].into())
+        arp(from, Station { mac, address, ipv6: None }, operation, [169, 254, 1, 1].into())
     };
     let nobody = Ipv4Addr::UNSPECIFIED;
     for (right, address) in
@@ -103,7 +103,7 @@ fn a_pod_has_its_own_addresses_and_no_other() {
 fn what_a_pod_takes_to_be_on_its_link_is_answered_for_but_its_own_address() {
     let mut spec: ForwardingSpec = spec(&[backend(10)]);
     spec.ports[0].station = Some(POD);
-    spec.on_link = Some("10.244.1.0/24".parse().unwrap());
+    spec.ipv4.on_link = Some("10.244.1.0/24".parse().unwrap());
     let mut world = World::new(&[]);
     world.switch.publish(&spec).unwrap();
     let answer = |world: &mut World, packet| {
@@ -129,11 +129,11 @@ fn what_a_pod_takes_to_be_on_its_link_is_answered_for_but_its_own_address() {
     assert!(world.ask(known.clone()).is_some());
     known[0] |= 1;
     dropped(&mut world, known.clone(), DropReason::NotOurMac);
-    spec.on_link = None;
+    spec.ipv4.on_link = None;
     world.switch.publish(&spec).unwrap();
     known[0] &= !1;
     dropped(&mut world, known, DropReason::NotOurMac);
-    spec.on_link = Some("10.244.1.0/24".parse().unwrap());
+    spec.ipv4.on_link = Some("10.244.1.0/24".parse().unwrap());
     world.switch.publish(&spec).unwrap();
     // The bridge's address is the switch's own.
     let mut ping = Vec::new();

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, num::NonZero};
 
 use shunt_dataplane::{
-    spec::{Bandwidth, ForwardingSpec, PortId, Rate},
+    spec::{Bandwidth, FamilySpec, ForwardingSpec, PortId, Rate},
     verdict::DropReason,
 };
 
@@ -44,7 +44,7 @@ fn what_a_pod_sends_beyond_its_limit_is_dropped_before_it_opens_a_flow() {
     assert_eq!(world.switch.conntrack().in_use(), 55);
     // A change elsewhere does not fill the bucket; time does.
     let spec = limited(CLIENT, 5, egress);
-    world.switch.publish(&ForwardingSpec { router: None, ..spec }).unwrap();
+    world.switch.publish(&ForwardingSpec { ipv4: FamilySpec { router: None, ..spec.ipv4 }, ..spec }).unwrap();
     assert_eq!(arrive(&mut world, 3000..3050), 0);
     world.now += SECOND;
     assert_eq!(arrive(&mut world, 3000..3050), 5);

@@ -1,6 +1,9 @@
 //! Who gets new flows, by each scheduler.
 
-use std::{collections::HashMap, net::Ipv4Addr};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use shunt_dataplane::spec::{Endpoint, ForwardingSpec, Scheduler, ServiceSpec};
 
@@ -57,7 +60,8 @@ fn least_connections_go_to_whoever_has_the_fewest() {
     assert_eq!(shares(&mut world, 40), HashMap::from([(10, 10), (11, 10), (12, 10), (13, 10)]));
     // Flows of two endpoints end: the next ones go there.
     let flows: Vec<_> = world.switch.conntrack().flows().collect();
-    let over = flows.iter().filter(|flow| flow.reply.src as u8 <= 11).map(|flow| flow.forward.src_port);
+    let its = [10, 11].map(|n| IpAddr::from(backend(n).address));
+    let over = flows.iter().filter(|flow| its.contains(&flow.reply.src)).map(|flow| flow.forward.src_port);
     for port in over {
         world.ask(tcp(CLIENT, to_vip(port), RST));
     }

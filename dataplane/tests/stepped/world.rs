@@ -7,7 +7,7 @@ use shunt_dataplane::{
     explain::Fate,
     io::{MemoryDevice, MemoryWire},
     net::{MacAddr, Protocol},
-    spec::{Backend, Endpoint, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via},
+    spec::{Backend, Endpoint, FamilySpec, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via},
     time::Now,
     verdict::{DropReason, Verdict},
     worker::Stepped,
@@ -54,26 +54,29 @@ pub fn spec(backends: &[Backend]) -> ForwardingSpec {
     let service = |protocol| ServiceSpec::simple(VIP, 80, protocol, endpoints.clone());
     ForwardingSpec {
         ports: vec![port(CLIENT, PortRole::Pod), port(SERVER, PortRole::Pod), port(HOST, PortRole::Host)],
-        routes: vec![
-            RouteSpec { prefix: CLIENT_IP.into(), via: Via::Port { port: CLIENT, mac: station } },
-            RouteSpec { prefix: "10.244.1.0/24".parse().unwrap(), via: Via::Port { port: SERVER, mac: station } },
-        ],
-        services: [Protocol::Udp, Protocol::Tcp, Protocol::Sctp].map(service).into(),
-        gateway: Some(Ipv4Addr::new(169, 254, 1, 1)),
-        router: Some(Ipv4Addr::new(10, 244, 1, 0)),
-        pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
-        service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+        ipv4: FamilySpec {
+            routes: vec![
+                RouteSpec { prefix: CLIENT_IP.into(), via: Via::Port { port: CLIENT, mac: station } },
+                RouteSpec { prefix: "10.244.1.0/24".parse().unwrap(), via: Via::Port { port: SERVER, mac: station } },
+            ],
+            services: [Protocol::Udp, Protocol::Tcp, Protocol::Sctp].map(service).into(),
+            gateway: Some(Ipv4Addr::new(169, 254, 1, 1)),
+            router: Some(Ipv4Addr::new(10, 244, 1, 0)),
+            pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+            service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+            ..FamilySpec::default()
+        },
         ..ForwardingSpec::default()
     }
 }
 
 /// The spec with every service changed, in the order TCP, UDP, SCTP.
 pub fn with_services(spec: ForwardingSpec, mut change: impl FnMut(&mut ServiceSpec)) -> ForwardingSpec {
-    let services = spec.services.iter().cloned().map(|mut service| {
+    let services = spec.ipv4.services.iter().cloned().map(|mut service| {
         change(&mut service);
         service
     });
-    ForwardingSpec { services: services.collect(), ..spec }
+    ForwardingSpec { ipv4: FamilySpec { services: services.collect(), ..spec.ipv4 }, ..spec }
 }
 
 /// Addresses and ports, as a packet carries them.

@@ -9,7 +9,7 @@ use std::{
 use shunt_dataplane::{
     io::PacketIo,
     net::MacAddr,
-    spec::{ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, Via},
+    spec::{FamilySpec, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, Via},
     switch::{AttachSpec, PortInfo, Switch, SwitchConfig},
     xsk::{MemoryChoice, PortMemory, Transfer, UplinkFilter, XdpMode},
 };
@@ -57,7 +57,11 @@ fn publish(switch: &Switch, ports: &[(PortInfo, PortRole)]) {
             _ => Via::Port { port: info.id, mac: STATION },
         },
     });
-    let spec = ForwardingSpec { ports: specs.collect(), routes: routes.collect(), ..ForwardingSpec::default() };
+    let spec = ForwardingSpec {
+        ports: specs.collect(),
+        ipv4: FamilySpec { routes: routes.collect(), ..FamilySpec::default() },
+        ..ForwardingSpec::default()
+    };
     switch.publish(&spec).expect("published");
 }
 

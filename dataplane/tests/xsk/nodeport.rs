@@ -13,7 +13,10 @@ use shunt_dataplane::{
     explain::{Fate, Question},
     flow::FiveTuple,
     net::{MacAddr, Protocol},
-    spec::{Backend, ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Rule, ServiceSpec, Via},
+    spec::{
+        Backend, FamilySpec, ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Rule, ServiceSpec,
+        Via,
+    },
     switch::{AttachSpec, Switch, SwitchConfig},
     verdict::Verdict,
     xsk::{MemoryChoice, UplinkFilter, XdpMode},
@@ -98,25 +101,28 @@ fn spec(macs: [MacAddr; 2]) -> ForwardingSpec {
     };
     ForwardingSpec {
         ports: vec![port(UPLINK, PortRole::Uplink, macs[0]), port(POD_PORT, PortRole::Pod, macs[1])],
-        routes: vec![
-            RouteSpec { prefix: POD.into(), via: Via::Port { port: POD_PORT, mac: POD_MAC } },
-            RouteSpec { prefix: CLIENT.into(), via: Via::Gateway { port: UPLINK, mac: Some(CLIENT_MAC) } },
-        ],
-        services: [
-            nodeport(30_080, true),
-            nodeport(30_081, false),
-            ServiceSpec { protocol: Protocol::Udp, ..nodeport(30_082, true) },
-        ]
-        .into(),
-        gateway: Some([169, 254, 1, 1].into()),
-        router: Some(OVERLAY),
-        masquerade: Some(MasqueradeSpec {
-            overlay: OVERLAY,
-            underlay: NODE,
-            ports: 61_000..=65_535,
-            egress: Some(vec![]),
-        }),
-        pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+        ipv4: FamilySpec {
+            routes: vec![
+                RouteSpec { prefix: POD.into(), via: Via::Port { port: POD_PORT, mac: POD_MAC } },
+                RouteSpec { prefix: CLIENT.into(), via: Via::Gateway { port: UPLINK, mac: Some(CLIENT_MAC) } },
+            ],
+            services: [
+                nodeport(30_080, true),
+                nodeport(30_081, false),
+                ServiceSpec { protocol: Protocol::Udp, ..nodeport(30_082, true) },
+            ]
+            .into(),
+            gateway: Some([169, 254, 1, 1].into()),
+            router: Some(OVERLAY),
+            masquerade: Some(MasqueradeSpec {
+                overlay: OVERLAY,
+                underlay: NODE,
+                ports: 61_000..=65_535,
+                egress: Some(vec![]),
+            }),
+            pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
+            ..FamilySpec::default()
+        },
         ..ForwardingSpec::default()
     }
 }

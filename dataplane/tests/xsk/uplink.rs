@@ -6,7 +6,7 @@ use shunt_dataplane::{
     io::PacketIo,
     net::Protocol,
     service_set::ServiceSet,
-    spec::{ForwardingSpec, MasqueradeSpec, PortRole, ServiceSpec},
+    spec::{FamilySpec, ForwardingSpec, MasqueradeSpec, PortRole, ServiceSpec},
     xsk::{Classifier, Interface, NodeTraffic, UplinkFilter, XdpMode},
 };
 
@@ -199,15 +199,18 @@ fn a_queue_without_a_socket_passes_on_an_uplink_and_drops_on_other_ports() {
 fn node() -> ForwardingSpec {
     let service = |vip: Ipv4Addr, port, protocol| ServiceSpec::simple(vip, port, protocol, Default::default());
     ForwardingSpec {
-        services: [
-            service(VTEP, 30_080, Protocol::Tcp),
-            service(EXTERNAL, 53, Protocol::Udp),
-            service(EXTERNAL, 53, Protocol::Sctp),
-            service(CLUSTER_IP, 80, Protocol::Tcp),
-        ]
-        .into(),
-        service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
-        masquerade: Some(MasqueradeSpec { overlay: POD, underlay: VTEP, ports: 61_000..=61_009, egress: None }),
+        ipv4: FamilySpec {
+            services: [
+                service(VTEP, 30_080, Protocol::Tcp),
+                service(EXTERNAL, 53, Protocol::Udp),
+                service(EXTERNAL, 53, Protocol::Sctp),
+                service(CLUSTER_IP, 80, Protocol::Tcp),
+            ]
+            .into(),
+            service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
+            masquerade: Some(MasqueradeSpec { overlay: POD, underlay: VTEP, ports: 61_000..=61_009, egress: None }),
+            ..FamilySpec::default()
+        },
         ..ForwardingSpec::default()
     }
 }
@@ -307,7 +310,7 @@ fn frontends_and_answers_to_masqueraded_flows_are_the_switchs() {
 
     // What is not asked for any more is the kernel's again.
     traffic.settle();
-    traffic.follow(&node.services, &ForwardingSpec::default());
+    traffic.follow(&node.ipv4.services, &ForwardingSpec::default());
     uplink.port.classifier.follow_node_traffic(&traffic).unwrap();
     assert_eq!(uplink.taker(&nodeport), Taker::Kernel);
     assert_eq!(uplink.taker(&ipv4(VTEP, UDP, &[], 0, &ports(53, 61_000))), Taker::Kernel);

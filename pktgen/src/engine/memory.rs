@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use shunt_dataplane::{
     io::{MAX_FRAME_LEN, MemoryDevice, MemoryWire},
     net::MacAddr,
-    spec::{ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, Via, VtepSpec, VxlanSpec},
+    spec::{FamilySpec, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, Via, VtepSpec, VxlanSpec},
     time::Now,
     worker::Stepped,
 };
@@ -116,8 +116,7 @@ fn spec(profile: &Profile) -> ForwardingSpec {
         ports: vec![port(UPLINK, PortRole::Uplink, UPLINK_MAC, UPLINK_MTU), port(POD, PortRole::Pod, POD_MAC, POD_MTU)],
         vxlan: (!peers.is_empty()).then_some(vxlan),
         vteps: vteps.collect(),
-        routes,
-        services: memory.services.iter().cloned().collect(),
+        ipv4: FamilySpec { routes, services: memory.services.iter().cloned().collect(), ..FamilySpec::default() },
         ..ForwardingSpec::default()
     }
 }

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use crate::{
     net::{counters, new_namespace, run, veth},
-    tool::{Background, pktgen, profile, report, until},
+    tool::{Background, pktgen, profile, until, urgent},
 };
 
 /// What pktgen says when it refuses, and its exit code.
@@ -102,7 +102,7 @@ fn ctrl_c_ends_a_run_with_its_report() {
     for engine in ["", "--live"] {
         new_namespace();
         veth("src", "in");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pktgen"));
+        let mut command = urgent(env!("CARGO_BIN_EXE_pktgen"));
         let flood = profile("flood").display().to_string();
         let arguments =
             format!("run {flood} --tx src --rx in --rate 1kpps --duration 1h --warm-up 0s --settle 100ms {engine}");
@@ -118,21 +118,4 @@ fn ctrl_c_ends_a_run_with_its_report() {
         let links = run("ip -details link");
         assert!(!links.contains("prog/xdp") && !links.contains("shunt-mem"), "{engine}: {links}");
     }
-}
-
-#[test]
-fn methods_come_to_their_findings_over_a_cable() {
-    new_namespace();
-    veth("src", "in");
-    let around = "--tx src --rx in --duration 500ms --warm-up 0s --settle 300ms";
-    let search = report("search", "flood", &format!("{around} --rate 2kpps --loss 0 --trial 500ms --confirm 500ms"));
-    assert_eq!(search.findings.len(), 1);
-    assert_eq!((search.findings[0].name.as_str(), search.findings[0].value), ("NDR", Some(2000.0)), "{search:?}");
-    let sweep = report("loss-sweep", "flood", &format!("{around} --rate 2kpps --all --step 50"));
-    assert!(sweep.trials.len() >= 2 && sweep.trials.iter().all(|trial| trial.total.sent > 0));
-    let latency = report("latency", "flood", &format!("{around} --rate 2kpps --at 50,100"));
-    assert_eq!(latency.findings.len(), 4);
-    assert!(latency.findings.iter().all(|finding| finding.value.is_some_and(|ns| ns > 0.0)));
-    let bursts = report("back-to-back", "flood", &format!("{around} --most 64 --repeat 2"));
-    assert_eq!((bursts.findings[0].unit.as_str(), bursts.findings[0].value), ("packets", Some(64.0)), "{bursts:?}");
 }

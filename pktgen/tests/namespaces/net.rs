@@ -3,7 +3,7 @@
 use std::{
     fs,
     process::Command,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use nix::{
@@ -15,18 +15,30 @@ use shunt_dataplane::{
     xsk::{Classifier, Interface, UplinkFilter, XdpMode},
 };
 
-/// One test at a time: pktgen keeps a core busy, and its figures would tell of another one beside it.
-static MACHINE: Mutex<()> = Mutex::new(());
+/// Held by each test while it runs: shared, or alone by those that measure. pktgen keeps a core busy, and their figures would
+/// tell of another one beside it.
+static MACHINE: RwLock<()> = RwLock::new(());
 
 thread_local! {
     /// A test's turn, which lasts as long as its thread.
-    static TURN: MutexGuard<'static, ()> = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    static SHARED: RwLockReadGuard<'static, ()> = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+    static ALONE: RwLockWriteGuard<'static, ()> = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
 }
 
-/// Waits until the machine is the calling test's and moves its thread into a new, empty network namespace, which goes away with
-/// the thread. Threads and commands started from it are in the same one.
+/// Moves the calling test's thread into a new, empty network namespace, which goes away with the thread. Threads and commands
+/// started from it are in the same one. Other tests may run meanwhile.
 pub fn new_namespace() {
-    TURN.with(|_| ());
+    SHARED.with(|_| ());
+    enter_new_namespace();
+}
+
+/// As [`new_namespace`], once the machine is the calling test's: no other test runs meanwhile.
+pub fn new_namespace_alone() {
+    ALONE.with(|_| ());
+    enter_new_namespace();
+}
+
+fn enter_new_namespace() {
     assert!(Uid::effective().is_root(), "these tests make network namespaces and AF_XDP sockets: run them as root");
     unshare(CloneFlags::CLONE_NEWNET).expect("a new network namespace");
     run("ip link set lo up");

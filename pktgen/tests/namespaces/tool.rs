@@ -25,7 +25,7 @@ pub fn profile(name: &str) -> PathBuf {
 
 /// Runs pktgen to its end, whatever that is.
 pub fn pktgen(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_pktgen")).args(arguments).output().expect("pktgen runs")
+    urgent(env!("CARGO_BIN_EXE_pktgen")).args(arguments).output().expect("nice runs")
 }
 
 /// A program that goes before the machine's other work, so that this does not get in the way of its figures. Not with

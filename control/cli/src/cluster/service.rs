@@ -10,7 +10,11 @@ use crate::protocol::Protocol;
 pub struct Service {
     pub namespace: String,
     pub name: String,
+    /// Either of these may be left out.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cluster_ip: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ipv6_cluster_ip: String,
     #[serde(default, skip_serializing_if = "TrafficPolicy::is_default")]
     pub internal_traffic_policy: TrafficPolicy,
     /// As in Kubernetes, `None` unless given.
@@ -194,6 +198,7 @@ impl From<Service> for v1::Service {
             namespace: service.namespace,
             name: service.name,
             cluster_ip: service.cluster_ip,
+            ipv6_cluster_ip: service.ipv6_cluster_ip,
             ports: ports.collect(),
             internal_traffic_policy: v1::TrafficPolicy::from(service.internal_traffic_policy).into(),
             client_ip_affinity,
@@ -233,6 +238,7 @@ impl From<v1::Service> for Service {
             namespace: service.namespace,
             name: service.name,
             cluster_ip: service.cluster_ip,
+            ipv6_cluster_ip: service.ipv6_cluster_ip,
             internal_traffic_policy,
             session_affinity,
             affinity_timeout,

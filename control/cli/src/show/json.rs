@@ -241,6 +241,11 @@ pub struct Status<'a> {
     generation: u64,
     pod_cidr: &'a str,
     overlay_address: &'a str,
+    /// Without `[ipv6]` left out.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    ipv6_pod_cidr: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    ipv6_overlay_address: &'a str,
     local_vtep: Option<LocalVtep<'a>>,
     ports: Vec<PortStatus<'a>>,
     next_hops: Vec<NextHop<'a>>,
@@ -336,6 +341,8 @@ impl<'a> From<&'a v1::GetStatusResponse> for Status<'a> {
             generation: answer.generation,
             pod_cidr: &answer.pod_cidr,
             overlay_address: &answer.overlay_address,
+            ipv6_pod_cidr: &answer.ipv6_pod_cidr,
+            ipv6_overlay_address: &answer.ipv6_overlay_address,
             local_vtep: answer.local_vtep.as_ref().map(|vtep| LocalVtep {
                 address: &vtep.address,
                 mac: &vtep.mac,

@@ -14,7 +14,7 @@ pub fn list(services: &[v1::ServiceStatus]) -> String {
     for service in services {
         for port in &service.ports {
             for frontend in &port.frontends {
-                let [kind, address, pods, node, outside, sources] = cells(frontend, port);
+                let [kind, address, pods, node, outside, sources] = cells(frontend);
                 let (namespace, name) = (service.namespace.clone(), service.name.clone());
                 let protocol = protocol::name(port.protocol()).to_owned();
                 table.add_row([namespace, name, kind, address, protocol, pods, node, outside, sources]);
@@ -48,7 +48,7 @@ fn detail(service: &v1::ServiceStatus) -> String {
 fn port_detail(service: &v1::ServiceStatus, port: &v1::ServicePortStatus) -> String {
     let name = if port.name.is_empty() { String::new() } else { format!("{} ", port.name) };
     let mut frontends = table(["KIND", "FRONTEND", "PODS", "NODE", "OUTSIDE", "SOURCES"]);
-    frontends.add_rows(port.frontends.iter().map(|frontend| cells(frontend, port)));
+    frontends.add_rows(port.frontends.iter().map(cells));
     let head = format!("{name}({}):\n{}", protocol::name(port.protocol()), render(&frontends));
     if port.endpoints.is_empty() { head } else { format!("{head}\n\n{}", endpoints(port, is_exposed(service))) }
 }
@@ -72,13 +72,14 @@ fn endpoints(port: &v1::ServicePortStatus, is_exposed: bool) -> String {
     render(&table)
 }
 
-/// Whether it is had elsewhere than at its ClusterIP.
+/// Whether it is had elsewhere than at its ClusterIPs.
 fn is_exposed(service: &v1::ServiceStatus) -> bool {
-    service.ports.iter().any(|port| port.frontends.len() > 1)
+    let mut frontends = service.ports.iter().flat_map(|port| &port.frontends);
+    frontends.any(|frontend| frontend.kind() != v1::FrontendKind::ClusterIp)
 }
 
 /// Kind, address, what becomes of new flows by where they come from, and who may come.
-fn cells(frontend: &v1::FrontendStatus, port: &v1::ServicePortStatus) -> [String; 6] {
+fn cells(frontend: &v1::FrontendStatus) -> [String; 6] {
     let rule = |rule: Option<&v1::RuleStatus>| match rule {
         None => "unknown".to_owned(),
         Some(rule) if rule.chosen == 0 => otherwise(rule.otherwise()).to_owned(),
@@ -88,7 +89,7 @@ fn cells(frontend: &v1::FrontendStatus, port: &v1::ServicePortStatus) -> [String
                 (true, false) => ", masqueraded",
                 (false, _) => "",
             };
-            format!("{} of {}{masquerade}", rule.chosen, port.known)
+            format!("{} of {}{masquerade}", rule.chosen, frontend.known)
         }
     };
     let [pods, node, outside] =

@@ -48,6 +48,7 @@ struct Port<'a> {
 struct Frontend<'a> {
     kind: &'static str,
     address: &'a str,
+    known: u32,
     from_pods: Rule,
     from_node: Rule,
     from_outside: Rule,
@@ -138,6 +139,7 @@ impl<'a> From<&'a v1::FrontendStatus> for Frontend<'a> {
         Frontend {
             kind: kind(frontend.kind()),
             address: &frontend.address,
+            known: frontend.known,
             from_pods: rule(&frontend.from_pods),
             from_node: rule(&frontend.from_node),
             from_outside: rule(&frontend.from_outside),

@@ -80,7 +80,8 @@ fn vteps(cluster: &Cluster, status: &v1::GetStatusResponse) -> String {
     for vtep in &cluster.vtep {
         let [station, mac] = next_hop(status, &vtep.address);
         let direct = if vtep.direct_server_return { "yes" } else { "no" };
-        table.add_row([&vtep.node, &vtep.address, &vtep.mac, &vtep.pod_cidr, direct, station, mac]);
+        let pods = both(&vtep.pod_cidr, &vtep.ipv6_pod_cidr);
+        table.add_row([&vtep.node, &vtep.address, &vtep.mac, &pods, direct, station, mac]);
     }
     render(&table)
 }
@@ -93,8 +94,9 @@ fn ports(cluster: &Cluster, status: &v1::GetStatusResponse) -> String {
         let published = some(&port.published.iter().map(published_port).collect::<Vec<_>>());
         let limits = port.bandwidth.as_ref().map_or([None, None], |bandwidth| [bandwidth.ingress, bandwidth.egress]);
         let [receives, sends] = limits.map(|limit| limit.map_or(NONE.into(), rate));
-        let Port { name, interface, address, mac, .. } = port;
-        table.add_row([name, interface, address, mac, &published, &receives, &sends, &id, &state]);
+        let Port { name, interface, mac, .. } = port;
+        let address = both(&port.address, &port.ipv6_address);
+        table.add_row([name, interface, &address, mac, &published, &receives, &sends, &id, &state]);
     }
     render(&table)
 }
@@ -144,7 +146,8 @@ fn services(services: &[Service]) -> String {
         let ports: Vec<_> = ports.collect();
         let external = some(&[&service.load_balancer_ips[..], &service.external_ips].concat());
         let (namespace, name, service_type) = (&service.namespace, &service.name, service.service_type.name());
-        table.add_row([namespace, name, service_type, &service.cluster_ip, &external, &ports.join(",")]);
+        let cluster_ips = both(&service.cluster_ip, &service.ipv6_cluster_ip);
+        table.add_row([namespace, name, service_type, &cluster_ips, &external, &ports.join(",")]);
     }
     render(&table)
 }
@@ -168,6 +171,11 @@ fn endpoint_slices(slices: &[EndpointSlice]) -> String {
         ]);
     }
     render(&table)
+}
+
+/// What is had in either family or in both.
+fn both(ipv4: &str, ipv6: &str) -> String {
+    some(&[ipv4, ipv6].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>())
 }
 
 /// The first few, and how many more.
@@ -286,8 +294,8 @@ pub fn status(answer: &v1::GetStatusResponse) -> String {
         ("node", answer.node.clone()),
         ("shuntd", format!("{}, up {}", answer.daemon_version, duration(answer.uptime_seconds))),
         ("state", format!("version {}, generation {}", answer.version, answer.generation)),
-        ("pods", format!("{}, MTU {}", answer.pod_cidr, answer.pod_mtu)),
-        ("address", answer.overlay_address.clone()),
+        ("pods", format!("{}, MTU {}", both(&answer.pod_cidr, &answer.ipv6_pod_cidr), answer.pod_mtu)),
+        ("address", both(&answer.overlay_address, &answer.ipv6_overlay_address)),
         ("overlay", overlay),
         ("node ports", format!("at {}", some(&answer.node_port_addresses))),
         ("workers", format!("on core {}", cores.join(", "))),

@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    net::Ipv4Addr,
+    net::IpAddr,
     path::PathBuf,
     process::{Command, Stdio},
 };
@@ -10,6 +10,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
+    addresses::Addresses,
     config::Config,
     environment::Environment,
     error::{CniError, Code, Result},
@@ -52,19 +53,21 @@ impl Delegate {
         })
     }
 
-    /// Asks it for an address.
-    pub fn add(&self, wanted: &[Ipv4Addr]) -> Result<Ipv4Addr> {
+    /// Asks it for addresses, of which `takes` judges what else they must be.
+    pub fn add(&self, wanted: &[IpAddr], takes: impl FnOnce(Addresses) -> Result<()>) -> Result<Addresses> {
         let result = self.call("ADD")?;
-        let addresses: Vec<_> = result["ips"].as_array().into_iter().flatten().filter_map(outcome::address).collect();
-        match addresses[..] {
-            [address] if wanted.is_empty() || wanted.contains(&address) => Ok(address),
-            _ => {
-                // What it reserved is of no use.
-                self.call("DEL")?;
-                let message = format!("{} gave {addresses:?}; a pod has one IPv4 address", self.name);
-                Err(CniError::new(Code::InvalidConfig, message, "correct ipam, and the addresses asked for"))
-            }
+        let list: Vec<_> = result["ips"].as_array().into_iter().flatten().filter_map(outcome::address).collect();
+        let read = Addresses::read(&format!("what {} gave", self.name), &list).and_then(|addresses| {
+            takes(addresses)?;
+            let message = || format!("{} gave {list:?}, not {wanted:?}", self.name);
+            let is_wanted = addresses.are_of(wanted).then_some(addresses);
+            is_wanted.ok_or_else(|| CniError::new(Code::InvalidConfig, message(), "correct ipam, or ask for others"))
+        });
+        if read.is_err() {
+            // What it reserved is of no use.
+            self.call("DEL")?;
         }
+        read
     }
 
     /// Passes a command on, with all of our environment.

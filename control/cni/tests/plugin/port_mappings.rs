@@ -40,7 +40,7 @@ fn served() -> Value {
 fn is_answered(from: &Namespace, protocol: &str, port: u16, server: &str, seen_as: Ipv4Addr) -> Result<()> {
     let answers = checks::ask(from, protocol, SocketAddrV4::new(NODE, port), 8)?;
     assert_eq!(answers.by_server, [(server.to_owned(), 8)].into(), "{protocol} from {}: {answers:?}", from.name());
-    assert_eq!(answers.seen_as, [seen_as].into(), "{protocol} from {}: {answers:?}", from.name());
+    assert_eq!(answers.seen_as, [seen_as.into()].into(), "{protocol} from {}: {answers:?}", from.name());
     Ok(())
 }
 
@@ -141,7 +141,7 @@ fn published_ports_lead_to_the_container_from_everywhere_until_it_goes() {
 fn refusals(lab: &Lab, web: &Container) -> Result<()> {
     let runtime = Runtime::new(lab);
     let node = lab.node("node-a")?;
-    let _server = lab.serve_at(&node.namespace, "node", TAKEN, SocketAddrV4::new(NODE, TAKEN))?;
+    let _server = lab.serve_at(&node.namespace, "node", TAKEN, &[SocketAddrV4::new(NODE, TAKEN).into()])?;
     checks::ask(&node.namespace, "tcp", SocketAddrV4::new(NODE, TAKEN), 1)?;
     let service = Service::simple("exposed", [10, 96, 0, 80].into(), Protocol::Tcp, 80, TCP_PORT, []);
     let mut service = Service { exposure: Some(Exposure::balanced(Policy::Cluster)), ..service };

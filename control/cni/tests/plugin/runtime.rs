@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::PathBuf,
     process::{Child, Stdio},
 };
@@ -21,9 +21,9 @@ pub const PLUGINS: &str = "/usr/lib/cni";
 /// The name of the tests' network.
 pub const NETWORK: &str = "testnet";
 
-/// node-a with one pod of the lab's and node-c, forwarded by the kernel, with another.
+/// node-a with one pod of the lab's and node-c, forwarded by the kernel, with another. Both nodes have both families.
 pub fn plan() -> Plan {
-    let mut plan = Plan::three_nodes(Forwarder::Shunt);
+    let mut plan = Plan::dual_stack(Forwarder::Shunt);
     plan.nodes.remove(1);
     plan.nodes[0].pods = 1;
     plan.services.clear();
@@ -145,7 +145,7 @@ impl<'a> Runtime<'a> {
         let ports = ports.unwrap_or_default().into_iter().filter_map(|port| Some(port["name"].as_str()?.to_owned()));
         Traces {
             links: links.lines().filter(is_pod).map(|line| line.to_owned()).collect(),
-            addresses: files.filter(|name| name.parse::<Ipv4Addr>().is_ok()).collect(),
+            addresses: files.filter(|name| name.parse::<IpAddr>().is_ok()).collect(),
             ports: ports.filter(|name| name.starts_with("cni/")).collect(),
         }
     }
@@ -180,6 +180,21 @@ impl Container {
             ("CNI_PATH", PLUGINS.to_owned()),
         ]
     }
+}
+
+/// A set of ranges of each family.
+pub fn both_families() -> Value {
+    json!([
+        [{ "subnet": "10.244.1.0/24", "rangeStart": "10.244.1.50" }],
+        [{ "subnet": "fd00:10:244:1::/64", "rangeStart": "fd00:10:244:1::50" }],
+    ])
+}
+
+/// The IPv6 address in a result.
+#[track_caller]
+pub fn ipv6_address(result: &Value) -> Ipv6Addr {
+    let text = result["ips"][1]["address"].as_str().expect("a second address");
+    text.strip_suffix("/128").expect("of one host").parse().expect("IPv6")
 }
 
 /// The address in a result.

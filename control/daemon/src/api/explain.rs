@@ -3,12 +3,14 @@
 mod names;
 mod told;
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use shunt_control_api::{FieldError, field, v1};
 use shunt_dataplane::{
     explain::{Arrival, Explanation, Fate, Question, QuestionError, Walk},
     flow::FiveTuple,
     verdict::Verdict,
-    wire::{icmpv4, ipv4, tcp},
+    wire::{icmpv4, icmpv6, ipv4, ipv6, tcp},
 };
 
 pub(super) use self::names::Names;
@@ -17,17 +19,17 @@ pub(super) use self::names::Names;
 pub(super) fn question(request: &v1::ExplainRequest, names: &Names) -> Result<Question, FieldError> {
     let protocol = small("protocol", request.protocol, u8::MAX.into())? as u8;
     if protocol == 0 {
-        let problem = "is missing; use the number in the IP header: 6 is TCP, 17 UDP, 132 SCTP, 1 ICMP";
+        let problem = "is missing; use the number in the IP header: 6 is TCP, 17 UDP, 132 SCTP, 1 ICMP, 58 ICMPv6";
         return Err(FieldError::new("protocol", problem));
     }
     let (src_port, dst_port) = ports(request, protocol)?;
-    let tuple = FiveTuple {
-        src: field::any_address("source", &request.source)?.into(),
-        dst: field::any_address("destination", &request.destination)?.into(),
-        src_port,
-        dst_port,
-        protocol,
-    };
+    let (src, dst) = (address("source", &request.source)?, address("destination", &request.destination)?);
+    let tuple = FiveTuple { src, dst, src_port, dst_port, protocol };
+    if src.is_ipv6() {
+        only_of_ipv4(request, protocol)?;
+    } else if protocol == ipv6::ICMPV6 {
+        return Err(FieldError::new("protocol", "58 is ICMPv6, and the source is of IPv4; use 1, ICMP"));
+    }
     let is_connected = matches!(protocol, ipv4::TCP | ipv4::SCTP);
     let tcp_flags = match request.tcp_flags {
         Some(_) if !is_connected => {
@@ -52,6 +54,26 @@ pub(super) fn question(request: &v1::ExplainRequest, names: &Names) -> Result<Qu
     })
 }
 
+/// Any address that a packet can carry.
+fn address(path: &str, text: &str) -> Result<IpAddr, FieldError> {
+    match text.parse::<Ipv6Addr>() {
+        Ok(address) => Ok(address.into()),
+        Err(_) => field::any_address(path, text).map(IpAddr::V4),
+    }
+}
+
+/// What an IPv6 packet cannot have.
+fn only_of_ipv4(request: &v1::ExplainRequest, protocol: u8) -> Result<(), FieldError> {
+    if protocol == ipv4::ICMP {
+        return Err(FieldError::new("protocol", "1 is ICMP of IPv4, and the source is of IPv6; use 58, ICMPv6"));
+    }
+    if request.dont_fragment == Some(false) {
+        let problem = "is false, and IPv6 packets are fragmented by nobody on their way; leave it out";
+        return Err(FieldError::new("dont_fragment", problem));
+    }
+    Ok(())
+}
+
 /// What is wrong with a request that the engine cannot make a packet of.
 pub(super) fn impossible(error: QuestionError, names: &Names) -> FieldError {
     let (field, problem) = match error {
@@ -61,6 +83,12 @@ pub(super) fn impossible(error: QuestionError, names: &Names) -> FieldError {
         }
         QuestionError::NoUplink(_) | QuestionError::NoHostPort(_) | QuestionError::NoWay(_) => {
             ("port", format!("is missing, and {error}; name the port that the packet comes in on"))
+        }
+        QuestionError::NeitherPodNorVtep(_) => ("port", format!("is missing, and {error}; name the port, or a VTEP")),
+        QuestionError::TwoFamilies(source, destination) => {
+            let family = |address: IpAddr| if address.is_ipv6() { "IPv6" } else { "IPv4" };
+            let (wanted, other) = (family(source), family(destination));
+            ("destination", format!("{destination} is of {other}, and the source of {wanted}; give both of one family"))
         }
         QuestionError::TooShort(..) | QuestionError::TooLong(..) => ("length", error.to_string()),
     };
@@ -96,6 +124,10 @@ fn packet(walk: &Walk, names: &Names) -> v1::ExplainedPacket {
             let sentence = "The node's kernel sends it past the switch: it is to no pod, and to no service.";
             (v1::Fate::LeftToKernel, "", sentence.into(), None)
         }
+        Fate::Kernel if walk.question.tuple.src.is_ipv6() && walk.arrival.vtep.is_none() => {
+            let sentence = "The uplink's classifier leaves it to the node's kernel: IPv6 is taken inside VXLAN only.";
+            (v1::Fate::LeftToKernel, "", sentence.into(), None)
+        }
         Fate::Kernel => {
             let sentence = "The uplink's classifier leaves it to the node's kernel: it is neither VXLAN for this node, nor \
                             for its pods, a service or a masqueraded flow.";
@@ -112,7 +144,7 @@ fn packet(walk: &Walk, names: &Names) -> v1::ExplainedPacket {
             (v1::Fate::Answered, answer.name(), sentence, Some(port))
         }
         Fate::Decided(Verdict::Drop(reason)) => (v1::Fate::Dropped, reason.name(), reason.sentence().into(), None),
-        Fate::Decided(Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized) => {
+        Fate::Decided(Verdict::Pending | Verdict::Owed(_) | Verdict::Oversized | Verdict::Ipv6) => {
             unreachable!("a walk ends with a fate")
         }
     };
@@ -138,8 +170,9 @@ fn ports(request: &v1::ExplainRequest, protocol: u8) -> Result<(u16, u16), Field
             let port = field::transport_port;
             Ok((port("source_port", source)?, port("destination_port", destination)?))
         }
-        ipv4::ICMP if destination == 0 => {
-            Ok((small("source_port", source, u16::MAX.into())? as u16, icmpv4::ECHO_REQUEST.into()))
+        ipv4::ICMP | ipv6::ICMPV6 if destination == 0 => {
+            let asked = if protocol == ipv4::ICMP { icmpv4::ECHO_REQUEST } else { icmpv6::ECHO_REQUEST };
+            Ok((small("source_port", source, u16::MAX.into())? as u16, asked.into()))
         }
         _ => {
             let wrong = [("source_port", source), ("destination_port", destination)].into_iter().find(|(_, n)| *n != 0);

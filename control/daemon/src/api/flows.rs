@@ -1,6 +1,6 @@
 //! Flows, listed and flushed by a filter that is applied while the table is walked.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use shunt_control_api::{FieldError, field, v1};
 use shunt_dataplane::{net::Protocol, switch::FlowRecord, tables::conntrack::FlowState};
@@ -19,20 +19,20 @@ pub(super) struct Filter {
 
 #[derive(Debug, Default, PartialEq)]
 struct Side {
-    address: Option<Ipv4Addr>,
+    address: Option<IpAddr>,
     port: Option<u16>,
 }
 
 impl Side {
     fn new(name: &str, address: &str, port: u32) -> Result<Side, FieldError> {
         Ok(Side {
-            address: if address.is_empty() { None } else { Some(field::address(name, address)?) },
+            address: if address.is_empty() { None } else { Some(field::ip_address(name, address)?) },
             port: if port == 0 { None } else { Some(field::transport_port(&format!("{name}_port"), port)?) },
         })
     }
 
-    fn passes(&self, socket: SocketAddrV4) -> bool {
-        self.address.is_none_or(|address| address == *socket.ip()) && self.port.is_none_or(|port| port == socket.port())
+    fn passes(&self, socket: SocketAddr) -> bool {
+        self.address.is_none_or(|address| address == socket.ip()) && self.port.is_none_or(|port| port == socket.port())
     }
 }
 

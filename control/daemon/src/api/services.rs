@@ -1,10 +1,13 @@
 //! Answers about services: the selection that compiled them, told.
 
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use shunt_control_api::{EndpointSlice, Service, ServicePort, TrafficPolicy, v1};
 use shunt_dataplane::spec::{Otherwise, Rule};
 
 use crate::{
     compile::services::{
+        family::Family,
         frontends::{Frontend, FrontendKind, Treatment},
         selection::{Candidate, Place, Selection, Standing},
     },
@@ -46,26 +49,46 @@ impl Node<'_> {
         slices: &[&EndpointSlice],
         endpoints: bool,
     ) -> v1::ServicePortStatus {
-        let selection = Selection::new(slices, &port.name, self.place);
-        let frontends = Frontend::of(service, port, self.place.addresses);
-        let listed = if endpoints { selection.candidates.as_slice() } else { &[] };
-        v1::ServicePortStatus {
+        let mut status = v1::ServicePortStatus {
             name: port.name.clone(),
             protocol: v1::Protocol::from(port.protocol).into(),
-            frontends: frontends
-                .iter()
-                .map(|frontend| frontend_status(service, frontend, &selection, self.place))
-                .collect(),
-            known: selection.candidates.len() as u32,
-            endpoints: listed.iter().map(|candidate| endpoint(service, &selection, candidate)).collect(),
+            ..Default::default()
+        };
+        self.add_family::<Ipv4Addr>(&mut status, service, port, slices, endpoints);
+        self.add_family::<Ipv6Addr>(&mut status, service, port, slices, endpoints);
+        // The ClusterIPs first.
+        status.frontends.sort_by_key(|frontend| frontend.kind() != v1::FrontendKind::ClusterIp);
+        status
+    }
+
+    /// What of a service's port is of one family, if it has that.
+    fn add_family<A: Family>(
+        &self,
+        status: &mut v1::ServicePortStatus,
+        service: &Service,
+        port: &ServicePort,
+        slices: &[&EndpointSlice],
+        endpoints: bool,
+    ) {
+        let frontends = Frontend::<A>::of(service, port, self.place.addresses);
+        if frontends.is_empty() {
+            return;
+        }
+        let selection = Selection::new(slices, &port.name, self.place);
+        let told = frontends.iter().map(|frontend| frontend_status(service, frontend, &selection, self.place));
+        status.frontends.extend(told);
+        status.known += selection.candidates.len() as u32;
+        if endpoints {
+            let told = selection.candidates.iter().map(|candidate| endpoint(service, &selection, candidate));
+            status.endpoints.extend(told);
         }
     }
 }
 
-fn frontend_status(
+fn frontend_status<A: Family>(
     service: &Service,
-    frontend: &Frontend,
-    selection: &Selection<'_>,
+    frontend: &Frontend<A>,
+    selection: &Selection<'_, A>,
     place: Place<'_>,
 ) -> v1::FrontendStatus {
     let rule = |treatment: Treatment| {
@@ -91,17 +114,31 @@ fn frontend_status(
         FrontendKind::LoadBalancer => v1::FrontendKind::LoadBalancer,
         FrontendKind::ExternalIp => v1::FrontendKind::ExternalIp,
     };
-    let address = format!("{}:{}", frontend.address, frontend.port);
-    v1::FrontendStatus { kind: kind.into(), address, from_pods, from_node, from_outside, source_ranges: ranges }
+    let address = SocketAddr::new(frontend.address.into(), frontend.port).to_string();
+    v1::FrontendStatus {
+        kind: kind.into(),
+        address,
+        from_pods,
+        from_node,
+        from_outside,
+        source_ranges: ranges,
+        known: selection.candidates.len() as u32,
+    }
 }
 
-fn endpoint(service: &Service, selection: &Selection<'_>, candidate: &Candidate<'_>) -> v1::EndpointStatus {
+fn endpoint<A: Family>(
+    service: &Service,
+    selection: &Selection<'_, A>,
+    candidate: &Candidate<'_, A>,
+) -> v1::EndpointStatus {
     let (endpoint, conditions) = (candidate.endpoint, candidate.endpoint.conditions);
     let standing = |policy: TrafficPolicy| selection.standing(candidate, policy);
     let inside = standing(service.internal_traffic_policy);
-    let outside = service.exposure.as_ref().map(|exposure| standing(exposure.traffic_policy));
+    // What is had outside is of IPv4.
+    let exposure = service.exposure.as_ref().filter(|_| candidate.backend.address.into().is_ipv4());
+    let outside = exposure.map(|exposure| standing(exposure.traffic_policy));
     v1::EndpointStatus {
-        endpoint: format!("{}:{}", candidate.backend.address, candidate.backend.port),
+        endpoint: SocketAddr::new(candidate.backend.address.into(), candidate.backend.port).to_string(),
         node: endpoint.node.to_string(),
         zone: endpoint.zone.to_string(),
         ready: conditions.is_ready(),

@@ -58,6 +58,8 @@ pub(super) fn status(
         problems: observed.health_problems.iter().map(|(name, why)| format!("service {name}: {why}")).collect(),
         pod_mtu: observed.view.links.get(&config.uplink).map_or(0, |link| config.pod_mtu(link.mtu)),
         node_port_addresses: addresses.iter().map(ToString::to_string).collect(),
+        ipv6_pod_cidr: config.ipv6.as_ref().map(|ipv6| ipv6.pod_cidr.to_string()).unwrap_or_default(),
+        ipv6_overlay_address: config.ipv6.as_ref().map(|ipv6| ipv6.overlay_address().to_string()).unwrap_or_default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Services and endpoint slices, and pods' published ports, compiled to what the engine calls services: one for each address and
-//! port.
+//! port, in each family of addresses.
 
+pub mod family;
 pub mod frontends;
 pub mod published;
 pub mod selection;
@@ -8,24 +9,58 @@ pub mod selection;
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
+    net::Ipv6Addr,
     sync::Arc,
 };
 
 use shunt_control_api::{EndpointSlice, Key, Kind, Resource, Service, TrafficPolicy};
 use shunt_dataplane::{
     service_set::ServiceSet,
-    spec::{Affinity, Endpoint, Otherwise, Rule, ServiceSpec},
+    spec::{Affinity, Endpoint, ForwardingSpec, Otherwise, Rule, ServiceSpec},
 };
 
 use self::{
+    family::Family,
     frontends::{Frontend, Treatment},
     selection::{Place, Selection},
 };
 use crate::desired::{Change, State};
 
+/// The services of both families. Cheap to clone, and to change a clone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Services {
+    /// IPv4.
+    pub ipv4: ServiceSet,
+    /// IPv6.
+    pub ipv6: ServiceSet<Ipv6Addr>,
+}
+
+impl Services {
+    /// Those of a forwarding state.
+    pub fn of(spec: &ForwardingSpec) -> Services {
+        Services { ipv4: spec.ipv4.services.clone(), ipv6: spec.ipv6.services.clone() }
+    }
+
+    /// Puts them in the place of a forwarding state's.
+    pub fn put_into(&self, spec: &mut ForwardingSpec) {
+        spec.ipv4.services.clone_from(&self.ipv4);
+        spec.ipv6.services.clone_from(&self.ipv6);
+    }
+
+    fn add(&mut self, service: &Service, slices: &[&EndpointSlice], place: Place<'_>) {
+        compile(service, slices, place, &mut self.ipv4);
+        compile(service, slices, place, &mut self.ipv6);
+    }
+
+    fn remove(&mut self, service: &Service, place: Place<'_>) {
+        remove(service, place, &mut self.ipv4);
+        remove(service, place, &mut self.ipv6);
+    }
+}
+
 /// What `before`, compiled from the state `from`, becomes when `change` makes `to` of that state. Costs in proportion
 /// to the services and pods that the change touches.
-pub fn update(before: &ServiceSet, from: &State, to: &State, change: &Change, place: Place<'_>) -> ServiceSet {
+pub fn update(before: &Services, from: &State, to: &State, change: &Change, place: Place<'_>) -> Services {
     // To go through all is cheaper than to look up most.
     if change.upserts.len() + change.deletes.len() > to.resources.len() / 2 {
         return compile_all(to, place);
@@ -33,26 +68,23 @@ pub fn update(before: &ServiceSet, from: &State, to: &State, change: &Change, pl
     step(before, from, to, change, place)
 }
 
-fn step(before: &ServiceSet, from: &State, to: &State, change: &Change, place: Place<'_>) -> ServiceSet {
+fn step(before: &Services, from: &State, to: &State, change: &Change, place: Place<'_>) -> Services {
     let mut services = before.clone();
     let touched = touched(change);
     // All go before the first one comes: an address may move from service to service.
     for service in touched.iter().filter_map(|name| from.service(name)) {
-        for port in &service.ports {
-            for frontend in Frontend::of(service, port, place.addresses) {
-                services.remove(frontend.key());
-            }
-        }
+        services.remove(service, place);
     }
     let pods = pods(change);
     for pod in pods.iter().filter_map(|name| from.port(name)) {
-        published::keys(pod, place.addresses).for_each(|key| drop(services.remove(key)));
+        published::keys(pod, place.addresses).for_each(|key| drop(services.ipv4.remove(key)));
     }
     for (name, service) in touched.iter().filter_map(|name| Some((name, to.service(name)?))) {
         let slices: Vec<_> = to.slices(name).collect();
-        compile(service, &slices, place, &mut services);
+        services.add(service, &slices, place);
     }
-    services.extend(pods.into_iter().filter_map(|name| to.port(name)).flat_map(|pod| published::compile(pod, place)));
+    let pods = pods.into_iter().filter_map(|name| to.port(name));
+    services.ipv4.extend(pods.flat_map(|pod| published::compile(pod, place)));
     services
 }
 
@@ -80,17 +112,17 @@ fn pods(change: &Change) -> Vec<&str> {
 }
 
 /// All services and published ports of `state`.
-pub fn compile_all(state: &State, place: Place<'_>) -> ServiceSet {
-    let mut services = ServiceSet::default();
+pub fn compile_all(state: &State, place: Place<'_>) -> Services {
+    let mut services = Services::default();
     // Those of one service are in a row.
     let slices: Vec<_> = state.all_slices().collect();
     let rows = slices.chunk_by(|a, b| (&a.namespace, &a.service) == (&b.namespace, &b.service));
     let rows: HashMap<_, _> = rows.map(|row| ((row[0].namespace.as_str(), row[0].service.as_str()), row)).collect();
     for service in state.services() {
         let row = rows.get(&(service.namespace.as_str(), service.name.as_str())).copied().unwrap_or_default();
-        compile(service, row, place, &mut services);
+        services.add(service, row, place);
     }
-    services.extend(state.ports().flat_map(|pod| published::compile(pod, place)));
+    services.ipv4.extend(state.ports().flat_map(|pod| published::compile(pod, place)));
     services
 }
 
@@ -103,15 +135,29 @@ fn service_name(key: &Key) -> Option<String> {
     }
 }
 
+/// Removes from `services` each frontend of each port of `service`.
+fn remove<A: Family>(service: &Service, place: Place<'_>, services: &mut ServiceSet<A>) {
+    for port in &service.ports {
+        for frontend in Frontend::of(service, port, place.addresses) {
+            services.remove(frontend.key());
+        }
+    }
+}
+
 /// Adds one to `services` for each frontend of each port of `service`.
-fn compile(service: &Service, slices: &[&EndpointSlice], place: Place<'_>, services: &mut ServiceSet) {
+fn compile<A: Family>(service: &Service, slices: &[&EndpointSlice], place: Place<'_>, services: &mut ServiceSet<A>) {
     let mut lists = Vec::new();
     for port in &service.ports {
+        let frontends = Frontend::of(service, port, place.addresses);
+        // Most services are of one family: the other costs nothing.
+        if frontends.is_empty() {
+            continue;
+        }
         let selection = Selection::new(slices, &port.name, place);
         let leaving = selection.leaving();
         let mut rules = Rules { selection, made: Vec::new(), lists: &mut lists };
-        let affinity = service.affinity.map(|timeout| Affinity { timeout, group: group(service, &port.name) });
-        for frontend in Frontend::of(service, port, place.addresses) {
+        let affinity = service.affinity.map(|timeout| Affinity { timeout, group: group::<A>(service, &port.name) });
+        for frontend in frontends {
             let [from_pods, from_node, mut from_outside] =
                 frontend.treatments(service).map(|treatment| rules.of(treatment));
             if place.isolated {
@@ -136,20 +182,20 @@ fn compile(service: &Service, slices: &[&EndpointSlice], place: Place<'_>, servi
 }
 
 /// The rule for who is outside of an isolated node's cluster.
-fn shut_out() -> Rule {
+fn shut_out<A>() -> Rule<A> {
     Rule { otherwise: Otherwise::Drop, ..Rule::default() }
 }
 
 /// The rules of a service's port, each list of endpoints made once and only if it is needed.
-struct Rules<'a> {
-    selection: Selection<'a>,
-    made: Vec<(TrafficPolicy, Rule)>,
+struct Rules<'a, A> {
+    selection: Selection<'a, A>,
+    made: Vec<(TrafficPolicy, Rule<A>)>,
     /// The different lists of the service's ports. Who has one and the same has its table, too.
-    lists: &'a mut Vec<Arc<[Endpoint]>>,
+    lists: &'a mut Vec<Arc<[Endpoint<A>]>>,
 }
 
-impl Rules<'_> {
-    fn of(&mut self, Treatment { policy, masquerade }: Treatment) -> Rule {
+impl<A: Family> Rules<'_, A> {
+    fn of(&mut self, Treatment { policy, masquerade }: Treatment) -> Rule<A> {
         if let Some((_, rule)) = self.made.iter().find(|(known, _)| *known == policy) {
             return Rule { masquerade, ..rule.clone() };
         }
@@ -164,17 +210,17 @@ impl Rules<'_> {
 
     /// Of what other nodes relay to this one for the sake of its endpoints. If they have gone meanwhile, answers come back
     /// here.
-    fn of_relayed(&mut self) -> Rule {
+    fn of_relayed(&mut self) -> Rule<A> {
         let here = self.of(Treatment { policy: TrafficPolicy::Local, masquerade: false });
         let anywhere = Treatment { policy: TrafficPolicy::Cluster, masquerade: true };
         if here.endpoints.is_empty() { self.of(anywhere) } else { here }
     }
 }
 
-/// Kube-proxy, too, remembers a client for each port of a service, whatever address it came by.
-fn group(service: &Service, port: &str) -> u64 {
+/// Kube-proxy, too, remembers a client for each port of a service, whatever address of its family it came by.
+fn group<A: Family>(service: &Service, port: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
-    (&service.namespace, &service.name, port).hash(&mut hasher);
+    (&service.namespace, &service.name, port, size_of::<A>()).hash(&mut hasher);
     hasher.finish()
 }
 

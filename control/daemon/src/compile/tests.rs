@@ -1,11 +1,11 @@
-use std::sync::Arc;
+use std::{net::Ipv6Addr, sync::Arc};
 
 use shunt_control_api::{Resource, v1};
 use shunt_dataplane::xsk::{MemoryChoice, XdpMode};
 
 use super::*;
 use crate::{
-    config::{Masquerade, Node, Vxlan},
+    config::{Ipv6, Masquerade, Node, Vxlan},
     desired::{Claims, Rules, Transaction},
     kernel::{Link, NextHop},
 };
@@ -34,6 +34,11 @@ fn identity() -> Identity {
             zone: "zone-1".into(),
             isolated: false,
         },
+        ipv6: Some(Ipv6 {
+            pod_cidr: "fd00:10:244:1::/64".parse().unwrap(),
+            cluster_cidr: "fd00:10:244::/48".parse().unwrap(),
+            service_cidr: "fd00:10:96::/112".parse().unwrap(),
+        }),
         uplink: "eth0".into(),
         uplink_memory: MemoryChoice::ZeroCopy,
         vxlan: Some(Vxlan { vni: 1, udp_port: 8472, mac: None, direct_routing: false }),
@@ -60,6 +65,7 @@ fn state() -> State {
             address: "192.168.50.2".into(),
             mac: "0a:58:00:00:00:02".into(),
             pod_cidr: "10.244.2.0/24".into(),
+            ipv6_pod_cidr: "fd00:10:244:2::/64".into(),
         }],
         ports: ["va", "vb"]
             .iter()
@@ -68,6 +74,7 @@ fn state() -> State {
                 name: format!("default/{interface}"),
                 interface: (*interface).into(),
                 address: format!("10.244.1.{n}"),
+                ipv6_address: format!("fd00:10:244:1::{n}"),
                 mac: "0a:58:0a:f4:01:0a".into(),
                 ..Default::default()
             })
@@ -77,6 +84,7 @@ fn state() -> State {
     };
     let rules = Rules {
         node: identity().config.node,
+        ipv6: identity().config.ipv6,
         vtep_mac: Some(identity().vtep_mac),
         underlay: None,
         node_port_addresses: Vec::new(),
@@ -125,11 +133,11 @@ fn compile(identity: &Identity, view: &KernelView) -> ForwardingSpec {
         uplink: Some(UPLINK),
         host: Some(HOST),
     };
-    super::compile(identity, &state(), view, &ports, ServiceSet::default())
+    super::compile(identity, &state(), view, &ports, Services::default())
 }
 
 fn via<'a>(spec: &'a ForwardingSpec, prefix: &str) -> &'a Via {
-    &spec.routes.iter().find(|route| route.prefix == net(prefix)).unwrap_or_else(|| panic!("{prefix}")).via
+    &spec.ipv4.routes.iter().find(|route| route.prefix == net(prefix)).unwrap_or_else(|| panic!("{prefix}")).via
 }
 
 #[test]
@@ -143,7 +151,44 @@ fn every_destination_has_its_way() {
     let pod = Via::Port { port: POD, mac: "0a:58:0a:f4:01:0a".parse().unwrap() };
     assert_eq!(via(&spec, "10.244.1.10/32"), &pod);
     assert_eq!(via(&spec, "10.245.0.0/24"), &Via::Gateway { port: UPLINK, mac: None }, "not resolved yet");
-    assert_eq!(spec.routes.len(), 6, "the pending pod has none");
+    assert_eq!(spec.ipv4.routes.len(), 6, "the pending pod has none");
+}
+
+/// A family of one's own: pods here, pods behind VTEPs, and no way out or to the kernel.
+#[test]
+fn ipv6_has_ways_to_pods_only() {
+    let ForwardingSpec { ipv6: spec, ports, .. } = compile(&identity(), &view());
+    let own: Ipv6Addr = "fd00:10:244:1::".parse().unwrap();
+    let pod = Via::Port { port: POD, mac: "0a:58:0a:f4:01:0a".parse().unwrap() };
+    let expected = [
+        ("::/0", Via::Unreachable),
+        ("fd00:10:244:1::/64", Via::Unreachable),
+        ("fd00:10:244:1::10/128", pod),
+        ("fd00:10:244:2::/64", Via::Vtep(ip("192.168.50.2"))),
+    ];
+    let expected = expected.map(|(prefix, via)| RouteSpec { prefix: prefix.parse().unwrap(), via });
+    assert_eq!(spec.routes, expected, "the pending pod has none");
+    assert_eq!((spec.gateway, spec.router), (Some("fe80::1".parse().unwrap()), Some(own)));
+    let masquerade = MasqueradeSpec { overlay: own, underlay: own, ports: 61_000..=65_535, egress: None };
+    assert_eq!((spec.masquerade, spec.on_link), (Some(masquerade), None));
+    let prefixes = ["fd00:10:244::/48", "fd00:10:96::/112"].map(|prefix| vec![prefix.parse().unwrap()]);
+    assert_eq!([spec.pod_cidrs, spec.service_cidrs], prefixes);
+    let stations: Vec<_> = ports.iter().map(|port| port.station.and_then(|station| station.ipv6)).collect();
+    assert_eq!(stations, [None, None, Some("fd00:10:244:1::10".parse().unwrap())]);
+}
+
+#[test]
+fn without_the_section_there_is_no_ipv6() {
+    let mut identity = identity();
+    identity.config.ipv6 = None;
+    assert_eq!(compile(&identity, &view()).ipv6, FamilySpec::default());
+}
+
+#[test]
+fn without_an_overlay_ipv6_pods_elsewhere_are_out_of_reach() {
+    let spec = compile(&identity(), &KernelView { underlay: None, ..view() }).ipv6;
+    assert!(spec.routes.iter().all(|route| !matches!(route.via, Via::Vtep(_))));
+    assert_eq!(spec.routes.len(), 4);
 }
 
 #[test]
@@ -176,7 +221,7 @@ fn the_overlay_follows_the_kernel() {
     assert_eq!(spec.vxlan, Some(vxlan));
     assert_eq!(spec.vteps.len(), 1);
     assert_eq!((spec.vteps[0].uplink, spec.vteps[0].next_hop), (UPLINK, Some(HOP_MAC)));
-    assert_eq!((spec.gateway, spec.router), (Some(GATEWAY), Some(ip("10.244.1.0"))));
+    assert_eq!((spec.ipv4.gateway, spec.ipv4.router), (Some(GATEWAY), Some(ip("10.244.1.0"))));
 
     let mut unresolved = view();
     unresolved.next_hops.clear();
@@ -185,7 +230,7 @@ fn the_overlay_follows_the_kernel() {
 
 #[test]
 fn the_nodes_addresses_stand_in() {
-    let masquerade = |view: &KernelView| compile(&identity(), view).masquerade.unwrap();
+    let masquerade = |view: &KernelView| compile(&identity(), view).ipv4.masquerade.unwrap();
     let expected = MasqueradeSpec {
         overlay: ip("10.244.1.0"),
         underlay: ip("192.168.50.1"),
@@ -222,6 +267,6 @@ fn a_route_for_everything_takes_the_place_of_the_kernel() {
     let info = info(UPLINK, "eth0");
     let ports =
         AttachedPorts { by_interface: [("eth0", (PortRole::Uplink, &info))].into(), uplink: Some(UPLINK), host: None };
-    let spec = super::compile(&identity(), &state, &view(), &ports, ServiceSet::default());
+    let spec = super::compile(&identity(), &state, &view(), &ports, Services::default());
     assert_eq!(via(&spec, "0.0.0.0/0"), &Via::Gateway { port: UPLINK, mac: None });
 }

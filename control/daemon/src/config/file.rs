@@ -18,6 +18,7 @@ pub(super) fn parse(text: &str) -> Result<File, String> {
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     pub node: Node,
+    pub ipv6: Option<Ipv6>,
     pub uplink: Uplink,
     pub vxlan: Option<Vxlan>,
     #[serde(default)]
@@ -49,6 +50,14 @@ pub(super) struct Node {
     pub zone: Option<String>,
     #[serde(default)]
     pub isolated: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Ipv6 {
+    pub pod_cidr: String,
+    pub cluster_cidr: String,
+    pub service_cidr: String,
 }
 
 #[derive(Deserialize)]

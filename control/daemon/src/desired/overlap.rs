@@ -1,14 +1,15 @@
 //! A set of prefixes of which no two share an address.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use imbl::OrdMap;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
-/// Disjoint prefixes, each with a tag. Cheap to clone.
+/// Disjoint prefixes of both families, each with a tag. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct DisjointPrefixes<T: Clone> {
-    by_first: OrdMap<Ipv4Addr, (Ipv4Net, T)>,
+    /// IPv4 addresses are before those of IPv6.
+    by_first: OrdMap<IpAddr, (IpNet, T)>,
 }
 
 impl<T: Clone> Default for DisjointPrefixes<T> {
@@ -19,7 +20,7 @@ impl<T: Clone> Default for DisjointPrefixes<T> {
 
 impl<T: Clone> DisjointPrefixes<T> {
     /// Adds `prefix`, unless it overlaps one that is there: then that one is the error.
-    pub fn insert(&mut self, prefix: Ipv4Net, tag: T) -> Result<(), &(Ipv4Net, T)> {
+    pub fn insert(&mut self, prefix: IpNet, tag: T) -> Result<(), &(IpNet, T)> {
         // Members are disjoint, so the last one that begins at or before the end of `prefix` is the only candidate.
         if let Some((&first, (other, _))) = self.by_first.range(..=prefix.broadcast()).next_back()
             && other.broadcast() >= prefix.network()
@@ -31,7 +32,7 @@ impl<T: Clone> DisjointPrefixes<T> {
     }
 
     /// Removes `prefix`, which is there.
-    pub fn remove(&mut self, prefix: Ipv4Net) {
+    pub fn remove(&mut self, prefix: IpNet) {
         self.by_first.remove(&prefix.network());
     }
 }
@@ -40,7 +41,7 @@ impl<T: Clone> DisjointPrefixes<T> {
 mod tests {
     use super::*;
 
-    fn net(text: &str) -> Ipv4Net {
+    fn net(text: &str) -> IpNet {
         text.parse().unwrap()
     }
 
@@ -56,5 +57,10 @@ mod tests {
         set.insert(net("10.244.4.0/22"), 'e').unwrap();
         set.remove(net("10.244.2.0/24"));
         set.insert(net("10.244.2.128/25"), 'f').unwrap();
+        set.insert(net("::/0"), 'g').unwrap();
+        assert!(set.insert(net("fd00::/64"), 'h').is_err());
+        set.remove(net("::/0"));
+        set.insert(net("fd00::/64"), 'h').unwrap();
+        assert!(set.insert(net("0.0.0.0/0"), 'i').is_err());
     }
 }

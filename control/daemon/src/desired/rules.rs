@@ -2,20 +2,29 @@
 
 mod services;
 
-use std::{net::Ipv4Addr, ops::RangeInclusive, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    ops::RangeInclusive,
+    sync::Arc,
+};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use shunt_control_api::{FieldError, Port, Resource, Route, Vtep};
 use shunt_dataplane::{net::MacAddr, spec::MAX_PORTS};
 
-use super::Claims;
-use crate::config::{Node, overlap};
+use super::{
+    Claims,
+    claims::{pod_addresses, pod_prefixes},
+};
+use crate::config::{Ipv6, Node, Prefixes, overlap};
 
 /// What this node is, as far as resources must agree with it.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// `[node]`.
     pub node: Node,
+    /// `[ipv6]`; `None`: nothing has an IPv6 address.
+    pub ipv6: Option<Ipv6>,
     /// Our VTEP's MAC address; `None`: this node has no overlay.
     pub vtep_mac: Option<MacAddr>,
     /// Our address on the underlay.
@@ -69,20 +78,20 @@ impl Rules {
         if let Some(other) = claims.vtep_macs.insert(vtep.mac, node.clone()) {
             return refuse("mac", format!("{} is node {other}'s; nodes have different addresses", vtep.mac));
         }
-        let (prefix, cluster) = (vtep.pod_cidr, self.node.cluster_cidr);
-        if !cluster.contains(&prefix) {
-            return refuse("pod_cidr", format!("{prefix} is outside the cluster's {cluster}; use a part of it"));
+        for (field, prefix) in pod_prefixes(vtep) {
+            let Prefixes { pods, cluster, .. } = self.prefixes(field, prefix.addr())?;
+            if !cluster.contains(&prefix) {
+                return refuse(field, format!("{prefix} is outside the cluster's {cluster}; use a part of it"));
+            }
+            if overlap(prefix, pods) {
+                return refuse(field, format!("{prefix} overlaps this node's {pods}; keep them apart"));
+            }
+            if let Err((other, owner)) = claims.pod_prefixes.insert(prefix, node.clone()) {
+                return refuse(field, format!("{prefix} overlaps node {owner}'s {other}; keep them apart"));
+            }
+            claim_route(claims, prefix, &format!("node {node}"), field)?;
         }
-        if overlap(prefix, self.node.pod_cidr) {
-            return refuse(
-                "pod_cidr",
-                format!("{prefix} overlaps this node's {}; keep them apart", self.node.pod_cidr),
-            );
-        }
-        if let Err((other, owner)) = claims.pod_prefixes.insert(prefix, node.clone()) {
-            return refuse("pod_cidr", format!("{prefix} overlaps node {owner}'s {other}; keep them apart"));
-        }
-        claim_route(claims, prefix, &format!("node {node}"), "pod_cidr")
+        Ok(())
     }
 
     fn admit_port(&self, port: &Port, claims: &mut Claims) -> Result<(), FieldError> {
@@ -93,20 +102,23 @@ impl Rules {
                 format!("{} is not a pod's; name the node's end of the pod's veth", port.interface),
             );
         }
-        if !self.node.pod_cidr.contains(&port.address) {
-            let problem =
-                format!("{} is outside this node's {}; use an address of it", port.address, self.node.pod_cidr);
-            return refuse("address", problem);
-        }
-        if port.address == self.node.overlay_address() {
-            return refuse("address", format!("{} is the node's own; pods have those after it", port.address));
+        for (field, address) in pod_addresses(port) {
+            let Prefixes { pods, .. } = self.prefixes(field, address)?;
+            if !pods.contains(&address) {
+                return refuse(field, format!("{address} is outside this node's {pods}; use an address of it"));
+            }
+            if address == pods.network() {
+                return refuse(field, format!("{address} is the node's own; pods have those after it"));
+            }
         }
         let name: Arc<str> = port.name.as_str().into();
         if let Some(other) = claims.interfaces.insert(port.interface.as_str().into(), name.clone()) {
             return refuse("interface", format!("{} is {other}'s; each pod has its own", port.interface));
         }
-        if let Some(other) = claims.pod_addresses.insert(port.address, name) {
-            return refuse("address", format!("{} is {other}'s; each pod has its own", port.address));
+        for (field, address) in pod_addresses(port) {
+            if let Some(other) = claims.pod_addresses.insert(address, name.clone()) {
+                return refuse(field, format!("{address} is {other}'s; each pod has its own"));
+            }
         }
         let most = MAX_PORTS - OWN_PORTS;
         if claims.interfaces.len() > most {
@@ -133,12 +145,26 @@ impl Rules {
         if Some(route.via) == self.underlay {
             return refuse("via", format!("{} is this node's own; give another station", route.via));
         }
-        claim_route(claims, prefix, &format!("a route by {}", route.via), "prefix")
+        claim_route(claims, prefix.into(), &format!("a route by {}", route.via), "prefix")
+    }
+
+    /// Out of which addresses are given that are of one family with `address`, which `field` has.
+    fn prefixes(&self, field: &str, address: IpAddr) -> Result<Prefixes, FieldError> {
+        match (address, &self.ipv6) {
+            (IpAddr::V4(_), _) => Ok(self.node.prefixes()),
+            (IpAddr::V6(_), Some(ipv6)) => Ok(ipv6.prefixes()),
+            (IpAddr::V6(_), None) => {
+                let problem = format!(
+                    "{address} is for nodes that have IPv6; add the section [ipv6] to this node's configuration, or leave it out"
+                );
+                Err(FieldError::new(field, problem))
+            }
+        }
     }
 }
 
 /// Claims a prefix of the FIB.
-fn claim_route(claims: &mut Claims, prefix: Ipv4Net, owner: &str, field: &str) -> Result<(), FieldError> {
+fn claim_route(claims: &mut Claims, prefix: IpNet, owner: &str, field: &str) -> Result<(), FieldError> {
     match claims.fib.insert(prefix, owner.into()) {
         None => Ok(()),
         Some(other) => Err(FieldError::new(field, format!("{prefix} leads to {other} already; use each prefix once"))),
@@ -147,7 +173,9 @@ fn claim_route(claims: &mut Claims, prefix: Ipv4Net, owner: &str, field: &str) -
 
 #[cfg(test)]
 pub(super) mod tests {
-    use shunt_control_api::v1;
+    use std::net::Ipv6Addr;
+
+    use shunt_control_api::{Service, v1};
 
     use super::*;
 
@@ -162,6 +190,11 @@ pub(super) mod tests {
                 zone: String::new(),
                 isolated: false,
             },
+            ipv6: Some(Ipv6 {
+                pod_cidr: "fd00:10:244:1::/64".parse().unwrap(),
+                cluster_cidr: "fd00:10:244::/48".parse().unwrap(),
+                service_cidr: "fd00:10:96::/112".parse().unwrap(),
+            }),
             vtep_mac: Some(MacAddr([0x0a, 0x58, 0, 0, 0, 1])),
             underlay: Some(Ipv4Addr::new(192, 168, 50, 1)),
             node_port_addresses: vec![Ipv4Addr::new(192, 168, 50, 1)],
@@ -300,10 +333,77 @@ pub(super) mod tests {
         check(&[node_b(), route("10.244.2.128/25", "192.168.50.7")]).unwrap();
     }
 
+    /// The same resource with IPv6, too.
+    fn dual(resource: Resource, ipv6: &str) -> Resource {
+        let ipv6 = ipv6.parse::<IpNet>().map_err(|_| ipv6.parse::<Ipv6Addr>().unwrap());
+        match (resource, ipv6) {
+            (Resource::Vtep(vtep), Ok(IpNet::V6(prefix))) => {
+                Resource::Vtep(Vtep { ipv6_pod_cidr: Some(prefix), ..vtep })
+            }
+            (Resource::Port(port), Err(address)) => Resource::Port(Port { ipv6: Some(address), ..port }),
+            (Resource::Service(service), Err(address)) => {
+                Resource::Service(Service { ipv6_cluster_ip: Some(address), ..service })
+            }
+            (resource, ipv6) => panic!("{resource:?} {ipv6:?}"),
+        }
+    }
+
+    fn dual_pod(n: u8, address: &str) -> Resource {
+        dual(port(&format!("p{n}"), &format!("v{n}"), &format!("10.244.1.{n}")), address)
+    }
+
+    fn dual_service(n: u8, address: &str) -> Resource {
+        dual(service(&format!("s{n}"), &format!("10.96.0.{n}"), &[("", v1::Protocol::Tcp, 80)]), address)
+    }
+
+    #[test]
+    fn ipv6_addresses_are_where_the_configuration_has_them() {
+        check(&[
+            dual(node_b(), "fd00:10:244:2::/64"),
+            dual_pod(1, "fd00:10:244:1::1"),
+            dual_pod(2, "fd00:10:244:1::2"),
+            dual_service(1, "fd00:10:96::1"),
+            dual_service(2, "fd00:10:96::2"),
+        ])
+        .unwrap();
+        refused(&[dual_pod(1, "fd00:10:244:2::1")], "r[0].ipv6_address: fd00:10:244:2::1 is outside this node's fd00:");
+        refused(&[dual_pod(1, "fd00:10:244:1::")], "r[0].ipv6_address: fd00:10:244:1:: is the node's own");
+        let same = [dual_pod(1, "fd00:10:244:1::1"), dual_pod(2, "fd00:10:244:1::1")];
+        refused(&same, "r[1].ipv6_address: fd00:10:244:1::1 is p1's");
+        let node = |prefix| dual(node_b(), prefix);
+        refused(&[node("fd00:10:245::/64")], "r[0].ipv6_pod_cidr: fd00:10:245::/64 is outside the cluster's");
+        refused(&[node("fd00:10:244::/60")], "r[0].ipv6_pod_cidr: fd00:10:244::/60 overlaps this node's");
+        let node_c = dual(vtep("c", "192.168.50.3", "0a:58:00:00:00:03", "10.244.3.0/24"), "fd00:10:244:2:8::/80");
+        refused(
+            &[node("fd00:10:244:2::/64"), node_c],
+            "r[1].ipv6_pod_cidr: fd00:10:244:2:8::/80 overlaps node node-b's",
+        );
+        refused(&[dual_service(1, "fd00:10:97::1")], "r[0].ipv6_cluster_ip: fd00:10:97::1 is outside the services'");
+        let same = [dual_service(1, "fd00:10:96::1"), dual_service(2, "fd00:10:96::1")];
+        refused(&same, "r[1].ports[0].port: [fd00:10:96::1]:80/tcp is service default/s1's");
+    }
+
+    #[test]
+    fn without_the_section_ipv6_is_refused_and_the_message_says_what_to_add() {
+        let without = Rules { ipv6: None, ..rules() };
+        for (resource, field) in [
+            (dual(node_b(), "fd00:10:244:2::/64"), "ipv6_pod_cidr: fd00:10:244:2::"),
+            (dual_pod(1, "fd00:10:244:1::1"), "ipv6_address: fd00:10:244:1::1"),
+            (dual_service(1, "fd00:10:96::1"), "ipv6_cluster_ip: fd00:10:96::1"),
+        ] {
+            let problem = admit(&without, &[resource]).unwrap_err();
+            let expected = format!("r[0].{field} is for nodes that have IPv6; add the section [ipv6]");
+            assert!(problem.starts_with(&expected), "{problem}");
+        }
+    }
+
     #[test]
     fn what_is_released_can_be_taken_again() {
         let all = [
             node_b(),
+            dual(node_b(), "fd00:10:244:2::/64"),
+            dual_pod(1, "fd00:10:244:1::1"),
+            dual_service(1, "fd00:10:96::1"),
             port("default/a", "va", "10.244.1.10"),
             route("10.245.0.0/24", "192.168.50.7"),
             service("web", "10.96.0.10", &[("http", v1::Protocol::Tcp, 80), ("https", v1::Protocol::Tcp, 443)]),

@@ -206,11 +206,11 @@ mod tests {
 
     fn vtep(n: u8) -> v1::Vtep {
         v1::Vtep {
-            direct_server_return: false,
             node: format!("node-{n}"),
             address: format!("192.168.50.{n}"),
             mac: format!("0a:58:00:00:00:{n:02x}"),
             pod_cidr: format!("10.244.{n}.0/24"),
+            ..Default::default()
         }
     }
 

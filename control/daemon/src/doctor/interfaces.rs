@@ -37,7 +37,14 @@ fn mtu(diagnosis: &mut Diagnosis, config: &Config, uplink: &Interface) {
     let most = config.pod_mtu(uplink.mtu.into());
     if most < LEAST_POD_MTU {
         let found = format!("{} carries {} bytes, which leaves {most} to pods", uplink.name, uplink.mtu);
-        return diagnosis.warn("mtu", found, "raise the MTU of the underlay");
+        return match config.ipv6 {
+            Some(_) => {
+                let advice =
+                    "raise the MTU of the underlay, or leave out [ipv6]: kernels have no IPv6 on a link with less";
+                diagnosis.err("mtu", found, advice)
+            }
+            None => diagnosis.warn("mtu", found, "raise the MTU of the underlay"),
+        };
     }
     // Flannel says what it gave to pods.
     let text = fs::read_to_string(SUBNET_ENV).unwrap_or_default();

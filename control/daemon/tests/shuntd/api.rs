@@ -29,7 +29,7 @@ async fn apply_is_adopted_and_says_so() {
     assert!(answer.generation > before);
     assert_eq!(answer.generation, daemon.engine.generation());
     let spec = daemon.engine.published();
-    assert_eq!((spec.ports.len(), spec.vteps.len(), spec.services.len()), (3, 2, 1));
+    assert_eq!((spec.ports.len(), spec.vteps.len(), spec.ipv4.services.len()), (3, 2, 1));
     daemon.stop().await;
 }
 
@@ -109,7 +109,7 @@ async fn services_alone_are_applied_refused_and_written_like_everything() {
     daemon.apply(whole()).await.unwrap();
     let endpoints = |daemon: &TestDaemon| {
         let spec = daemon.engine.published();
-        (spec.vteps.len(), spec.services.iter().map(|s| s.from_pods.endpoints.len()).collect::<Vec<_>>())
+        (spec.vteps.len(), spec.ipv4.services.iter().map(|s| s.from_pods.endpoints.len()).collect::<Vec<_>>())
     };
     assert_eq!(endpoints(&daemon), (2, vec![1]));
     let more = || ApplyRequest { endpoint_slices: vec![slice("web", "web-2", 11)], ..Default::default() };
@@ -128,11 +128,11 @@ async fn services_alone_are_applied_refused_and_written_like_everything() {
     assert_eq!((answer.version, answer.generation), (3, daemon.engine.generation()));
     daemon.apply(ApplyRequest { services: vec![service("later", 11)], ..Default::default() }).await.unwrap();
     assert_eq!(endpoints(&daemon).1.iter().sum::<usize>(), 3);
-    let published = daemon.engine.published().services;
+    let published = daemon.engine.published().ipv4.services;
     daemon.stop().await;
 
     let daemon = TestDaemon::start(dir.path()).await;
-    assert_eq!((daemon.controller.feed().state().version, daemon.engine.published().services), (4, published));
+    assert_eq!((daemon.controller.feed().state().version, daemon.engine.published().ipv4.services), (4, published));
     daemon.stop().await;
 }
 
@@ -160,7 +160,7 @@ async fn the_state_survives_the_daemon() {
     let daemon = TestDaemon::start(dir.path()).await;
     assert_eq!(daemon.controller.feed().state().version, 1);
     let again = daemon.engine.published();
-    assert_eq!((again.routes.len(), again.services), (spec.routes.len(), spec.services));
+    assert_eq!((again.ipv4.routes.len(), again.ipv4.services), (spec.ipv4.routes.len(), spec.ipv4.services));
     daemon.stop().await;
 }
 

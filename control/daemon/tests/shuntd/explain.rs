@@ -89,6 +89,75 @@ async fn a_new_flow_to_a_service_is_told_with_names() {
     daemon.stop().await;
 }
 
+/// What there is of IPv6 beside [`cluster`].
+fn of_ipv6() -> ApplyRequest {
+    let pod = |n: &str| format!("fd00:10:244:{n}");
+    let service = |name, n: u8| v1::Service { ipv6_cluster_ip: format!("fd00:10:96::{n}"), ..service(name, n) };
+    let slice = |service, address: &str, node: &str| {
+        let endpoint = v1::Endpoint { address: pod(address), node: node.into(), ..Default::default() };
+        v1::EndpointSlice { endpoints: vec![endpoint], ..slice(service, &format!("{service}-6"), 0) }
+    };
+    ApplyRequest {
+        vteps: vec![v1::Vtep { ipv6_pod_cidr: pod("2::/64"), ..vtep(2) }],
+        ports: vec![
+            v1::Port { ipv6_address: pod("1::10"), ..port("default/a", "va1", 10) },
+            v1::Port { ipv6_address: pod("1::11"), ..port("default/b", "va2", 11) },
+        ],
+        services: vec![service("web", 10), service("far", 11), service("none", 12)],
+        endpoint_slices: vec![slice("web", "1::11", "node-1"), slice("far", "2::10", "node-2")],
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn a_new_flow_of_ipv6_is_told_with_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut daemon = start(&dir).await;
+    daemon.apply(of_ipv6()).await.unwrap();
+    let told = daemon.client.explain(syn("fd00:10:244:1::10", "fd00:10:96::11")).await.unwrap().into_inner();
+    let (packet, answer) = (told.packet.unwrap(), told.answer.unwrap());
+    assert_eq!((packet.port.as_str(), packet.source.as_str()), ("default/a", "[fd00:10:244:1::10]:1000"));
+    for (stage, name, expected) in [
+        ("parse", "destination", "[fd00:10:96::11]:80"),
+        ("service", "service", "default/far"),
+        ("service", "frontend", "[fd00:10:96::11]:80/tcp"),
+        ("service", "frontend_kind", "cluster_ip"),
+        ("select", "endpoint", "[fd00:10:244:2::10]:8080"),
+        ("select", "place", "node node-2"),
+        ("route", "prefix", "fd00:10:244:2::/64"),
+        ("route", "vtep", "192.168.50.2"),
+        ("nat", "destination", "[fd00:10:244:2::10]:8080"),
+        ("encap", "vtep", "192.168.50.2"),
+    ] {
+        assert_eq!(fact(&packet, stage, name), Some(expected), "{stage}.{name}: {:?}", packet.steps);
+    }
+    assert_eq!((packet.fate(), packet.sent_destination.as_str()), (Fate::Forwarded, "[fd00:10:244:2::10]:8080"));
+    assert_eq!((answer.port.as_str(), answer.vtep.as_str()), ("uplink", "192.168.50.2"));
+    assert_eq!((answer.fate(), answer.sent_source.as_str()), (Fate::Forwarded, "[fd00:10:96::11]:80"));
+
+    let here = daemon.client.explain(syn("fd00:10:244:2::10", "fd00:10:96::10")).await.unwrap().into_inner();
+    let packet = here.packet.unwrap();
+    let facts = [("service", "service"), ("select", "place")].map(|(stage, name)| fact(&packet, stage, name));
+    assert_eq!((facts, packet.out_port.as_str()), ([Some("default/web"), Some("default/b")], "default/b"));
+    let ping = |destination: &str| ExplainRequest {
+        protocol: 58,
+        source_port: 7,
+        destination_port: 0,
+        ..syn("fd00:10:244:1::10", destination)
+    };
+    for (request, fate, reason) in [
+        (syn("fd00:10:244:1::10", "fd00:10:96::12"), Fate::Answered, "port_unreachable"),
+        (ping("fd00:10:244:1::"), Fate::Answered, "echo_reply"),
+        (ping("fd00:10:244:1::77"), Fate::Answered, "net_unreachable"),
+        (ping("fd00:10:244:1::11"), Fate::Forwarded, ""),
+    ] {
+        let packet = daemon.client.explain(request.clone()).await.unwrap().into_inner().packet.unwrap();
+        assert_eq!((packet.fate(), packet.reason.as_str()), (fate, reason), "{request:?}");
+        assert_eq!(packet.protocol, if request.protocol == 6 { "tcp" } else { "icmpv6" });
+    }
+    daemon.stop().await;
+}
+
 #[tokio::test]
 async fn a_node_port_and_a_load_balancers_address_are_told_apart() {
     let dir = tempfile::tempdir().unwrap();
@@ -151,7 +220,10 @@ async fn every_fate_has_its_reason() {
 async fn a_wrong_field_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let mut daemon = start(&dir).await;
+    daemon.apply(of_ipv6()).await.unwrap();
     let good = || syn("10.244.1.10", "10.96.0.10");
+    let of_ipv6 = || syn("fd00:10:244:1::10", "fd00:10:96::10");
+    let ping = |request| ExplainRequest { source_port: 0, destination_port: 0, ..request };
     for (request, message) in [
         (ExplainRequest { source: "10.244".into(), ..good() }, "source: \"10.244\" is not an IPv4 address"),
         (ExplainRequest { destination: String::new(), ..good() }, "destination: is missing"),
@@ -170,6 +242,22 @@ async fn a_wrong_field_is_named() {
         (ExplainRequest { ttl: Some(256), ..good() }, "ttl: 256 is above 255"),
         (ExplainRequest { length: Some(39), ..good() }, "length: 39 bytes are too few"),
         (ExplainRequest { length: Some(9000), ..good() }, "length: 9000 bytes fit no frame"),
+        (ExplainRequest { protocol: 58, ..ping(good()) }, "protocol: 58 is ICMPv6, and the source is of IPv4"),
+        (ExplainRequest { protocol: 1, ..ping(of_ipv6()) }, "protocol: 1 is ICMP of IPv4, and the source is of IPv6"),
+        (ExplainRequest { dont_fragment: Some(false), ..of_ipv6() }, "dont_fragment: is false, and IPv6"),
+        (ExplainRequest { length: Some(59), ..of_ipv6() }, "length: 59 bytes are too few for its headers; 60"),
+        (
+            ExplainRequest { destination: "10.96.0.10".into(), ..of_ipv6() },
+            "destination: 10.96.0.10 is of IPv4, and the source of IPv6; give both of one family",
+        ),
+        (
+            ExplainRequest { destination: "fd00:10:96::10".into(), ..good() },
+            "destination: fd00:10:96::10 is of IPv6, and the source of IPv4; give both of one family",
+        ),
+        (
+            ExplainRequest { source: "2001:db8::1".into(), ..of_ipv6() },
+            "port: is missing, and no packets come to the switch from 2001:db8::1",
+        ),
     ] {
         let status = daemon.client.explain(request).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);

@@ -3,6 +3,7 @@
 
 mod api;
 mod doctor;
+mod dual_stack;
 mod explain;
 mod kernel;
 mod life;

@@ -55,7 +55,7 @@ async fn a_port_whose_interface_is_missing_waits_for_it() {
     daemon.settle().await;
     assert!(port_status(&mut daemon, "default/late").await.attached.is_some());
     let spec = daemon.engine.published();
-    assert!(spec.routes.iter().any(|route| route.prefix == "10.244.1.20/32".parse().unwrap()));
+    assert!(spec.ipv4.routes.iter().any(|route| route.prefix == "10.244.1.20/32".parse().unwrap()));
     daemon.stop().await;
 }
 

@@ -72,7 +72,7 @@ async fn frontends_are_compiled_and_told() {
     }];
     let endpoint_slices = vec![endpoints("web", ready(true))];
     daemon.apply(ApplyRequest { services, endpoint_slices, ..Default::default() }).await.unwrap();
-    let published = daemon.engine.published().services;
+    let published = daemon.engine.published().ipv4.services;
     let node = Ipv4Addr::new(192, 168, 50, 1);
     for (vip, port) in [
         (Ipv4Addr::new(10, 96, 0, 10), 80),
@@ -109,7 +109,7 @@ async fn frontends_are_compiled_and_told() {
     daemon.kernel.change(|view| view.underlay = Some(other));
     daemon.controller.kernel_changed();
     daemon.settle().await;
-    let published = daemon.engine.published().services;
+    let published = daemon.engine.published().ipv4.services;
     assert!(published.get((node, 30_010, Protocol::Tcp)).is_none());
     assert!(published.get((other, 30_010, Protocol::Tcp)).is_some());
     let status = daemon.client.get_status(v1::GetStatusRequest {}).await.unwrap().into_inner();
@@ -118,7 +118,7 @@ async fn frontends_are_compiled_and_told() {
     // And the service goes from type to type.
     let services = vec![service("web", 10)];
     daemon.apply(ApplyRequest { services, ..Default::default() }).await.unwrap();
-    assert_eq!(daemon.engine.published().services.len(), 1);
+    assert_eq!(daemon.engine.published().ipv4.services.len(), 1);
     daemon.stop().await;
 }
 

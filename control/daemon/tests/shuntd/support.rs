@@ -19,7 +19,7 @@ use shunt_control_daemon::{
         SwitchApi,
         server::{Socket, services},
     },
-    compile::Identity,
+    compile::{Identity, services::Services},
     config::Config,
     controller::{Controller, ControllerHandle, StartError},
     desired::Store,
@@ -35,7 +35,6 @@ use shunt_dataplane::{
     net::MacAddr,
     pipeline::Env,
     record::Off,
-    service_set::ServiceSet,
     snapshot::Snapshot,
     spec::{ForwardingSpec, PortId},
     switch::{AttachSpec, FlowRecord, PortInfo, PortReport, SwitchReport, WorkerReport},
@@ -153,8 +152,10 @@ impl Engine for MemoryEngine {
         Ok(state.generation)
     }
 
-    fn publish_services(&self, services: &ServiceSet) -> Result<u64, EngineError> {
-        self.publish(&ForwardingSpec { services: services.clone(), ..self.published() })
+    fn publish_services(&self, services: &Services) -> Result<u64, EngineError> {
+        let mut spec = self.published();
+        services.put_into(&mut spec);
+        self.publish(&spec)
     }
 
     fn report(&self) -> SwitchReport {
@@ -268,6 +269,10 @@ pub const NODE: &str = r#"
 pub fn config(dir: &Path) -> Config {
     let text = format!(
         r#"{NODE}
+        [ipv6]
+        pod_cidr = "fd00:10:244:1::/64"
+        cluster_cidr = "fd00:10:244::/48"
+        service_cidr = "fd00:10:96::/112"
         [vxlan]
         mac = "0a:58:00:00:00:01"
         [workers]
@@ -353,7 +358,7 @@ pub fn vtep(n: u8) -> v1::Vtep {
         address: format!("192.168.50.{n}"),
         mac: format!("0a:58:00:00:00:{n:02x}"),
         pod_cidr: format!("10.244.{n}.0/24"),
-        direct_server_return: false,
+        ..Default::default()
     }
 }
 

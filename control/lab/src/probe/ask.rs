@@ -3,13 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, BufRead, BufReader},
-    net::{Ipv4Addr, SocketAddrV4, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpStream, UdpSocket},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
 use shunt_dataplane::net::Protocol;
 
+use super::any_address;
 use crate::{
     sctp,
     server::{Greeting, WHO},
@@ -29,7 +30,7 @@ pub struct Answers {
     /// Questions without an answer, by the reason.
     pub failures: BTreeMap<String, u32>,
     /// How the client looked to the servers.
-    pub seen_as: BTreeSet<Ipv4Addr>,
+    pub seen_as: BTreeSet<IpAddr>,
 }
 
 impl Answers {
@@ -52,7 +53,7 @@ impl Answers {
 }
 
 /// Asks `count` times, each time from a new socket: over UDP from `udp_port` and those after it.
-pub fn ask(protocol: Protocol, to: SocketAddrV4, count: u32, udp_port: u16) -> Answers {
+pub fn ask(protocol: Protocol, to: SocketAddr, count: u32, udp_port: u16) -> Answers {
     let mut answers = Answers::default();
     for at in 0..count {
         if answers.failed() == FAILURES {
@@ -62,7 +63,10 @@ pub fn ask(protocol: Protocol, to: SocketAddrV4, count: u32, udp_port: u16) -> A
             Protocol::Tcp => over_tcp(to),
             Protocol::Udp => over_udp(udp_port + at as u16, to),
             // From one port after the other: a port is another flow.
-            Protocol::Sctp => sctp::ask(SCTP_PORTS + at as u16 % SCTP_PORTS, to),
+            Protocol::Sctp => match to {
+                SocketAddr::V4(to) => sctp::ask(SCTP_PORTS + at as u16 % SCTP_PORTS, to),
+                SocketAddr::V6(_) => Err(io::Error::other("the lab speaks SCTP over IPv4 alone")),
+            },
         };
         match answer {
             Ok(Greeting { server, client }) => {
@@ -75,16 +79,16 @@ pub fn ask(protocol: Protocol, to: SocketAddrV4, count: u32, udp_port: u16) -> A
     answers
 }
 
-fn over_tcp(to: SocketAddrV4) -> io::Result<Greeting> {
-    let stream = TcpStream::connect_timeout(&to.into(), PATIENCE)?;
+fn over_tcp(to: SocketAddr) -> io::Result<Greeting> {
+    let stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut greeting = String::new();
     BufReader::new(stream).read_line(&mut greeting)?;
     Greeting::read(&greeting)
 }
 
-fn over_udp(port: u16, to: SocketAddrV4) -> io::Result<Greeting> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
+fn over_udp(port: u16, to: SocketAddr) -> io::Result<Greeting> {
+    let socket = UdpSocket::bind((any_address(to), port))?;
     // Connected: an answer from any other address than the one that was asked does not count.
     socket.connect(to)?;
     socket.set_read_timeout(Some(PATIENCE))?;

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    net::{SocketAddrV4, TcpStream},
+    net::{SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -28,8 +28,8 @@ pub struct HoldReport {
 ///
 /// # Errors
 /// When the connection breaks, stands still for 40 seconds, or an echo differs.
-pub fn hold(to: SocketAddrV4, time: Duration, pause: Duration) -> io::Result<HoldReport> {
-    let mut stream = TcpStream::connect_timeout(&to.into(), PATIENCE)?;
+pub fn hold(to: SocketAddr, time: Duration, pause: Duration) -> io::Result<HoldReport> {
+    let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut back = BufReader::new(stream.try_clone()?);

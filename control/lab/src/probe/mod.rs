@@ -8,6 +8,8 @@ pub mod stream;
 pub mod transfer;
 pub mod vxlan;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -52,6 +54,11 @@ impl Running {
             Err(LabError::Failed { command, status: status.to_string(), output })
         }
     }
+}
+
+/// The address to bind to for any of one's own to be taken, of the family of `to`.
+fn any_address(to: SocketAddr) -> IpAddr {
+    if to.is_ipv6() { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() }
 }
 
 fn read<T: DeserializeOwned>(command: &str, output: String) -> Result<T> {

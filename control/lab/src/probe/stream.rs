@@ -3,13 +3,15 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    net::{SocketAddr, UdpSocket},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use serde::{Deserialize, Serialize};
+
+use super::any_address;
 
 /// How long after the last datagram an echo may still come.
 const STRAGGLERS: Duration = Duration::from_secs(1);
@@ -64,9 +66,9 @@ impl StreamReport {
 ///
 /// # Errors
 /// When the socket breaks; a send that the kernel refuses counts as sent and is lost.
-pub fn send(to: SocketAddrV4, pace: Pace) -> io::Result<StreamReport> {
+pub fn send(to: SocketAddr, pace: Pace) -> io::Result<StreamReport> {
     let size = pace.size.max(HEADER);
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    let socket = UdpSocket::bind((any_address(to), 0))?;
     socket.connect(to)?;
     let start = Instant::now();
     let done = AtomicBool::new(false);
@@ -154,12 +156,14 @@ fn microseconds(nanoseconds: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
     fn a_stream_to_an_echo_is_complete() {
         let echo = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let std::net::SocketAddr::V4(to) = echo.local_addr().unwrap() else { unreachable!("bound to IPv4") };
+        let to = echo.local_addr().unwrap();
         thread::spawn(move || {
             let mut buffer = [0; 2048];
             while let Ok((length, client)) = echo.recv_from(&mut buffer) {
@@ -174,7 +178,7 @@ mod tests {
     #[test]
     fn loss_repetition_and_damage_are_seen() {
         let echo = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let std::net::SocketAddr::V4(to) = echo.local_addr().unwrap() else { unreachable!("bound to IPv4") };
+        let to = echo.local_addr().unwrap();
         thread::spawn(move || {
             let mut buffer = [0; 2048];
             for number in 0.. {

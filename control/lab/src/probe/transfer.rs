@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    net::{Shutdown, SocketAddrV4, TcpStream},
+    net::{Shutdown, SocketAddr, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -28,9 +28,9 @@ pub struct TransferReport {
 ///
 /// # Errors
 /// When the connection breaks or stalls, or a byte comes back changed.
-pub fn transfer(to: SocketAddrV4, bytes: u64) -> io::Result<TransferReport> {
+pub fn transfer(to: SocketAddr, bytes: u64) -> io::Result<TransferReport> {
     let start = Instant::now();
-    let mut out = TcpStream::connect_timeout(&to.into(), PATIENCE)?;
+    let mut out = TcpStream::connect_timeout(&to, PATIENCE)?;
     out.set_read_timeout(Some(PATIENCE))?;
     out.set_write_timeout(Some(PATIENCE))?;
     let mut back = BufReader::new(out.try_clone()?);

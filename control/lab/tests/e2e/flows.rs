@@ -53,7 +53,8 @@ fn native_fragments_overtake_their_first_one(forwarder: Forwarder) {
         for node in &lab.nodes {
             node.namespace.sysctl("net.ipv4.ip_forward", "1")?;
         }
-        let on_node = lab.serve_at(&lab.node("node-a")?.namespace, "own", 9000, SocketAddrV4::new(node, 9001))?;
+        let on_node =
+            lab.serve_at(&lab.node("node-a")?.namespace, "own", 9000, &[SocketAddrV4::new(node, 9001).into()])?;
         for (from, to, what) in [
             (&client, SocketAddrV4::new(node, 9001), "a process of the node"),
             (&client, SocketAddrV4::new(node, NODE_PORT), "an endpoint elsewhere"),

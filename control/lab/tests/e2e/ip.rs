@@ -59,7 +59,7 @@ fn what_may_be_cut_arrives(lab: &Lab) -> Result<()> {
         // Sockets that are made from now on do not set DF.
         pod.namespace.sysctl("net.ipv4.ip_no_pmtu_disc", "1")?;
         let udp = SocketAddrV4::new(pod.address(), CUT_PORTS.1);
-        servers.push(lab.serve_at(&pod.namespace, &format!("cut-{}", pod.plan.name), CUT_PORTS.0, udp)?);
+        servers.push(lab.serve_at(&pod.namespace, &format!("cut-{}", pod.plan.name), CUT_PORTS.0, &[udp.into()])?);
     }
     let to_a_pod = |to: &str| lab.pod(to).map(|pod| SocketAddrV4::new(pod.address(), CUT_PORTS.1));
     for (from, to) in PAIRS {

@@ -3,6 +3,7 @@
 
 mod change;
 mod docs;
+mod dual_stack;
 mod ecn;
 mod endpoints;
 mod flannel;

@@ -24,7 +24,7 @@ const BALANCED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 70);
 
 /// Two Shunt nodes with two pods each.
 fn two_nodes(config: fn(&NodePlan) -> String) -> Plan {
-    let node = |letter| NodePlan { letter, forwarder: Forwarder::Shunt, pods: 2 };
+    let node = |letter| NodePlan { letter, forwarder: Forwarder::Shunt, pods: 2, ipv6: false };
     Plan {
         nodes: vec![node('a'), node('b')],
         services: Vec::new(),
@@ -160,10 +160,8 @@ fn island() {
         let _server = lab.serve(&client, "outside", Ipv4Addr::new(192, 168, 50, CLIENT))?;
         let outside = SocketAddrV4::new(Ipv4Addr::new(192, 168, 50, CLIENT), TCP_PORT);
         let answers = checks::ask(&lab.pod("a1")?.namespace, "tcp", outside, 10)?;
-        assert_eq!(
-            (answers.by_server.get("outside"), answers.seen_as.iter().collect::<Vec<_>>()),
-            (Some(&10), vec![&node_a])
-        );
+        assert_eq!(answers.by_server.get("outside"), Some(&10), "{answers:?}");
+        assert_eq!(answers.seen_as, [node_a.into()].into());
         Ok(())
     });
 }
@@ -211,7 +209,7 @@ fn archipelago() {
 #[test]
 fn host_private() {
     let config = |_: &NodePlan| include_str!("../../../../configs/models/host-private.toml").to_owned();
-    let node = NodePlan { letter: 'a', forwarder: Forwarder::Shunt, pods: 2 };
+    let node = NodePlan { letter: 'a', forwarder: Forwarder::Shunt, pods: 2, ipv6: false };
     let mut plan = Plan { nodes: vec![node], routing: Routing::Native, ..two_nodes(config) };
     // `docker run --publish 8000:8080`, on the node's own address.
     let own = plan.nodes[0].underlay();

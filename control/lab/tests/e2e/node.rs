@@ -11,7 +11,7 @@ use shunt_control_lab::{
     cluster::Service,
     command::run,
     error::LabError,
-    plan::{Forwarder, Plan, TCP_PORT},
+    plan::{Forwarder, Plan, TCP_PORT, WEB},
     probe::{self, hold::HoldReport, stream::StreamReport},
     tools,
     topology::Lab,
@@ -33,7 +33,8 @@ fn the_node_outlives_its_daemon() {
     trial(Plan::three_nodes(Forwarder::Shunt), |lab| {
         let node = lab.node("node-a")?.plan.underlay();
         // Programs on the uplink's address: `ssh` on TCP 22, DNS on UDP 53.
-        let _server = lab.serve_at(&lab.node("node-a")?.namespace, "uplink", 22, SocketAddrV4::new(node, 53))?;
+        let _server =
+            lab.serve_at(&lab.node("node-a")?.namespace, "uplink", 22, &[SocketAddrV4::new(node, 53).into()])?;
         let to = |port| SocketAddrV4::new(node, port).to_string();
         let ssh = probe::start(&lab.node("node-c")?.namespace, &["hold", &to(22), "6000"], &lab.log("ssh"))?;
         let dns =
@@ -120,7 +121,7 @@ fn the_host_port_is_kept() {
             for (from, to) in [("node-a", "b1"), ("a1", "node-a")] {
                 checks::comes_back(lab, from, to).unwrap_or_else(|error| panic!("after {damage}: {error}"));
             }
-            checks::spread(&node.namespace, "tcp", "10.96.0.10:80".parse().unwrap(), 150, &["a2", "b1", "c1"])?
+            checks::spread(&node.namespace, "tcp", SocketAddrV4::new(WEB, 80), 150, &["a2", "b1", "c1"])?
                 .must_hold(damage);
         }
         assert_eq!(problem()?, None);

@@ -41,7 +41,8 @@ fn session_affinity_is_switched_live() {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             let service = service(&lab.plan, protocol);
             let sticky = Service { session_affinity: Some("ClientIP"), ..service.clone() };
-            let to = SocketAddrV4::new(service.cluster_ip, service.ports[0].port);
+            let vip = service.cluster_ip.expect("it has one");
+            let to = SocketAddrV4::new(vip, service.ports[0].port);
             let name = protocol.to_string();
             tell(lab, &sticky)?;
             for from in ["a1", "b2", "node-a"] {
@@ -146,8 +147,8 @@ fn a_silent_backend_s_new_connections_go_to_another_one() {
         // As on every node of Kubernetes: answers to who is outside take the kernel's way.
         lab.nodes.iter().try_for_each(|node| node.namespace.sysctl("net.ipv4.ip_forward", "1"))?;
         let (a1, node) = (&lab.pod("a1")?.namespace, lab.node("node-a")?.plan.underlay());
-        let (vip, [here, there]) =
-            (lab.plan.services[0].cluster_ip, NODE_PORTS.map(|port| SocketAddrV4::new(node, port)));
+        let vip = lab.plan.services[0].cluster_ip.expect("it has one");
+        let [here, there] = NODE_PORTS.map(|port| SocketAddrV4::new(node, port));
         let held = [(a1, SocketAddrV4::new(vip, 80)), (&client, here), (&client, there)]
             .into_iter()
             .flat_map(|from_to| [from_to; 4])

@@ -1,7 +1,7 @@
 //! What translation may change, and that it mends every checksum by as much as it changed: the sum of all words that a
 //! checksum covers, itself among them, stays what it was, right or wrong.
 
-use std::{net::Ipv4Addr, ops::Range};
+use std::{fmt::Debug, net::Ipv4Addr, ops::Range};
 
 use smoltcp::wire::{IpProtocol, Ipv4Packet};
 
@@ -11,15 +11,20 @@ use crate::{input::SCTP, world::MASQUERADE};
 type Packet<'a> = Ipv4Packet<&'a [u8]>;
 
 /// The ends of a packet: source and destination.
-type Ends = [(Ipv4Addr, u16); 2];
+pub type Ends<A = Ipv4Addr> = [(A, u16); 2];
 
 /// Translation swaps a VIP for a backend on the way there, or a backend for a VIP on the way back. An address of the node
 /// may stand in for the other end, also where there is no VIP.
 pub fn ends(before: Ends, after: Ends) {
+    ends_of_family(before, after, &VIPS, &STAND_INS);
+}
+
+/// As [`ends`], of either family.
+pub fn ends_of_family<A: Copy + PartialEq + Debug>(before: Ends<A>, after: Ends<A>, vips: &[A], stand_ins: &[A]) {
     let [[src, dst], [new_src, new_dst]] = [before, after];
-    let stands_in = |(address, port): (Ipv4Addr, u16)| STAND_INS.contains(&address) && MASQUERADE.contains(&port);
-    let there = (VIPS.contains(&dst.0) || dst == new_dst) && (src == new_src || stands_in(new_src));
-    let back = (VIPS.contains(&new_src.0) || src == new_src) && (dst == new_dst || stands_in(dst));
+    let stands_in = |(address, port): (A, u16)| stand_ins.contains(&address) && MASQUERADE.contains(&port);
+    let there = (vips.contains(&dst.0) || dst == new_dst) && (src == new_src || stands_in(new_src));
+    let back = (vips.contains(&new_src.0) || src == new_src) && (dst == new_dst || stands_in(dst));
     assert!(before != after && (there || back), "{before:?} became {after:?}");
 }
 
@@ -103,7 +108,7 @@ pub fn checksum_at(protocol: IpProtocol) -> Option<Range<usize>> {
 }
 
 /// The sum of all words, modulo that of one's complement.
-fn sum(parts: &[&[u8]]) -> u32 {
+pub fn sum(parts: &[&[u8]]) -> u32 {
     let words = parts.iter().flat_map(|part| part.chunks(2));
     words.map(|word| u32::from(word[0]) << 8 | word.get(1).map_or(0, |low| u32::from(*low))).sum::<u32>() % 0xffff
 }

@@ -42,7 +42,7 @@ impl Default for Sweep {
 
 impl<B: Below> Conntrack<B> {
     /// Forgets the flow that `hit` described, if it is still there. True if this call did it.
-    pub fn remove(&self, hit: &Hit) -> bool {
+    pub fn remove<K>(&self, hit: &Hit<K>) -> bool {
         let entry = self.take_out(hit);
         entry.is_some_and(|entry| {
             self.free.give(&self.entries, &[entry]);
@@ -51,7 +51,7 @@ impl<B: Below> Conntrack<B> {
     }
 
     /// As [`Conntrack::remove`]; the entry is the caller's.
-    pub(super) fn take_out(&self, hit: &Hit) -> Option<u32> {
+    pub(super) fn take_out<K>(&self, hit: &Hit<K>) -> Option<u32> {
         let entry = hit.slot.entry();
         let version = self.entries[entry as usize].0[VERSION].load(Ordering::Acquire);
         let is_it = incarnation(version) == hit.activity >> 8 & ((1 << INCARNATION_BITS) - 1);

@@ -20,7 +20,10 @@ use super::{
     NEXT_INCARNATION, PHASE, SLOTS, Slot, Strays, VERSION, expire::is_idle, pack_activity, pack_decision,
     preferred_slot,
 };
-use crate::tables::arena::{AtomicU64, Ordering, fence};
+use crate::{
+    flow::FlowKey,
+    tables::arena::{AtomicU64, Ordering, fence},
+};
 
 /// Why a flow was not put into the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,9 +40,9 @@ pub enum InsertError {
 
 /// A flow to be tracked.
 #[derive(Clone, Copy, Debug)]
-pub struct NewFlow {
+pub struct NewFlow<K = Key> {
     /// The forward and the reply key, each with its hash.
-    pub keys: [(Key, u64); 2],
+    pub keys: [(K, u64); 2],
     /// The decisions for packets of either direction, as of `generation`.
     pub next_hops: [u32; 2],
     /// The snapshot's.
@@ -68,7 +71,7 @@ enum Claim<'a> {
 
 impl<B: Below> Conntrack<B> {
     /// Tracks a new flow in an entry of its own choice. For more than one, see [`Conntrack::put`].
-    pub fn insert(&self, flow: &NewFlow) -> Result<(), InsertError> {
+    pub fn insert<N, K: FlowKey<N>>(&self, flow: &NewFlow<K>) -> Result<(), InsertError> {
         let mut entries = Vec::new();
         self.take_entries(1, &mut entries);
         let put = self.put(*entries.last().ok_or(InsertError::Full)?, flow);
@@ -79,7 +82,7 @@ impl<B: Below> Conntrack<B> {
     }
 
     /// Tracks a new flow in `entry`, which is [the caller's](Conntrack::take_entries), and stays so if it fails.
-    pub fn put(&self, entry: u32, flow: &NewFlow) -> Result<(), InsertError> {
+    pub fn put<N, K: FlowKey<N>>(&self, entry: u32, flow: &NewFlow<K>) -> Result<(), InsertError> {
         let NewFlow { keys, next_hops, generation, state, tick, counted } = *flow;
         if self.below.base().is_some() {
             // What it would meet in the table below.
@@ -90,6 +93,10 @@ impl<B: Below> Conntrack<B> {
         debug_assert_eq!(free & PHASE, FREE);
         // The free version is visible before any of the words below.
         fence(Ordering::Release);
+        if K::WIDE {
+            self.addresses.set(entry, keys.map(|(key, _)| key.addresses()));
+        }
+        let keys = keys.map(|(key, hash)| (key.known_as(&self.seed), hash));
         let [(forward, _), (reply, _)] = keys;
         let content = [
             forward[0],
@@ -119,6 +126,7 @@ impl<B: Below> Conntrack<B> {
         result
     }
 
+    #[inline(always)]
     fn link_both(&self, entry: u32, keys: [(Key, u64); 2], tick: u32) -> Result<(), InsertError> {
         let [(forward, forward_hash), (reply, reply_hash)] = keys;
         let (forward_slot, forward_word) = match self.claim(forward, forward_hash, Slot::new(entry, Direction::Forward))

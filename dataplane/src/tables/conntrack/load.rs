@@ -4,7 +4,10 @@
 //! busier than they are.
 
 use super::{Below, Conntrack, Key};
-use crate::tables::arena::{AtomicU32, Ordering};
+use crate::{
+    flow::FlowKey,
+    tables::arena::{AtomicU32, Ordering},
+};
 
 /// Counters at most: 256 KiB.
 const MOST: u32 = 1 << 16;
@@ -26,14 +29,14 @@ impl Loads {
 
 impl<B: Below> Conntrack<B> {
     /// Counted flows of the backend whose answers have this reply key, whichever its client.
-    pub fn load(&self, reply: Key) -> u32 {
-        let backend = self.backend_hash(reply);
+    pub fn load<N>(&self, reply: impl FlowKey<N>) -> u32 {
+        let backend = self.backend_hash(reply.known_as(&self.seed));
         let own = self.loads.of(backend).load(Ordering::Relaxed);
         self.below.base().map_or(own, |base| own.wrapping_add(base.load(backend)))
     }
 
-    /// The hash of what reply keys of one backend have in common: source, source port, protocol.
+    /// The hash of what reply keys of one backend have in common: source, source port, family, protocol.
     pub(super) fn backend_hash(&self, reply: Key) -> u64 {
-        self.hash([reply[0] >> 32, reply[1] & 0xffff_0000_0000_00ff])
+        self.hash([reply[0] >> 32, reply[1] & 0xffff_0000_0000_01ff])
     }
 }

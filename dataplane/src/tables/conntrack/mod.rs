@@ -33,19 +33,20 @@ mod ports;
 mod pressure;
 mod state;
 mod strays;
+mod wide;
 
 pub use expire::{Sweep, Swept};
 pub use insert::{InsertError, NewFlow};
 pub use overlay::{Base, Below, Nothing};
 pub use state::{Direction, FlowState};
 
-use std::{hint::cold_path, num::NonZeroU32};
+use std::{hint::cold_path, net::IpAddr, num::NonZeroU32};
 
-use self::{free::FreeList, load::Loads, ports::Ports, pressure::Hand, strays::Strays};
+use self::{free::FreeList, load::Loads, ports::Ports, pressure::Hand, strays::Strays, wide::Addresses};
 use super::arena::{Arena, AtomicU32, Ordering, fence};
-use crate::flow::{FiveTuple, FlowSeed};
+use crate::flow::{FiveTuple, FlowKey, FlowSeed, Packed, WIDE};
 
-/// A packed five-tuple (see [`FiveTuple::to_words`]).
+/// What a five-tuple is [known as](FlowKey::known_as) here: that of IPv4 packets as it is.
 pub type Key = [u64; 2];
 
 /// Slots of a bucket.
@@ -81,6 +82,8 @@ pub struct Conntrack<B: Below = Nothing> {
     buckets: Arena,
     bucket_mask: usize,
     entries: Arena,
+    /// Of entries whose keys stand for longer ones.
+    addresses: Addresses,
     free: FreeList,
     /// Counted before a key is put elsewhere.
     strays: Strays,
@@ -129,16 +132,16 @@ impl Slot {
 
 /// What an entry said about a packet, and the words as they were, for updates.
 #[derive(Clone, Copy, Debug)]
-pub struct Hit {
+pub struct Hit<K = Key> {
     /// Where.
     pub slot: Slot,
     /// The key of packets the other way.
-    pub other: Key,
+    pub other: K,
     decision: u64,
     activity: u64,
 }
 
-impl Hit {
+impl<K> Hit<K> {
     /// The next hop that was decided on, as an index into the next hops of [`Hit::generation`].
     #[inline(always)]
     pub fn next_hop(&self) -> u32 {
@@ -189,15 +192,24 @@ fn incarnation(version: u64) -> u64 {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Flow {
     /// Client to VIP.
-    pub forward: FiveTuple,
+    pub forward: FiveTuple<IpAddr>,
     /// Backend to client.
-    pub reply: FiveTuple,
+    pub reply: FiveTuple<IpAddr>,
     /// Its state.
     pub state: FlowState,
     /// Tick of the last packet.
     pub last_seen: u32,
     /// Snapshot generation of the forward decision.
     pub generation: u32,
+    /// Where it is in the table.
+    pub entry: u32,
+}
+
+impl Flow {
+    /// Whether another one, read at another moment, is the same flow.
+    fn is_alike(&self, other: &Flow) -> bool {
+        (self.forward, self.reply) == (other.forward, other.reply)
+    }
 }
 
 impl Conntrack {
@@ -211,6 +223,7 @@ impl Conntrack {
             buckets: Arena::new(buckets),
             bucket_mask: buckets - 1,
             entries: Arena::new(capacity as usize),
+            addresses: Addresses::new(capacity as usize),
             free: FreeList::new(),
             strays: Strays::new(buckets),
             hand: Hand(AtomicU32::new(0)),
@@ -265,8 +278,14 @@ impl<B: Below> Conntrack<B> {
 
     /// The hash of a key; it also selects backends and entropy ports.
     #[inline(always)]
-    pub fn hash(&self, key: Key) -> u64 {
-        self.seed.hash(key)
+    pub fn hash<N>(&self, key: impl FlowKey<N>) -> u64 {
+        self.seed.hash(key.known_as(&self.seed))
+    }
+
+    /// What a tuple is known as in the table.
+    #[inline]
+    pub fn known_as<N>(&self, key: impl FlowKey<N>) -> Key {
+        key.known_as(&self.seed)
     }
 
     /// Brings a hash's bucket into the cache.
@@ -335,45 +354,48 @@ impl<B: Below> Conntrack<B> {
 
     /// Copies what the entry at `slot` says about packets with `key`; `None` if it is not that flow's.
     #[inline(always)]
-    pub fn read(&self, slot: Slot, key: Key) -> Option<Hit> {
+    pub fn read<N, K: FlowKey<N>>(&self, slot: Slot, key: K) -> Option<Hit<K>> {
         self.read_in(|phase| phase == LIVE, slot, key)
     }
 
     #[inline(always)]
-    fn read_in(&self, believed: impl FnOnce(u64) -> bool, slot: Slot, key: Key) -> Option<Hit> {
+    fn read_in<N, K: FlowKey<N>>(&self, believed: impl FnOnce(u64) -> bool, slot: Slot, key: K) -> Option<Hit<K>> {
+        let wanted = key.known_as(&self.seed);
         let words = &self.entries[slot.entry() as usize].0;
         let at = slot.direction() as usize;
         // Acquire: the words read below are at least as new as this version.
         let version = words[VERSION].load(Ordering::Acquire);
         let load = |at: usize| words[at].load(Ordering::Relaxed);
         let (own, other) = ([load(2 * at), load(2 * at + 1)], [load(2 - 2 * at), load(3 - 2 * at)]);
+        let [its_own, its_other] = if K::WIDE { self.addresses.of(slot) } else { [[0; 4]; 2] };
+        let other = K::restore(other, its_other);
         let hit = Hit { slot, other, decision: load(DECISION + at), activity: load(ACTIVITY) };
         // The words above are read before the version is read again.
         fence(Ordering::Acquire);
         let unchanged = words[VERSION].load(Ordering::Relaxed) == version && believed(version & PHASE);
-        (unchanged && own == key).then_some(hit)
+        (unchanged && own == wanted && (!K::WIDE || its_own == key.addresses())).then_some(hit)
     }
 
     /// Finds a key, looking at every slot it can be in.
     #[inline]
-    pub fn find(&self, key: Key, hash: u64) -> Option<Hit> {
+    pub fn find<N, K: FlowKey<N>>(&self, key: K, hash: u64) -> Option<Hit<K>> {
         self.find_own(key, hash).or_else(|| self.below.base()?.copy_to(self, key, hash))
     }
 
     /// As [`Conntrack::find`], for a hash of which [`Conntrack::probe`] has just found nothing.
     #[inline]
-    pub fn find_elsewhere(&self, key: Key, hash: u64) -> Option<Hit> {
+    pub fn find_elsewhere<N, K: FlowKey<N>>(&self, key: K, hash: u64) -> Option<Hit<K>> {
         self.find_stray(key, hash).or_else(|| self.below.base()?.copy_to(self, key, hash))
     }
 
     #[inline]
-    fn find_own(&self, key: Key, hash: u64) -> Option<Hit> {
+    fn find_own<N, K: FlowKey<N>>(&self, key: K, hash: u64) -> Option<Hit<K>> {
         self.find_in(self.home(hash, 0), key, hash).or_else(|| self.find_stray(key, hash))
     }
 
     /// Looks into the other buckets that a key can be in, if any key of its own bucket is there.
     #[inline]
-    fn find_stray(&self, key: Key, hash: u64) -> Option<Hit> {
+    fn find_stray<N, K: FlowKey<N>>(&self, key: K, hash: u64) -> Option<Hit<K>> {
         if !self.strays.any(self.home(hash, 0), Ordering::Relaxed) {
             return None;
         }
@@ -382,7 +404,7 @@ impl<B: Below> Conntrack<B> {
     }
 
     #[inline]
-    fn find_in(&self, bucket: usize, key: Key, hash: u64) -> Option<Hit> {
+    fn find_in<N, K: FlowKey<N>>(&self, bucket: usize, key: K, hash: u64) -> Option<Hit<K>> {
         // A tag may match by chance, once in two billion, so more than one slot may have to be read.
         let mut alike = self.committed(bucket, hash);
         while alike != 0 {
@@ -399,7 +421,7 @@ impl<B: Below> Conntrack<B> {
     /// Notes a packet of a flow: writes only if its state changes or it was not seen for a tick, so that two workers
     /// do not pull the line back and forth for every packet.
     #[inline(always)]
-    pub fn touch(&self, hit: &Hit, state: FlowState, tick: u32) {
+    pub fn touch<K>(&self, hit: &Hit<K>, state: FlowState, tick: u32) {
         let activity = hit.activity & !(0xffff_ffff_0000_0000 | STATE) | u64::from(tick) << 32 | state as u64;
         if activity != hit.activity {
             self.exchange(hit.slot, ACTIVITY, hit.activity, activity);
@@ -407,7 +429,7 @@ impl<B: Below> Conntrack<B> {
     }
 
     /// Replaces the decision that `hit` carried. If the flow has gone or another worker was faster, nothing happens.
-    pub fn redecide(&self, hit: &Hit, next_hop: u32, generation: u32) {
+    pub fn redecide<K>(&self, hit: &Hit<K>, next_hop: u32, generation: u32) {
         let at = DECISION + hit.slot.direction() as usize;
         let decision = u64::from(next_hop) << 44 | hit.decision & (0xfff << 32) | u64::from(generation);
         self.exchange(hit.slot, at, hit.decision, decision);
@@ -423,25 +445,38 @@ impl<B: Below> Conntrack<B> {
 
     /// Forgets a flow that was read before. True if it was still there and this call removed it.
     pub fn forget(&self, flow: &Flow) -> bool {
-        let key = flow.forward.to_words();
-        let hit = self.find(key, self.hash(key)).filter(|hit| hit.other == flow.reply.to_words());
+        let hit = self.hit(flow.entry).filter(|hit| self.flow(hit).is_some_and(|now| now.is_alike(flow)));
         hit.is_some_and(|hit| self.remove(&hit))
     }
 
     /// Reads every live flow, in table order. Each is consistent in itself; the whole is not a moment's picture.
     pub fn flows(&self) -> impl Iterator<Item = Flow> {
-        (0..self.high_water()).filter_map(|entry| {
-            let words = &self.entries[entry as usize].0;
-            let forward = [words[0].load(Ordering::Relaxed), words[1].load(Ordering::Relaxed)];
-            let hit = self.read(Slot::new(entry, Direction::Forward), forward)?;
-            Some(Flow {
-                forward: FiveTuple::from_words(forward),
-                reply: FiveTuple::from_words(hit.other),
-                state: hit.state(),
-                last_seen: hit.last_seen(),
-                generation: hit.generation(),
+        (0..self.high_water()).filter_map(|entry| self.flow(&self.hit(entry)?))
+    }
+
+    /// What an entry says about packets from the client.
+    fn hit(&self, entry: u32) -> Option<Hit> {
+        let [forward, _] = self.keys_of(entry);
+        self.read(Slot::new(entry, Direction::Forward), forward)
+    }
+
+    /// The flow of an entry, for people.
+    fn flow(&self, hit: &Hit) -> Option<Flow> {
+        let entry = hit.slot.entry();
+        let [forward, _] = self.keys_of(entry);
+        let [forward, reply] = if forward[1] & WIDE == 0 {
+            [forward, hit.other].map(|key| FiveTuple::<u32>::from_words(key).told())
+        } else {
+            let addresses = self.addresses.of(hit.slot);
+            let keys = [(forward, addresses[0]), (hit.other, addresses[1])];
+            // Another flow may have come there since.
+            self.hit(entry).filter(|now| now.activity == hit.activity && now.other == hit.other)?;
+            keys.map(|(words, addresses)| {
+                FiveTuple::<u128>::from_words(<u128 as Packed>::Key::restore(words, addresses)).told()
             })
-        })
+        };
+        let (state, last_seen, generation) = (hit.state(), hit.last_seen(), hit.generation());
+        Some(Flow { forward, reply, state, last_seen, generation, entry })
     }
 }
 

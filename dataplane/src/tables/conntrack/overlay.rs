@@ -8,12 +8,15 @@
 use std::{cell::RefCell, collections::HashSet, fmt};
 
 use super::{
-    COUNTED, Conntrack, Direction, Hit, Key, NewFlow, Slot, Strays,
+    Addresses, COUNTED, Conntrack, Direction, Hit, NewFlow, Slot, Strays,
     free::FreeList,
     load::Loads,
     pressure::{Hand, LOOKED_AT, TURNS},
 };
-use crate::tables::arena::{Arena, AtomicU32, Ordering};
+use crate::{
+    flow::FlowKey,
+    tables::arena::{Arena, AtomicU32, Ordering},
+};
 
 /// Flows a table over another one can copy and open: one packet's walk looks at few.
 const ROOM: usize = 512;
@@ -62,6 +65,7 @@ impl<'a> Conntrack<Base<'a>> {
             buckets: Arena::new(buckets),
             bucket_mask: buckets - 1,
             entries: Arena::new(ROOM),
+            addresses: Addresses::new(ROOM),
             free: FreeList::new(),
             strays: Strays::new(buckets),
             hand: Hand(AtomicU32::new(0)),
@@ -92,7 +96,12 @@ impl Base<'_> {
 
     /// Copies the flow with this key to the table `above`, where it was not found; `None` if there is none, or it was
     /// copied before and is gone.
-    pub(super) fn copy_to<B: Below>(&self, above: &Conntrack<B>, key: Key, hash: u64) -> Option<Hit> {
+    pub(super) fn copy_to<N, B: Below, K: FlowKey<N>>(
+        &self,
+        above: &Conntrack<B>,
+        key: K,
+        hash: u64,
+    ) -> Option<Hit<K>> {
         let hit = self.table.find(key, hash)?;
         if !self.copied.borrow_mut().insert(hit.slot.entry()) {
             return None;
@@ -113,10 +122,14 @@ impl Base<'_> {
         above.insert(&NewFlow { keys, next_hops, generation, state, tick, counted }).ok()?;
         if counted {
             // It counts below.
-            above.loads.of(above.backend_hash(reply)).fetch_sub(1, Ordering::Relaxed);
+            above.loads.of(above.backend_hash(reply.known_as(&above.seed))).fetch_sub(1, Ordering::Relaxed);
         }
         let copy = above.find_own(reply, keys[1].1)?;
         above.redecide(&copy, back.next_hop(), back.generation());
+        // Whoever knows the flow by what stands for its addresses has not brought these.
+        above
+            .addresses
+            .set(copy.slot.entry(), self.table.addresses.of(Slot::new(hit.slot.entry(), Direction::Forward)));
         above.find_own(key, hash)
     }
 
@@ -141,7 +154,7 @@ mod tests {
     use super::*;
     use crate::{
         flow::{FiveTuple, FlowSeed},
-        tables::conntrack::{Flow, FlowState, InsertError},
+        tables::conntrack::{Flow, FlowState, InsertError, Key},
     };
 
     /// So few of everything that flows meet, and the table is full soon.
@@ -222,9 +235,9 @@ mod tests {
                 done = entry.is_some();
                 table.give_entries(&mut entry.into_iter().collect());
             }
-            Op::TakePort { backend, random } => port = table.take_port(reply(0, backend), &PORTS, random),
+            Op::TakePort { backend, random } => port = table.take_port(reply(0, backend).to_words(), &PORTS, random),
             Op::TakePreferred { backend, hash } => {
-                port = table.take_preferred_port(reply(0, backend), &PORTS, hash);
+                port = table.take_preferred_port(reply(0, backend).to_words(), &PORTS, hash);
             }
             Op::GiveBack { backend, port } => {
                 let answer = FiveTuple { dst_port: port, ..reply(0, backend) };

@@ -14,7 +14,7 @@ use std::ops::RangeInclusive;
 
 use super::{Below, Conntrack, Key};
 use crate::{
-    flow::FiveTuple,
+    flow::{FiveTuple, FlowKey},
     tables::arena::{Arena, AtomicU64, Ordering},
 };
 
@@ -97,7 +97,8 @@ impl Ports {
 impl<B: Below> Conntrack<B> {
     /// A port of `range` for a flow whose answers are to have `reply` as their key, with that port as the destination's.
     /// It is the caller's until the flow is in the table or [`Conntrack::give_back`] is called. `None`: all are taken.
-    pub fn take_port(&self, reply: FiveTuple, range: &RangeInclusive<u16>, random: u64) -> Option<u16> {
+    pub fn take_port<N>(&self, reply: impl FlowKey<N>, range: &RangeInclusive<u16>, random: u64) -> Option<u16> {
+        let reply = reply.known_as(&self.seed);
         let pool = self.pool(reply);
         self.ports.take(pool, range, random).or_else(|| self.find_port::<CANDIDATES>(reply, range, random))
     }
@@ -105,7 +106,13 @@ impl<B: Below> Conntrack<B> {
     /// As [`Conntrack::take_port`], but one of the few ports of `range` that `client` (a hash of the flow's source) prefers
     /// whatever the remote endpoint. Its pool is not asked: the port may be in use towards other endpoints of that pool.
     /// `None`: the table has a flow to this endpoint with each of them.
-    pub fn take_preferred_port(&self, reply: FiveTuple, range: &RangeInclusive<u16>, client: u64) -> Option<u16> {
+    pub fn take_preferred_port<N>(
+        &self,
+        reply: impl FlowKey<N>,
+        range: &RangeInclusive<u16>,
+        client: u64,
+    ) -> Option<u16> {
+        let reply = reply.known_as(&self.seed);
         let port = self.find_port::<PREFERENCES>(reply, range, client)?;
         self.ports.mark(self.pool(reply), port);
         Some(port)
@@ -117,24 +124,31 @@ impl<B: Below> Conntrack<B> {
     }
 
     /// Gives back the port of a masqueraded flow that is not in the table, or no longer.
-    pub fn give_back(&self, [forward, reply]: [Key; 2]) {
-        let (forward, reply) = (FiveTuple::from_words(forward), FiveTuple::from_words(reply));
-        if (forward.src, forward.src_port) != (reply.dst, reply.dst_port) {
-            self.ports.give_back(self.pool(reply), reply.dst_port);
+    pub fn give_back<N>(&self, keys: [impl FlowKey<N>; 2]) {
+        let keys @ [_, reply] = keys.map(|key| key.known_as(&self.seed));
+        // What of it is hashes of addresses stands for these.
+        let [forward_tuple, reply_tuple] = keys.map(FiveTuple::<u32>::from_words);
+        if (forward_tuple.src, forward_tuple.src_port) != (reply_tuple.dst, reply_tuple.dst_port) {
+            self.ports.give_back(self.pool(reply), reply_tuple.dst_port);
         }
     }
 
-    fn pool(&self, reply: FiveTuple) -> u64 {
-        let remote = FiveTuple { dst: 0, dst_port: 0, ..reply };
-        self.hash(remote.to_words()) >> 16
+    /// That of a remote endpoint: source, source port, family and protocol of the reply key.
+    fn pool(&self, [addresses, ports]: Key) -> u64 {
+        self.hash([addresses & !0xffff_ffff, ports & 0xffff_0000_0000_01ff]) >> 16
     }
 
     /// Asks the table about some ports, all at once for their cache misses to overlap.
     #[cold]
-    fn find_port<const N: usize>(&self, reply: FiveTuple, range: &RangeInclusive<u16>, random: u64) -> Option<u16> {
+    fn find_port<const N: usize>(
+        &self,
+        [addresses, ports]: Key,
+        range: &RangeInclusive<u16>,
+        random: u64,
+    ) -> Option<u16> {
         let candidates: [u16; N] =
             std::array::from_fn(|n| nth(range, random.wrapping_add(n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-        let key = |port: &u16| FiveTuple { dst_port: *port, ..reply }.to_words();
+        let key = |port: &u16| [addresses, ports & !(0xffff << 32) | u64::from(*port) << 32];
         let hashes = candidates.map(|port| self.hash(key(&port)));
         hashes.iter().for_each(|hash| self.prefetch_place(*hash));
         candidates.iter().zip(hashes).find(|(port, hash)| self.is_free(key(port), *hash)).map(|(port, _)| *port)
@@ -172,7 +186,7 @@ mod tests {
     fn open(table: &Conntrack, n: u32, remote: u32) -> Option<u16> {
         for attempt in 0..64 {
             let random = u64::from(n + attempt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let port = table.take_port(answer(remote, 0), &RANGE, random)?;
+            let port = table.take_port(answer(remote, 0).to_words(), &RANGE, random)?;
             let keys = flow(n, remote, port).map(|key| (key, table.hash(key)));
             let flow = NewFlow {
                 keys,
@@ -220,10 +234,11 @@ mod tests {
     #[test]
     fn a_flow_that_keeps_its_source_gives_nothing_back() {
         let table = Conntrack::new(1000, FlowSeed::from_number(7));
-        let port = table.take_port(answer(1, 0), &RANGE, 1).unwrap();
-        let kept = FiveTuple { src: 0xc0a8_0001, dst: 9, src_port: port, dst_port: 80, protocol: 17 };
+        let port = table.take_port(answer(1, 0).to_words(), &RANGE, 1).unwrap();
+        let kept = FiveTuple { src: 0xc0a8_0001u32, dst: 9, src_port: port, dst_port: 80, protocol: 17 };
         table.give_back([kept.to_words(), answer(1, port).to_words()]);
-        let others: HashSet<_> = std::iter::from_fn(|| table.ports.take(table.pool(answer(1, 0)), &RANGE, 5)).collect();
+        let pool = table.pool(answer(1, 0).to_words());
+        let others: HashSet<_> = std::iter::from_fn(|| table.ports.take(pool, &RANGE, 5)).collect();
         assert_eq!(others.len(), 199);
         assert!(!others.contains(&port));
     }

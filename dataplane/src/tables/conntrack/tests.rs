@@ -1,5 +1,6 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
+    net::{IpAddr, Ipv4Addr},
     sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
@@ -7,7 +8,7 @@ use super::*;
 use crate::{
     io::MemoryDevice,
     net::{MacAddr, Protocol},
-    spec::{Backend, Endpoint, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via},
+    spec::{Backend, Endpoint, FamilySpec, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via},
     time::Now,
     wire::{ipv4, tcp},
     worker::Stepped,
@@ -214,9 +215,12 @@ fn new_flows_whose_keys_crowd_are_sent_on() {
     let backend = Backend { address: [10, 1, 0, 1].into(), port: 53 };
     let spec = ForwardingSpec {
         ports: vec![port(CLIENT), port(SERVER)],
-        routes: vec![route("10.0.0.0/16", CLIENT), route("10.1.0.0/16", SERVER)],
-        services: [ServiceSpec::simple([10, 96, 0, 1].into(), 80, Protocol::Udp, [Endpoint::from(backend)].into())]
-            .into(),
+        ipv4: FamilySpec {
+            routes: vec![route("10.0.0.0/16", CLIENT), route("10.1.0.0/16", SERVER)],
+            services: [ServiceSpec::simple([10, 96, 0, 1].into(), 80, Protocol::Udp, [Endpoint::from(backend)].into())]
+                .into(),
+            ..FamilySpec::default()
+        },
         ..ForwardingSpec::default()
     };
     switch.publish(&spec).unwrap();
@@ -314,9 +318,10 @@ proptest! {
             }
             prop_assert_eq!(table.in_use() as usize, model.len());
         }
-        let mut left: Vec<_> = table.flows().map(|flow| flow.forward.src - 0x0a00_0000).collect();
+        let mut left: Vec<_> = table.flows().map(|flow| flow.forward.src).collect();
         left.sort_unstable();
-        let mut expected: Vec<_> = model.into_keys().collect();
+        let client = |n| IpAddr::from(Ipv4Addr::from(0x0a00_0000 + n));
+        let mut expected: Vec<_> = model.into_keys().map(client).collect();
         expected.sort_unstable();
         prop_assert_eq!(left, expected);
     }

@@ -1,6 +1,10 @@
 //! What things are called towards people: ports, nodes, services and endpoints.
 
-use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
 use shunt_control_api::{Port, Service, ServicePort};
 use shunt_dataplane::{
@@ -10,6 +14,7 @@ use shunt_dataplane::{
 
 use crate::{
     compile::services::{
+        family::Family,
         frontends::{Frontend, FrontendKind},
         published,
     },
@@ -71,10 +76,17 @@ impl Names {
     }
 
     /// The service with this frontend.
-    pub(super) fn service(&self, vip: Ipv4Addr, port: u16, protocol: u8) -> Option<Found<'_>> {
-        let is_asked = |known: &Frontend| (known.address, known.port, known.protocol as u8) == (vip, port, protocol);
+    pub(super) fn service(&self, vip: IpAddr, port: u16, protocol: u8) -> Option<Found<'_>> {
+        match vip {
+            IpAddr::V4(vip) => self.service_at(vip, port, protocol),
+            IpAddr::V6(vip) => self.service_at(vip, port, protocol),
+        }
+    }
+
+    fn service_at<A: Family>(&self, vip: A, port: u16, protocol: u8) -> Option<Found<'_>> {
+        let is_asked = |known: &Frontend<A>| (known.address, known.port, known.protocol as u8) == (vip, port, protocol);
         // Most are had at their ClusterIP only.
-        let may_be = |service: &&Service| service.cluster_ip == vip || service.exposure.is_some();
+        let may_be = |service: &&Service| A::cluster_ip(service) == Some(vip) || service.exposure.is_some();
         let ports = self
             .state
             .services()
@@ -87,20 +99,32 @@ impl Names {
     }
 
     /// The pod with this published port.
-    pub(super) fn pod(&self, vip: Ipv4Addr, port: u16, protocol: u8) -> Option<&Port> {
-        let is_asked = |(address, number, of): ServiceKey| (address, number, of as u8) == (vip, port, protocol);
+    pub(super) fn pod(&self, vip: IpAddr, port: u16, protocol: u8) -> Option<&Port> {
+        let is_asked =
+            |(address, number, of): ServiceKey| (IpAddr::V4(address), number, of as u8) == (vip, port, protocol);
         self.state.ports().find(|pod| published::keys(pod, &self.addresses).any(is_asked))
     }
 
     /// Where an endpoint is: the pod of this node, or the node that its service's slices name.
-    pub(super) fn place(&self, backend: Backend, service: Option<&Service>) -> Option<String> {
-        let here = self.state.ports().find(|port| port.address == backend.address);
-        if let Some(port) = here {
+    pub(super) fn place(&self, backend: Backend<IpAddr>, service: Option<&Service>) -> Option<String> {
+        let has = |port: &&Port| match backend.address {
+            IpAddr::V4(address) => port.address == address,
+            IpAddr::V6(address) => port.ipv6 == Some(address),
+        };
+        if let Some(port) = self.state.ports().find(has) {
             return Some(port.name.clone());
         }
-        let service = service?.full_name();
-        let mut endpoints = self.state.slices(&service).flat_map(|slice| &slice.endpoints);
-        let endpoint = endpoints.find(|endpoint| endpoint.address == backend.address)?;
-        (!endpoint.node.is_empty()).then(|| format!("node {}", endpoint.node))
+        let service = &service?.full_name();
+        let node = match backend.address {
+            IpAddr::V4(address) => self.node_of(service, address),
+            IpAddr::V6(address) => self.node_of(service, address),
+        };
+        node.filter(|node| !node.is_empty()).map(|node| format!("node {node}"))
+    }
+
+    /// The node that a service's slices name for an endpoint.
+    fn node_of<A: Family>(&self, service: &str, address: A) -> Option<&str> {
+        let mut endpoints = self.state.slices(service).flat_map(A::endpoints);
+        endpoints.find(|endpoint| endpoint.address == address).map(|endpoint| &*endpoint.node)
     }
 }

@@ -1,6 +1,9 @@
 //! What the stages found out, in sentences and in facts.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use shunt_control_api::v1;
 use shunt_dataplane::{
@@ -9,7 +12,7 @@ use shunt_dataplane::{
     record::{Frontend, Known, Step, Way, Why},
     spec::{Backend, Otherwise, Rate, Scheduler},
     tables::{Origin, conntrack::Direction},
-    wire::{ipv4, tcp},
+    wire::{ipv4, ipv6, tcp},
 };
 
 use super::names::Names;
@@ -48,12 +51,12 @@ impl Told {
 }
 
 /// What a stage found, for the caller. `packet` is who sends it to whom.
-pub(super) fn step(step: &Step, packet: FiveTuple, names: &Names) -> v1::ExplainedStep {
+pub(super) fn step(step: &Step, packet: FiveTuple<IpAddr>, names: &Names) -> v1::ExplainedStep {
     let Told { sentence, facts } = tell(step, packet, names);
     v1::ExplainedStep { stage: step.stage().into(), sentence, facts }
 }
 
-fn tell(step: &Step, packet: FiveTuple, names: &Names) -> Told {
+fn tell(step: &Step, packet: FiveTuple<IpAddr>, names: &Names) -> Told {
     match *step {
         Step::Outer { vtep, vni } => {
             let from = node(vtep, names);
@@ -127,7 +130,7 @@ fn tell(step: &Step, packet: FiveTuple, names: &Names) -> Told {
                 Some(prefix) => Told { sentence: format!("{prefix} {}", told.sentence), ..told },
                 None => told,
             };
-            told.fact("destination", address(destination)).fact("decided_by", if by_flow { "flow" } else { "fib" })
+            told.fact("destination", destination).fact("decided_by", if by_flow { "flow" } else { "fib" })
         }
         Step::Cut { mtu, fragments } => {
             told(format!("It is longer than the {mtu} bytes that may go there: it is cut into {fragments} fragments."))
@@ -158,7 +161,7 @@ fn limit(who: &str, Rate { bits_per_second, burst_bits }: Rate) -> Told {
         .fact("burst_bits", burst_bits)
 }
 
-fn headers(tuple: FiveTuple, tcp_flags: u8, fragment: bool) -> Told {
+fn headers(tuple: FiveTuple<IpAddr>, tcp_flags: u8, fragment: bool) -> Told {
     let ([source, destination], protocol) = (ends(tuple), protocol(tuple.protocol));
     let what = match (fragment, tuple.protocol) {
         (true, _) => format!("A fragment ({protocol})"),
@@ -166,6 +169,7 @@ fn headers(tuple: FiveTuple, tcp_flags: u8, fragment: bool) -> Told {
         (false, ipv4::SCTP) => format!("SCTP ({})", flags(tcp_flags)),
         (false, ipv4::UDP) => "UDP".into(),
         (false, ipv4::ICMP) => "ICMP".into(),
+        (false, ipv6::ICMPV6) => "ICMPv6".into(),
         (false, other) => format!("Protocol {other}"),
     };
     told(format!("{what} from {source} to {destination}."))
@@ -196,13 +200,13 @@ fn flow(known: &Known) -> Told {
         .fact("backend", backend)
 }
 
-fn service(frontend: &Frontend, packet: FiveTuple, names: &Names) -> Told {
+fn service(frontend: &Frontend, packet: FiveTuple<IpAddr>, names: &Names) -> Told {
     let Frontend { origin, source_range, endpoints, masquerade, otherwise, scheduler, affinity } = *frontend;
     let place = socket(packet.dst, packet.dst_port);
-    let found = names.service(packet.dst.into(), packet.dst_port, packet.protocol);
+    let found = names.service(packet.dst, packet.dst_port, packet.protocol);
     let name = found.map(|found| found.service.full_name());
     let pod = match found {
-        None => names.pod(packet.dst.into(), packet.dst_port, packet.protocol).map(|pod| pod.name.clone()),
+        None => names.pod(packet.dst, packet.dst_port, packet.protocol).map(|pod| pod.name.clone()),
         Some(_) => None,
     };
     let port = found.map(|found| found.port.name.clone()).filter(|name| !name.is_empty());
@@ -251,8 +255,14 @@ fn service(frontend: &Frontend, packet: FiveTuple, names: &Names) -> Told {
         .maybe("affinity_seconds", affinity)
 }
 
-fn chosen(backend: Backend, why: Why, avoided: Option<Backend>, packet: FiveTuple, names: &Names) -> Told {
-    let service = names.service(packet.dst.into(), packet.dst_port, packet.protocol).map(|found| found.service);
+fn chosen(
+    backend: Backend<IpAddr>,
+    why: Why,
+    avoided: Option<Backend<IpAddr>>,
+    packet: FiveTuple<IpAddr>,
+    names: &Names,
+) -> Told {
+    let service = names.service(packet.dst, packet.dst_port, packet.protocol).map(|found| found.service);
     let place = names.place(backend, service);
     let (because, by) = match why {
         Why::FlowHash => ("the flow's hash names it".into(), "flow_hash"),
@@ -273,9 +283,8 @@ fn chosen(backend: Backend, why: Why, avoided: Option<Backend>, packet: FiveTupl
 }
 
 /// Where a next hop leads, without the prefix: the sentence begins with what the prefix does.
-fn route(destination: u32, way: &Way, names: &Names) -> Told {
+fn route(destination: IpAddr, way: &Way, names: &Names) -> Told {
     let Way { kind, port, station, vtep, mtu } = *way;
-    let destination = address(destination);
     match kind {
         Kind::Plain | Kind::Overlay | Kind::Relay => {
             let port = names.port(port);
@@ -329,33 +338,34 @@ fn node(vtep: u32, names: &Names) -> String {
     names.node(vtep.into()).map_or_else(|| address.clone(), |node| format!("{node} ({address})"))
 }
 
-/// An address given as a number.
+/// A VTEP's address, given as a number.
 pub(super) fn address(address: u32) -> String {
     Ipv4Addr::from(address).to_string()
 }
 
-fn socket(address: u32, port: u16) -> String {
-    format!("{}:{port}", Ipv4Addr::from(address))
+fn socket(address: IpAddr, port: u16) -> String {
+    SocketAddr::new(address, port).to_string()
 }
 
-fn endpoint(backend: Backend) -> String {
-    socket(backend.address.into(), backend.port)
+fn endpoint(backend: Backend<IpAddr>) -> String {
+    socket(backend.address, backend.port)
 }
 
 /// Who sends to whom, with ports if there are any. Of an ICMP echo, the port of the one who asks is its identifier.
-pub(super) fn ends(tuple: FiveTuple) -> [String; 2] {
+pub(super) fn ends(tuple: FiveTuple<IpAddr>) -> [String; 2] {
     let FiveTuple { src, dst, src_port, dst_port, .. } = tuple;
     let has_ports = matches!(tuple.protocol, ipv4::TCP | ipv4::UDP | ipv4::SCTP) && (src_port, dst_port) != (0, 0);
-    if has_ports { [socket(src, src_port), socket(dst, dst_port)] } else { [address(src), address(dst)] }
+    if has_ports { [socket(src, src_port), socket(dst, dst_port)] } else { [src.to_string(), dst.to_string()] }
 }
 
-/// `tcp`, `udp`, `sctp`, `icmp`, or the number.
+/// `tcp`, `udp`, `sctp`, `icmp`, `icmpv6`, or the number.
 pub(super) fn protocol(number: u8) -> String {
     match number {
         ipv4::TCP => "tcp".into(),
         ipv4::UDP => "udp".into(),
         ipv4::SCTP => "sctp".into(),
         ipv4::ICMP => "icmp".into(),
+        ipv6::ICMPV6 => "icmpv6".into(),
         other => other.to_string(),
     }
 }

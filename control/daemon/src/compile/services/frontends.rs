@@ -4,18 +4,20 @@
 //! is kept. At all others the external one does: `Cluster` masquerades; `Local` keeps the source and leads who is outside
 //! the cluster to the node's own endpoints only, pods and the node to all.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::Arc,
+};
 
-use ipnet::Ipv4Net;
 use shunt_control_api::{Service, ServicePort, TrafficPolicy};
 use shunt_dataplane::{net::Protocol, service_set::ServiceKey};
 
-use super::selection::Place;
+use super::{family::Family, selection::Place};
 
 /// What kind of place it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrontendKind {
-    /// `Service.spec.clusterIP`.
+    /// One of `Service.spec.clusterIPs`.
     ClusterIp,
     /// `Service.spec.ports[].nodePort`, at an address of the node.
     NodePort,
@@ -27,11 +29,11 @@ pub enum FrontendKind {
 
 /// A place where a port of a service is had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Frontend {
+pub struct Frontend<A = Ipv4Addr> {
     /// Its kind.
     pub kind: FrontendKind,
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: A,
     /// Its port.
     pub port: u16,
     /// Its protocol.
@@ -47,36 +49,39 @@ pub struct Treatment {
     pub masquerade: bool,
 }
 
-impl Frontend {
-    /// All of a service's port on a node with these `addresses`, each address and port once.
-    pub fn of(service: &Service, port: &ServicePort, addresses: &[Ipv4Addr]) -> Vec<Frontend> {
+impl<A: Family> Frontend<A> {
+    /// All of one family of a service's port on a node with these `addresses`, each address and port once.
+    pub fn of(service: &Service, port: &ServicePort, addresses: &[Ipv4Addr]) -> Vec<Frontend<A>> {
         let at = |kind, address, number| Frontend { kind, address, port: number, protocol: port.protocol };
-        let mut frontends = vec![at(FrontendKind::ClusterIp, service.cluster_ip, port.port)];
-        let mut add = |frontend: Frontend| {
+        let cluster_ip = A::cluster_ip(service).map(|address| at(FrontendKind::ClusterIp, address, port.port));
+        let mut frontends: Vec<_> = cluster_ip.into_iter().collect();
+        let mut add = |frontend: Frontend<A>| {
             if !frontends.iter().any(|known| known.key() == frontend.key()) {
                 frontends.push(frontend);
             }
         };
         if let Some(number) = port.node_port {
-            addresses.iter().for_each(|&address| add(at(FrontendKind::NodePort, address, number)));
+            A::addresses(addresses).iter().for_each(|&address| add(at(FrontendKind::NodePort, address, number)));
         }
         if let Some(exposure) = &service.exposure {
-            exposure.load_balancer_ips.iter().for_each(|&ip| add(at(FrontendKind::LoadBalancer, ip, port.port)));
-            exposure.external_ips.iter().for_each(|&ip| add(at(FrontendKind::ExternalIp, ip, port.port)));
+            let [balanced, external] =
+                [&exposure.load_balancer_ips, &exposure.external_ips].map(|ips| A::addresses(ips));
+            balanced.iter().for_each(|&ip| add(at(FrontendKind::LoadBalancer, ip, port.port)));
+            external.iter().for_each(|&ip| add(at(FrontendKind::ExternalIp, ip, port.port)));
         }
         frontends
     }
 
     /// What the engine finds it by.
-    pub fn key(&self) -> ServiceKey {
+    pub fn key(&self) -> ServiceKey<A> {
         (self.address, self.port, self.protocol)
     }
 
     /// Who may use it; empty: everybody.
-    pub fn source_ranges(&self, service: &Service) -> Arc<[Ipv4Net]> {
+    pub fn source_ranges(&self, service: &Service) -> Arc<[A::Net]> {
         match &service.exposure {
-            Some(exposure) if self.kind == FrontendKind::LoadBalancer => exposure.source_ranges.clone(),
-            _ => Arc::default(),
+            Some(exposure) if self.kind == FrontendKind::LoadBalancer => A::source_ranges(&exposure.source_ranges),
+            _ => Arc::from([]),
         }
     }
 
@@ -86,7 +91,7 @@ impl Frontend {
         let is_asked_for = service.exposure.as_ref().is_some_and(|exposure| exposure.direct_server_return);
         let is_possible = match self.kind {
             FrontendKind::ClusterIp => false,
-            FrontendKind::NodePort => place.underlay == Some(self.address),
+            FrontendKind::NodePort => place.underlay.map(IpAddr::V4) == Some(self.address.into()),
             FrontendKind::LoadBalancer | FrontendKind::ExternalIp => true,
         };
         is_asked_for && is_possible && !place.isolated

@@ -1,12 +1,14 @@
 //! Which endpoints of a service new flows may go to, as one node sees it.
 //!
-//! Pure functions of endpoint slices and the node's place. The rules are those of a kube-proxy: conditions with their
+//! Pure functions of endpoint slices and the node's place, for each family of addresses by itself. The rules are those of a kube-proxy: conditions with their
 //! defaults, terminating endpoints where no ready one is left, hints, and the node's own endpoints for policy `Local`.
 
 use std::{net::Ipv4Addr, sync::Arc};
 
 use shunt_control_api::{Endpoint, EndpointHints, EndpointSlice, TrafficPolicy};
 use shunt_dataplane::spec::{self, Backend, Otherwise, Rule};
+
+use super::family::Family;
 
 /// Where this node is.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +37,7 @@ pub enum Usability {
 }
 
 impl Usability {
-    fn of(endpoint: &Endpoint) -> Usability {
+    fn of<A>(endpoint: &Endpoint<A>) -> Usability {
         let conditions = endpoint.conditions;
         if conditions.is_ready() {
             Usability::Ready
@@ -49,17 +51,17 @@ impl Usability {
 
 /// One address and target port of a service port.
 #[derive(Debug, Clone, Copy)]
-pub struct Candidate<'a> {
+pub struct Candidate<'a, A = Ipv4Addr> {
     /// The address and target port.
-    pub backend: Backend,
+    pub backend: Backend<A>,
     /// What it is good for.
     pub usability: Usability,
     /// The endpoint it is of.
-    pub endpoint: &'a Endpoint,
+    pub endpoint: &'a Endpoint<A>,
 }
 
-impl Candidate<'_> {
-    fn spec(&self) -> spec::Endpoint {
+impl<A: Family> Candidate<'_, A> {
+    fn spec(&self) -> spec::Endpoint<A> {
         spec::Endpoint { backend: self.backend, weight: self.endpoint.weight }
     }
 }
@@ -77,9 +79,9 @@ pub enum Spread {
 
 /// What a node makes of the endpoints of one service port.
 #[derive(Debug)]
-pub struct Selection<'a> {
+pub struct Selection<'a, A = Ipv4Addr> {
     /// All of them, each address and target port once, ascending.
-    pub candidates: Vec<Candidate<'a>>,
+    pub candidates: Vec<Candidate<'a, A>>,
     /// By the hints.
     pub spread: Spread,
     /// What candidates must be good for to be chosen, of those anywhere.
@@ -125,15 +127,15 @@ impl Standing {
     }
 }
 
-impl<'a> Selection<'a> {
-    /// Selects among the endpoints of `slices` that have a port called `port`. An address and target port in several
+impl<'a, A: Family> Selection<'a, A> {
+    /// Selects among the endpoints of the family's `slices` that have a port called `port`. An address and target port in several
     /// slices counts once, by the slice that says the best of it: an endpoint that moves from slice to slice may be in
     /// both for a while.
-    pub fn new(slices: &[&'a EndpointSlice], port: &str, place: Place<'a>) -> Selection<'a> {
+    pub fn new(slices: &[&'a EndpointSlice], port: &str, place: Place<'a>) -> Selection<'a, A> {
         let mut candidates = Vec::new();
         for slice in slices {
             let Some(port) = slice.ports.iter().find(|p| p.name == port) else { continue };
-            candidates.extend(slice.endpoints.iter().map(|endpoint| Candidate {
+            candidates.extend(A::endpoints(slice).iter().map(|endpoint| Candidate {
                 backend: Backend { address: endpoint.address, port: port.port },
                 usability: Usability::of(endpoint),
                 endpoint,
@@ -141,7 +143,7 @@ impl<'a> Selection<'a> {
         }
         candidates.sort_by_key(|candidate| (candidate.backend, candidate.usability));
         candidates.dedup_by_key(|candidate| candidate.backend);
-        let best = |candidates: &mut dyn Iterator<Item = &Candidate>| {
+        let best = |candidates: &mut dyn Iterator<Item = &Candidate<A>>| {
             candidates.map(|candidate| candidate.usability).min().unwrap_or(Usability::Unusable)
         };
         Selection {
@@ -154,7 +156,7 @@ impl<'a> Selection<'a> {
     }
 
     /// What becomes of new flows under `policy`. Nowhere an endpoint: refused. None here, but elsewhere: dropped.
-    pub fn rule(&self, policy: TrafficPolicy) -> Rule {
+    pub fn rule(&self, policy: TrafficPolicy) -> Rule<A> {
         let chosen = self.candidates.iter().filter(|candidate| self.standing(candidate, policy).is_chosen());
         let mut endpoints = Vec::with_capacity(self.candidates.len());
         endpoints.extend(chosen.map(Candidate::spec));
@@ -167,16 +169,16 @@ impl<'a> Selection<'a> {
 
     /// Those that new flows from anywhere do not go to and that serve all the same: the flows that they have stay, also where
     /// there are no connections (kube-proxy forgets UDP flows of endpoints that do not serve, and no others). Ascending.
-    pub fn leaving(&self) -> Arc<[Backend]> {
-        let serves = |candidate: &&Candidate| candidate.usability != Usability::Unusable;
-        let is_left = |candidate: &&Candidate| !self.standing(candidate, TrafficPolicy::Cluster).is_chosen();
+    pub fn leaving(&self) -> Arc<[Backend<A>]> {
+        let serves = |candidate: &&Candidate<A>| candidate.usability != Usability::Unusable;
+        let is_left = |candidate: &&Candidate<A>| !self.standing(candidate, TrafficPolicy::Cluster).is_chosen();
         let left: Vec<_> = self.candidates.iter().filter(serves).filter(is_left).map(|c| c.backend).collect();
         // Most services have none, and what is empty is shared.
         if left.is_empty() { Arc::default() } else { left.into() }
     }
 
     /// Whether new flows under `policy` may go to one of the candidates, and why.
-    pub fn standing(&self, candidate: &Candidate, policy: TrafficPolicy) -> Standing {
+    pub fn standing(&self, candidate: &Candidate<A>, policy: TrafficPolicy) -> Standing {
         let needed = match policy {
             TrafficPolicy::Cluster => self.anywhere,
             TrafficPolicy::Local => self.here,
@@ -193,7 +195,7 @@ impl<'a> Selection<'a> {
         }
     }
 
-    fn is_hinted(&self, candidate: &Candidate) -> bool {
+    fn is_hinted(&self, candidate: &Candidate<A>) -> bool {
         match self.spread {
             Spread::Node => nodes(candidate.endpoint).iter().any(|node| node == self.place.node),
             Spread::Zone => zones(candidate.endpoint).iter().any(|zone| zone == self.place.zone),
@@ -203,8 +205,8 @@ impl<'a> Selection<'a> {
 }
 
 /// Hints count only if every ready endpoint has one: as long as some have none, they are not all written yet.
-fn spread(candidates: &[Candidate], place: Place) -> Spread {
-    let meant_for = |names: fn(&Endpoint) -> &[String], own: &str| {
+fn spread<A>(candidates: &[Candidate<A>], place: Place) -> Spread {
+    let meant_for = |names: fn(&Endpoint<A>) -> &[String], own: &str| {
         let mut ready = candidates.iter().filter(|c| c.usability == Usability::Ready).map(|c| names(c.endpoint));
         ready.clone().all(|names| !names.is_empty()) && ready.any(|names| names.iter().any(|name| name == own))
     };
@@ -217,11 +219,11 @@ fn spread(candidates: &[Candidate], place: Place) -> Spread {
     }
 }
 
-fn nodes(endpoint: &Endpoint) -> &[String] {
+fn nodes<A>(endpoint: &Endpoint<A>) -> &[String] {
     endpoint.hints.as_deref().map_or(&[], |EndpointHints { for_nodes, .. }| for_nodes)
 }
 
-fn zones(endpoint: &Endpoint) -> &[String] {
+fn zones<A>(endpoint: &Endpoint<A>) -> &[String] {
     endpoint.hints.as_deref().map_or(&[], |EndpointHints { for_zones, .. }| for_zones)
 }
 

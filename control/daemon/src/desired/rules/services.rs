@@ -1,14 +1,20 @@
 //! Rules about where services and published ports are had.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+};
 
 use shunt_control_api::{FieldError, Port, PublishedPort, Service};
-use shunt_dataplane::{net::Protocol, service_set::ServiceKey};
+use shunt_dataplane::net::Protocol;
 
 use super::Rules;
-use crate::desired::{
-    Claims,
-    claims::{CLUSTER_IP, addresses, node_ports},
+use crate::{
+    config::Prefixes,
+    desired::{
+        Claims,
+        claims::{CLUSTER_IP, IPV6_CLUSTER_IP, addresses, node_ports},
+    },
 };
 
 impl Rules {
@@ -21,9 +27,14 @@ impl Rules {
                 continue;
             }
             seen.push(address);
-            let is_cluster_ip = field == CLUSTER_IP;
-            let wrong = if is_cluster_ip { self.no_cluster_ip(address) } else { self.no_external_address(address) };
-            if let Some(problem) = wrong {
+            let is_cluster_ip = field == CLUSTER_IP || field == IPV6_CLUSTER_IP;
+            if is_cluster_ip {
+                let range = self.prefixes(&field, address)?.services;
+                if !range.contains(&address) {
+                    let problem = format!("{address} is outside the services' {range}; use an address of it");
+                    return Err(FieldError::new(field, problem));
+                }
+            } else if let Some(problem) = self.no_external_address(address) {
                 return Err(FieldError::new(field, problem));
             }
             for (i, port) in service.ports.iter().enumerate() {
@@ -44,14 +55,14 @@ impl Rules {
         let name: Arc<str> = format!("port {}", port.name).into();
         for (i, published_port) in port.published.iter().enumerate() {
             let PublishedPort { port, protocol, .. } = *published_port;
-            let wrong = published_port.address.and_then(|address| self.no_external_address(address));
+            let wrong = published_port.address.and_then(|address| self.no_external_address(address.into()));
             if let Some(problem) = wrong {
                 return Err(FieldError::new(format!("published[{i}].address"), problem));
             }
             let claimed = match published_port.address {
                 Some(address) => self
                     .no_masquerade_port(port)
-                    .and_then(|()| self.claim_frontend((address, port, protocol), &name, claims)),
+                    .and_then(|()| self.claim_frontend((address.into(), port, protocol), &name, claims)),
                 None => self.claim_node_port((port, protocol), &name, claims),
             };
             claimed.map_err(|problem| FieldError::new(format!("published[{i}].port"), problem))?;
@@ -60,11 +71,12 @@ impl Rules {
     }
 
     /// Takes one address's port. An error says what is wrong.
-    fn claim_frontend(&self, key: ServiceKey, name: &Arc<str>, claims: &mut Claims) -> Result<(), String> {
+    fn claim_frontend(&self, key: FrontendKey, name: &Arc<str>, claims: &mut Claims) -> Result<(), String> {
         let owner = claims.frontends.insert(key, name.clone());
         let Some(owner) = owner.or_else(|| self.owner_of_node_port(key, claims)) else { return Ok(()) };
         let (address, port, protocol) = key;
-        Err(format!("{address}:{port}/{protocol} is {owner}'s; give one of them another address or port"))
+        let place = SocketAddr::new(address, port);
+        Err(format!("{place}/{protocol} is {owner}'s; give one of them another address or port"))
     }
 
     /// Takes a port of all of the node's addresses. An error says what is wrong.
@@ -76,7 +88,7 @@ impl Rules {
     ) -> Result<(), String> {
         self.no_masquerade_port(port)?;
         let owner = claims.node_ports.insert((port, protocol), name.clone());
-        let at = |address: &Ipv4Addr| claims.frontends.get(&(*address, port, protocol)).cloned();
+        let at = |address: &Ipv4Addr| claims.frontends.get(&(IpAddr::V4(*address), port, protocol)).cloned();
         match owner.or_else(|| self.node_port_addresses.iter().find_map(at)) {
             Some(owner) => Err(format!("{port}/{protocol} of the node is {owner}'s; give another port")),
             None => Ok(()),
@@ -91,17 +103,12 @@ impl Rules {
         Err(format!("{port} is one of the masquerade ports ({first}-{last}); give another"))
     }
 
-    fn no_cluster_ip(&self, address: Ipv4Addr) -> Option<String> {
-        let range = self.node.service_cidr;
-        (!range.contains(&address)).then(|| format!("{address} is outside the services' {range}; use an address of it"))
-    }
-
     /// Packets to such an address come from outside the cluster: it cannot be one of those given out inside.
-    fn no_external_address(&self, address: Ipv4Addr) -> Option<String> {
-        let (pods, services) = (self.node.cluster_cidr, self.node.service_cidr);
+    fn no_external_address(&self, address: IpAddr) -> Option<String> {
+        let Prefixes { cluster: pods, services, .. } = self.node.prefixes();
         let (range, whose) = if services.contains(&address) {
             (services, "services'")
-        } else if pods.contains(&address) && !self.node_port_addresses.contains(&address) {
+        } else if pods.contains(&address) && !self.is_node_s(address) {
             (pods, "pods'")
         } else {
             return None;
@@ -110,13 +117,21 @@ impl Rules {
     }
 
     /// Who has a frontend as a node port, if its address is the node's.
-    fn owner_of_node_port(&self, (address, port, protocol): ServiceKey, claims: &Claims) -> Option<Arc<str>> {
-        if !self.node_port_addresses.contains(&address) {
+    fn owner_of_node_port(&self, (address, port, protocol): FrontendKey, claims: &Claims) -> Option<Arc<str>> {
+        if !self.is_node_s(address) {
             return None;
         }
         claims.node_ports.get(&(port, protocol)).cloned()
     }
+
+    /// Whether node ports are had at it.
+    fn is_node_s(&self, address: IpAddr) -> bool {
+        matches!(address, IpAddr::V4(address) if self.node_port_addresses.contains(&address))
+    }
 }
+
+/// Where one service is had: address, port and protocol.
+type FrontendKey = (IpAddr, u16, Protocol);
 
 #[cfg(test)]
 mod tests {

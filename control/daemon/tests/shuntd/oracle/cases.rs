@@ -120,14 +120,15 @@ impl Random {
         };
         let service = self.of(services);
         let port = self.of(&service.ports);
+        let vip = service.cluster_ip.expect("those of this test have one");
         let exposure = service.exposure.clone();
         let addresses = exposure.map_or(Vec::new(), |e| [e.load_balancer_ips, e.external_ips].concat());
         let (dst, dport) = match self.below(8) {
-            0 | 1 => (service.cluster_ip, port.port),
+            0 | 1 => (vip, port.port),
             2 | 3 if port.node_port.is_some() => (NODE, port.node_port.unwrap_or_default()),
             2..=5 if !addresses.is_empty() => (self.of(&addresses), port.port),
             // A port or an address that is nobody's, and what is no service's matter at all.
-            6 => self.of(&[(service.cluster_ip, 81), ([10, 96, 7, 7].into(), 80), ([203, 0, 113, 200].into(), 80)]),
+            6 => self.of(&[(vip, 81), ([10, 96, 7, 7].into(), 80), ([203, 0, 113, 200].into(), 80)]),
             _ if from == From::Node => (OUTSIDE[0], 80),
             7 => (self.of(&PODS), 8080),
             _ => (NODE, 31_000),

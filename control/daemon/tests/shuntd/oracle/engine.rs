@@ -12,7 +12,7 @@ use shunt_dataplane::{
     io::{MemoryDevice, MemoryWire},
     net::MacAddr,
     service_set::ServiceSet,
-    spec::{ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Via},
+    spec::{FamilySpec, ForwardingSpec, MasqueradeSpec, PortId, PortRole, PortSpec, RouteSpec, Via},
     time::Now,
     worker::Stepped,
 };
@@ -87,7 +87,7 @@ fn compile(services: &[cluster::Service]) -> ServiceSet {
     });
     let resources = resources.map(|resource| (resource.key(), Arc::new(resource))).collect();
     let place = selection::Place { node: NAME, zone: "", addresses: &[NODE], underlay: Some(NODE), isolated: false };
-    compile_all(&State { version: 1, resources }, place)
+    compile_all(&State { version: 1, resources }, place).ipv4
 }
 
 fn message(service: &cluster::Service) -> v1::Service {
@@ -104,7 +104,7 @@ fn message(service: &cluster::Service) -> v1::Service {
     let message = v1::Service {
         namespace: service.namespace.clone(),
         name: service.name.clone(),
-        cluster_ip: service.cluster_ip.to_string(),
+        cluster_ip: service.cluster_ip.map(|address| address.to_string()).unwrap_or_default(),
         ports: ports.collect(),
         internal_traffic_policy: policy(service.internal_traffic_policy),
         ..v1::Service::default()
@@ -150,18 +150,21 @@ fn spec(services: ServiceSet) -> ForwardingSpec {
     let to = |port| Via::Port { port, mac: STATION };
     ForwardingSpec {
         ports: vec![port(PODS, PortRole::Pod), port(HOST, PortRole::Host), port(UPLINK, PortRole::Uplink)],
-        routes: vec![
-            route("10.244.1.0/24", to(PODS)),
-            route("10.244.1.0/32", to(HOST)),
-            route("192.168.50.1/32", to(HOST)),
-            route("0.0.0.0/0", Via::Gateway { port: UPLINK, mac: Some(STATION) }),
-        ],
-        services,
-        gateway: Some([169, 254, 1, 1].into()),
-        router: Some(OVERLAY),
-        masquerade: Some(MasqueradeSpec { overlay: OVERLAY, underlay: NODE, ports: 61_000..=65_535, egress: None }),
-        pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],
-        service_cidrs: vec!["10.96.0.0/16".parse().expect("a prefix")],
+        ipv4: FamilySpec {
+            routes: vec![
+                route("10.244.1.0/24", to(PODS)),
+                route("10.244.1.0/32", to(HOST)),
+                route("192.168.50.1/32", to(HOST)),
+                route("0.0.0.0/0", Via::Gateway { port: UPLINK, mac: Some(STATION) }),
+            ],
+            services,
+            gateway: Some([169, 254, 1, 1].into()),
+            router: Some(OVERLAY),
+            masquerade: Some(MasqueradeSpec { overlay: OVERLAY, underlay: NODE, ports: 61_000..=65_535, egress: None }),
+            pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],
+            service_cidrs: vec!["10.96.0.0/16".parse().expect("a prefix")],
+            ..FamilySpec::default()
+        },
         ..ForwardingSpec::default()
     }
 }

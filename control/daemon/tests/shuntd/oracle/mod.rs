@@ -38,7 +38,7 @@ fn outcome(services: &[Service], packet: &Packet) -> Option<Outcome> {
                 return None;
             }
             let of = |policy| service.outcome(&port.name, NAME, policy);
-            if (packet.dst, packet.dport) == (service.cluster_ip, port.port) {
+            if (Some(packet.dst), packet.dport) == (service.cluster_ip, port.port) {
                 return Some(of(service.internal_traffic_policy));
             }
             let exposure = service.exposure.as_ref()?;

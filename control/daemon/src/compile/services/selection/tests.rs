@@ -6,7 +6,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use shunt_control_api::{EndpointConditions, EndpointPort};
+use shunt_control_api::{EndpointConditions, EndpointPort, Endpoints};
 
 use super::*;
 
@@ -35,7 +35,7 @@ fn slice(ports: &[(&str, u16)], endpoints: Vec<Endpoint>) -> EndpointSlice {
         service: "web".into(),
         name: "web-1".into(),
         ports: ports.iter().map(port).collect(),
-        endpoints,
+        endpoints: Endpoints::Ipv4(endpoints),
     }
 }
 
@@ -48,12 +48,12 @@ fn outcome(rule: &Rule) -> (Vec<(u8, u16)>, Otherwise) {
 /// What node-a chooses, by the last byte, of endpoints in one slice, under a policy.
 fn chosen(policy: TrafficPolicy, endpoints: Vec<Endpoint>) -> Vec<u8> {
     let slice = slice(&[("", 80)], endpoints);
-    outcome(&Selection::new(&[&slice], "", HERE).rule(policy)).0.into_iter().map(|(n, _)| n).collect()
+    outcome(&Selection::<Ipv4Addr>::new(&[&slice], "", HERE).rule(policy)).0.into_iter().map(|(n, _)| n).collect()
 }
 
 fn otherwise(policy: TrafficPolicy, endpoints: Vec<Endpoint>) -> Otherwise {
     let slice = slice(&[("", 80)], endpoints);
-    let rule = Selection::new(&[&slice], "", HERE).rule(policy);
+    let rule = Selection::<Ipv4Addr>::new(&[&slice], "", HERE).rule(policy);
     assert!(rule.endpoints.is_empty());
     rule.otherwise
 }
@@ -64,7 +64,7 @@ use TrafficPolicy::{Cluster, Local};
 fn ports_match_by_name_and_numbers_differ_per_slice() {
     let one = slice(&[("http", 8080), ("dns", 53)], vec![endpoint(1, "", READY)]);
     let two = slice(&[("http", 9090)], vec![endpoint(2, "", READY)]);
-    let of = |port| outcome(&Selection::new(&[&one, &two], port, HERE).rule(Cluster)).0;
+    let of = |port| outcome(&Selection::<Ipv4Addr>::new(&[&one, &two], port, HERE).rule(Cluster)).0;
     assert_eq!(of("http"), [(1, 8080), (2, 9090)]);
     assert_eq!(of("dns"), [(1, 53)]);
     assert_eq!(of("https"), []);
@@ -75,7 +75,7 @@ fn slices_are_merged_and_de_duplicated() {
     let one = slice(&[("", 80)], vec![endpoint(1, "", UNREADY), endpoint(2, "", READY)]);
     let two = slice(&[("", 80)], vec![endpoint(2, "", READY), endpoint(1, "", READY), endpoint(3, "", READY)]);
     let other_port = slice(&[("", 81)], vec![endpoint(1, "", READY)]);
-    let all = outcome(&Selection::new(&[&one, &two, &other_port], "", HERE).rule(Cluster)).0;
+    let all = outcome(&Selection::<Ipv4Addr>::new(&[&one, &two, &other_port], "", HERE).rule(Cluster)).0;
     assert_eq!(all, [(1, 80), (1, 81), (2, 80), (3, 80)], "the slice that calls 1 ready counts");
 }
 
@@ -95,7 +95,11 @@ fn selection_falls_back_to_serving_and_terminating_endpoints() {
 fn established_flows_stay_at_endpoints_that_serve_still() {
     let leaving = |endpoints| {
         let slice = slice(&[("", 80)], endpoints);
-        Selection::new(&[&slice], "", HERE).leaving().iter().map(|b| b.address.octets()[3]).collect::<Vec<_>>()
+        Selection::<Ipv4Addr>::new(&[&slice], "", HERE)
+            .leaving()
+            .iter()
+            .map(|b| b.address.octets()[3])
+            .collect::<Vec<_>>()
     };
     let drains = || vec![endpoint(4, "", LEAVING), endpoint(1, "", READY), endpoint(2, "", UNREADY)];
     assert_eq!(leaving(drains()), [4], "it terminates, and what is not ready does not serve");
@@ -168,7 +172,11 @@ fn traffic_distribution_goes_to_all_else() {
     assert_eq!(chosen(Cluster, vec![hinted(1, &[], &["zone-1"]), endpoint(2, "", READY)]), [1, 2], "not all hint");
     let slice = slice(&[("", 80)], vec![hinted(1, &[], &[""]), hinted(2, &[], &["zone-1"])]);
     let nowhere = Place { zone: "", ..HERE };
-    assert_eq!(outcome(&Selection::new(&[&slice], "", nowhere).rule(Cluster)).0.len(), 2, "our zone is not known");
+    assert_eq!(
+        outcome(&Selection::<Ipv4Addr>::new(&[&slice], "", nowhere).rule(Cluster)).0.len(),
+        2,
+        "our zone is not known"
+    );
 }
 
 #[test]
@@ -197,17 +205,17 @@ fn every_candidate_has_its_reason() {
             hinted(5, &["node-b"], &[]),
         ],
     );
-    let selection = Selection::new(&[&slice], "", HERE);
+    let selection = Selection::<Ipv4Addr>::new(&[&slice], "", HERE);
     let standings = |policy| selection.candidates.iter().map(|c| selection.standing(c, policy)).collect::<Vec<_>>();
     use Standing::{Chosen, ChosenWhileTerminating, Elsewhere, HintedElsewhere, NotReady, Terminating};
     assert_eq!(standings(Cluster), [Chosen, Chosen, NotReady, Terminating, Chosen]);
     assert_eq!(standings(Local), [Chosen, Elsewhere, NotReady, Terminating, Elsewhere]);
 
     let hints = self::slice(&[("", 80)], vec![hinted(1, &["node-a"], &[]), hinted(2, &["node-b"], &[])]);
-    let selection = Selection::new(&[&hints], "", HERE);
+    let selection = Selection::<Ipv4Addr>::new(&[&hints], "", HERE);
     assert_eq!(selection.standing(&selection.candidates[1], Cluster), HintedElsewhere);
     let last = self::slice(&[("", 80)], vec![endpoint(1, "node-a", LEAVING)]);
-    let selection = Selection::new(&[&last], "", HERE);
+    let selection = Selection::<Ipv4Addr>::new(&[&last], "", HERE);
     assert_eq!(selection.standing(&selection.candidates[0], Cluster), ChosenWhileTerminating);
 }
 
@@ -219,7 +227,7 @@ fn model(slices: &[EndpointSlice], policy: TrafficPolicy) -> (BTreeSet<u8>, Othe
         _ => 2,
     };
     let mut known = BTreeMap::<u8, &Endpoint>::new();
-    for endpoint in slices.iter().flat_map(|slice| &slice.endpoints) {
+    for endpoint in slices.iter().flat_map(Ipv4Addr::endpoints) {
         let n = endpoint.address.octets()[3];
         if known.get(&n).is_none_or(|other| class(endpoint) < class(other)) {
             known.insert(n, endpoint);
@@ -266,7 +274,7 @@ proptest! {
         policy in prop_oneof![Just(Cluster), Just(Local)],
     ) {
         let slices: Vec<_> = slices.into_iter().map(|endpoints| slice(&[("", 80)], endpoints)).collect();
-        let rule = Selection::new(&slices.iter().collect::<Vec<_>>(), "", HERE).rule(policy);
+        let rule = Selection::<Ipv4Addr>::new(&slices.iter().collect::<Vec<_>>(), "", HERE).rule(policy);
         let (endpoints, otherwise) = outcome(&rule);
         let got: BTreeSet<u8> = endpoints.iter().map(|&(n, _)| n).collect();
         prop_assert_eq!(got.len(), endpoints.len());

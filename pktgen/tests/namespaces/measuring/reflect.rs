@@ -1,18 +1,16 @@
 //! The far end of a test: pktgen's own reflector, and DPDK's.
 
-use std::process::Command;
-
 use crate::{
-    net::{counters, new_namespace, veth},
+    net::{counters, new_namespace_alone, veth},
     tool::{Background, sound_run, until, urgent},
 };
 
 const AROUND: &str =
-    "--tx src --rx src --to-mac 02:00:00:00:00:01 --rate 5kpps --duration 1s --warm-up 200ms --cores 0";
+    "--tx src --rx src --to-mac 02:00:00:00:00:01 --rate 5kpps --duration 500ms --warm-up 200ms --cores 0";
 
 #[test]
 fn what_is_reflected_comes_back() {
-    new_namespace();
+    new_namespace_alone();
     veth("src", "far");
     let mut reflector = urgent(env!("CARGO_BIN_EXE_pktgen"));
     let reflector = Background::start(reflector.args(["reflect", "far", "--core", "1"]), "of ours");
@@ -35,9 +33,9 @@ fn what_is_reflected_comes_back() {
 
 #[test]
 fn dpdk_testpmd_over_af_xdp_reflects_all() {
-    new_namespace();
+    new_namespace_alone();
     veth("src", "far");
-    let mut testpmd = Command::new("dpdk-testpmd");
+    let mut testpmd = urgent("dpdk-testpmd");
     let prefix = format!("--file-prefix=pg-{}", std::process::id());
     testpmd.args(["--no-huge", "-m", "256", "--no-pci", "--no-telemetry", "-l", "0,1", &prefix]);
     testpmd.args(["--vdev=net_af_xdp0,iface=far", "--", "--forward-mode=macswap", "--auto-start"]);

@@ -4,9 +4,9 @@ use std::{process::Command, time::Duration};
 
 use shunt_pktgen::report::model::Trial;
 
+use super::faults::{Account, Faults, Path};
 use crate::{
-    faults::{Account, Faults, Path},
-    net::{new_namespace, run, veth},
+    net::{new_namespace_alone, run, veth},
     tool::{Background, attempt, sound_run, urgent},
 };
 
@@ -18,7 +18,7 @@ fn close(found: u64, known: u64) -> bool {
 /// A run over a path with faults from the first of three attempts in which pktgen was up to it, and the path's account of
 /// just that run.
 fn over(faults: Faults, profile: &str, arguments: &str) -> (Trial, Account) {
-    new_namespace();
+    new_namespace_alone();
     veth("src", "a");
     veth("b", "in");
     // Live frames go into a veth whose other end has NAPI.
@@ -26,7 +26,7 @@ fn over(faults: Faults, profile: &str, arguments: &str) -> (Trial, Account) {
     let mut why = String::new();
     for _ in 0..3 {
         let path = Path::one_way("a", "b", faults);
-        let trial = attempt(profile, &format!("--tx src --rx in --warm-up 0s --settle 2s {arguments}"));
+        let trial = attempt(profile, &format!("--tx src --rx in --warm-up 0s --settle 1s {arguments}"));
         let account = path.finish();
         match trial {
             Ok(trial) if trial.total.sent == account.taken => return (trial, account),
@@ -56,24 +56,26 @@ fn a_delay_is_found_as_long_as_it_was() {
     for engine in ["", "--live"] {
         let delay = Duration::from_millis(60);
         let faults = Faults { delay, ..Faults::default() };
-        // A busy machine makes pktgen's clock late and never early: the best of three is nearest to what was.
-        let off = (0..3).map(|_| {
-            let (trial, account) = over(faults, "flood", &format!("--rate 1kpps --duration 3s {engine}"));
+        // A busy machine makes pktgen's clock late and never early: one of three that finds what was will do.
+        let mut offs = Vec::new();
+        let found = (0..3).any(|_| {
+            let (trial, account) = over(faults, "flood", &format!("--rate 1kpps --duration 2s {engine}"));
             let mut kept = account.kept;
             kept.sort();
             let latency = trial.latency_uncorrected.expect("packets came back");
             assert!(latency.min_ns >= delay.as_nanos() as u64 * 99 / 100, "no packet was faster than the path");
             assert_eq!(trial.total.lost, 0);
-            latency.at(0.5) as f64 / kept[kept.len() / 2] as f64 - 1.0
+            let off = latency.at(0.5) as f64 / kept[kept.len() / 2] as f64 - 1.0;
+            offs.push(off);
+            off.abs() < 0.01
         });
-        let off: Vec<f64> = off.collect();
-        assert!(off.iter().any(|off| off.abs() < 0.01), "{engine}: off by these shares: {off:?}");
+        assert!(found, "{engine}: off by these shares: {offs:?}");
     }
 }
 
 #[test]
 fn sockperf_finds_the_same_latency_on_the_same_path() {
-    new_namespace();
+    new_namespace_alone();
     veth("src", "a");
     veth("b", "in");
     let path = Path::both_ways("a", "b", Faults { delay: Duration::from_millis(30), ..Faults::default() });
@@ -81,7 +83,7 @@ fn sockperf_finds_the_same_latency_on_the_same_path() {
         let trial = sound_run("flood", "--tx src --rx in --rate 1kpps --duration 2s --warm-up 0s --settle 1s");
         trial.latency_uncorrected.expect("packets came back").at(0.5) as f64
     };
-    // As above: the best of three.
+    // As above, the machine makes them only longer: the best of three.
     let ours = (0..3).map(|_| median()).fold(f64::INFINITY, f64::min);
     // The same path, now with a kernel at each end: its far end is in a namespace of its own.
     let far = format!("pg-{}", std::process::id());

@@ -6,7 +6,7 @@ use shunt_pktgen::report::model::{Connections, Report};
 use tempfile::TempDir;
 
 use crate::{
-    net::{new_namespace, run, veth},
+    net::{new_namespace_alone, run, veth},
     tool::{Background, pktgen, report, until},
 };
 
@@ -20,7 +20,7 @@ struct Nginx {
 
 impl Nginx {
     fn start() -> Nginx {
-        new_namespace();
+        new_namespace_alone();
         veth("src", "in");
         run(&format!("ip addr add {SERVER}/24 dev in"));
         let folder = TempDir::new().expect("a directory");
@@ -109,7 +109,7 @@ fn ctrl_c_ends_with_a_report_and_leaves_nothing_open() {
 
 #[test]
 fn curl_is_served() {
-    new_namespace();
+    new_namespace_alone();
     veth("src", "in");
     run("ip addr add 10.20.0.9/24 dev src");
     let mut command = Command::new(env!("CARGO_BIN_EXE_pktgen"));
@@ -131,7 +131,7 @@ fn curl_is_served() {
 
 #[test]
 fn a_port_nobody_listens_on_refuses() {
-    new_namespace();
+    new_namespace_alone();
     veth("src", "in");
     run(&format!("ip addr add {SERVER}/24 dev in"));
     let report = report("connections", "connections", "--interface src --rate 100 --duration 500ms");
@@ -141,7 +141,7 @@ fn a_port_nobody_listens_on_refuses() {
 
 #[test]
 fn what_makes_no_sense_is_refused() {
-    new_namespace();
+    new_namespace_alone();
     veth("src", "in");
     let profile = crate::tool::profile("connections").display().to_string();
     for (arguments, part, code) in [

@@ -1,0 +1,81 @@
+//! What differs between the families in a packet that is made up.
+
+use super::{Arrival, Question, QuestionError};
+use crate::{
+    flow::FiveTuple,
+    net::Number,
+    snapshot::{Family, Snapshot},
+    spec::{PortId, PortRole},
+    wire::{checksum, ethernet, icmpv4, icmpv6, ipv4, ipv6},
+};
+
+/// A family that packets are made up of.
+pub trait Made: Family {
+    /// Bytes of its IP header.
+    const HEADER_LEN: usize;
+    /// What announces it in the Ethernet header.
+    const ETHERTYPE: u16;
+    /// What its ICMP has as the type of an echo reply.
+    const ECHO_REPLY: u8;
+
+    /// Writes the IP header of a packet of `length` bytes.
+    fn emit(question: &Question, tuple: &FiveTuple<Self>, length: u16, packet: &mut [u8]);
+
+    /// What a checksum covers beside the transport header and what follows it, which are `len` bytes.
+    fn pseudo_header(tuple: &FiveTuple<Self>, len: u16) -> u64;
+
+    /// Where packets from here are expected, which neither a pod's port nor a station on the uplink nor a VTEP has behind it.
+    fn arrival_from_elsewhere(self, snapshot: &Snapshot) -> Result<Arrival, QuestionError>;
+}
+
+impl Made for u32 {
+    const HEADER_LEN: usize = ipv4::HEADER_LEN;
+    const ETHERTYPE: u16 = ethernet::IPV4;
+    const ECHO_REPLY: u8 = icmpv4::ECHO_REPLY;
+
+    fn emit(question: &Question, tuple: &FiveTuple, length: u16, packet: &mut [u8]) {
+        let FiveTuple { src, dst, protocol, .. } = *tuple;
+        let flags = if question.dont_fragment { ipv4::DF } else { 0 };
+        ipv4::Header { tos: 0, total_len: length, id: 0, flags, ttl: question.ttl, protocol, src, dst }.emit(packet);
+    }
+
+    fn pseudo_header(tuple: &FiveTuple, len: u16) -> u64 {
+        match tuple.protocol {
+            ipv4::ICMP => 0,
+            protocol => checksum::pseudo_header(tuple.src, tuple.dst, protocol, len),
+        }
+    }
+
+    /// From the node if it is one of the node's addresses; from anywhere else they come over the uplink.
+    fn arrival_from_elsewhere(self, snapshot: &Snapshot) -> Result<Arrival, QuestionError> {
+        let (role, missing) = if snapshot.is_own(self) {
+            (PortRole::Host, QuestionError::NoHostPort(self.address()))
+        } else {
+            (PortRole::Uplink, QuestionError::NoUplink(self.address()))
+        };
+        let found = (0..).map(PortId).zip(snapshot.ports.iter()).find(|(_, port)| port.role == Some(role));
+        found.map(|(port, _)| Arrival { port, vtep: None }).ok_or(missing)
+    }
+}
+
+impl Made for u128 {
+    const HEADER_LEN: usize = ipv6::HEADER_LEN;
+    const ETHERTYPE: u16 = ethernet::IPV6;
+    const ECHO_REPLY: u8 = icmpv6::ECHO_REPLY;
+
+    fn emit(question: &Question, tuple: &FiveTuple<u128>, length: u16, packet: &mut [u8]) {
+        let FiveTuple { src, dst, protocol, .. } = *tuple;
+        let payload_len = length - ipv6::HEADER_LEN as u16;
+        let (next_header, hop_limit) = (protocol, question.ttl);
+        ipv6::Header { traffic_class: 0, payload_len, next_header, hop_limit, src, dst }.emit(packet);
+    }
+
+    fn pseudo_header(tuple: &FiveTuple<u128>, len: u16) -> u64 {
+        checksum::pseudo_header_v6(tuple.src, tuple.dst, tuple.protocol, len.into())
+    }
+
+    /// The node itself and the uplink's link send the switch none.
+    fn arrival_from_elsewhere(self, _: &Snapshot) -> Result<Arrival, QuestionError> {
+        Err(QuestionError::NeitherPodNorVtep(self.address()))
+    }
+}
