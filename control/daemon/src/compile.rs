@@ -1,6 +1,6 @@
 //! Desired state and the kernel's knowledge, compiled to what the workers forward by.
 
-mod ipv6;
+pub mod ipv6;
 pub mod services;
 
 use std::{
@@ -21,7 +21,7 @@ use shunt_dataplane::{
 
 use self::services::{Services, selection::Place};
 use crate::{
-    config::{Config, Node},
+    config::{Config, Ipv6, Node},
     desired::State,
     kernel::KernelView,
 };
@@ -127,7 +127,7 @@ pub fn compile(
             pod_cidrs: vec![node.cluster_cidr],
             service_cidrs: vec![node.service_cidr],
         },
-        ipv6: ipv6::compile(identity, state, ports, vxlan.is_some(), services.ipv6),
+        ipv6: ipv6::compile(identity, state, view, ports, vxlan.is_some(), services.ipv6),
     }
 }
 
@@ -145,7 +145,8 @@ fn port_specs(identity: &Identity, state: &State, view: &KernelView, ports: &Att
     // What an isolated node's kernel forwards is not its own.
     let kernel = view.links.get(&config.host).and_then(|link| link.mac).filter(|_| config.node.isolated);
     let host_peer = config.host_peer();
-    let own = |mac| Station { mac, address: config.node.overlay_address(), ipv6: None };
+    let ipv6 = config.ipv6.as_ref().map(Ipv6::overlay_address);
+    let own = |mac| Station { mac, address: config.node.overlay_address(), ipv6 };
     stations.extend(kernel.map(|mac| (host_peer.as_str(), own(mac))));
     let spec = |(interface, (role, info)): (&&str, &(PortRole, &PortInfo))| {
         let link = view.links.get(*interface);
@@ -192,10 +193,7 @@ fn routes(
     overlay: bool,
 ) -> Vec<RouteSpec> {
     let config = &identity.config;
-    let to_kernel = || {
-        let mac = view.links.get(&config.host).and_then(|link| link.mac);
-        ports.host.zip(mac).map_or(Via::Unreachable, |(port, mac)| Via::Port { port, mac })
-    };
+    let to_kernel = || to_kernel(identity, view, ports).unwrap_or(Via::Unreachable);
     let mut routes = BTreeMap::from([
         (Ipv4Net::default(), if config.node.isolated { Via::Unreachable } else { to_kernel() }),
         // Pods that do not exist: their addresses are ours, so nobody else could know the way.
@@ -211,6 +209,12 @@ fn routes(
     routes.extend(state.routes().map(|route| (route.prefix, natively(route.via))));
     routes.extend(state.ports().filter_map(|port| Some((port.address.into(), to_pod(ports, port)?))));
     routes.into_iter().map(|(prefix, via)| RouteSpec { prefix, via }).collect()
+}
+
+/// To the node's own kernel, if the host port is attached.
+fn to_kernel(identity: &Identity, view: &KernelView, ports: &AttachedPorts<'_>) -> Option<Via> {
+    let mac = view.links.get(&identity.config.host)?.mac?;
+    ports.host.map(|port| Via::Port { port, mac })
 }
 
 /// To the pods behind a VTEP.

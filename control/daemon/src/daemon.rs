@@ -19,7 +19,7 @@ use crate::{
         SwitchApi,
         server::{ServeError, Socket, TlsPort, services},
     },
-    compile::{GATEWAY, Identity},
+    compile::{GATEWAY, Identity, ipv6},
     config::Config,
     controller::{Controller, ControllerHandle, StartError},
     desired::{Store, StoreError},
@@ -27,7 +27,7 @@ use crate::{
     health::HealthServer,
     kernel::{
         Kernel, Mirror, MirrorError,
-        host_port::{HostPort, HostPortError},
+        host_port::{HostPort, HostPortError, Reach},
     },
     metrics::Metrics,
 };
@@ -141,10 +141,23 @@ fn host_port(config: &Config, mirror: &Mirror) -> Result<HostPort, DaemonError> 
         queues: config.cores.len() as u32,
         mtu: uplink.mtu,
         path_mtu: config.pod_mtu(uplink.mtu),
-        address: config.node.overlay_address(),
-        destinations: vec![config.node.cluster_cidr, config.node.service_cidr],
-        gateway: GATEWAY,
+        reach: reach(config),
     })
+}
+
+/// What the node's kernel reaches by the host port.
+fn reach(config: &Config) -> Vec<Reach> {
+    let ipv4 = Reach {
+        address: config.node.overlay_address().into(),
+        destinations: vec![config.node.cluster_cidr.into(), config.node.service_cidr.into()],
+        gateway: GATEWAY.into(),
+    };
+    let ipv6 = config.ipv6.as_ref().map(|ipv6| Reach {
+        address: ipv6.overlay_address().into(),
+        destinations: vec![ipv6.cluster_cidr.into(), ipv6.service_cidr.into()],
+        gateway: ipv6::GATEWAY.into(),
+    });
+    [ipv4].into_iter().chain(ipv6).collect()
 }
 
 /// Runs the controller on `engine`, and the API in front of it.

@@ -53,8 +53,7 @@ impl Made for u32 {
         } else {
             (PortRole::Uplink, QuestionError::NoUplink(self.address()))
         };
-        let found = (0..).map(PortId).zip(snapshot.ports.iter()).find(|(_, port)| port.role == Some(role));
-        found.map(|(port, _)| Arrival { port, vtep: None }).ok_or(missing)
+        natively_on(role, snapshot).ok_or(missing)
     }
 }
 
@@ -74,8 +73,16 @@ impl Made for u128 {
         checksum::pseudo_header_v6(tuple.src, tuple.dst, tuple.protocol, len.into())
     }
 
-    /// The node itself and the uplink's link send the switch none.
-    fn arrival_from_elsewhere(self, _: &Snapshot) -> Result<Arrival, QuestionError> {
-        Err(QuestionError::NeitherPodNorVtep(self.address()))
+    /// From the node if it is its address; the uplink's link sends the switch none.
+    fn arrival_from_elsewhere(self, snapshot: &Snapshot) -> Result<Arrival, QuestionError> {
+        let of_node = Some(PortRole::Host).filter(|_| self == snapshot.ipv6.router);
+        let arrival = of_node.and_then(|role| natively_on(role, snapshot));
+        arrival.ok_or(QuestionError::NeitherPodNorVtep(self.address()))
     }
+}
+
+/// The first port of this role.
+fn natively_on(role: PortRole, snapshot: &Snapshot) -> Option<Arrival> {
+    let found = (0..).map(PortId).zip(snapshot.ports.iter()).find(|(_, port)| port.role == Some(role));
+    found.map(|(port, _)| Arrival { port, vtep: None })
 }

@@ -58,8 +58,8 @@ pub enum QuestionError {
     #[error("the way to {0} is not resolved, so there is no saying how packets from there come in")]
     NoWay(IpAddr),
     #[error(
-        "no packets come to the switch from {0}: those of IPv6 are from a pod here, or over the overlay from behind a VTEP with \
-         an IPv6 prefix"
+        "no packets come to the switch from {0}: those of IPv6 are from a pod here, from the node's own address, or over the overlay from \
+         behind a VTEP with an IPv6 prefix"
     )]
     NeitherPodNorVtep(Ipv6Addr),
     #[error("{0} and {1} are of two families; a packet has addresses of one")]

@@ -68,7 +68,12 @@ fn arrive<const OVERLAY: bool, const GUARD: bool>(
 /// Takes a packet of any kind, or decides what becomes of it otherwise. Returns its flags.
 #[cold]
 fn take(frame: &mut Frame, meta: &mut Meta, arrival: &Arrival, tracking: bool, env: &Env<impl Recorder>) -> u16 {
-    let taken = match decap_and_parse(frame, meta, arrival, env.snapshot, env.recorder) {
+    let is_bare_ipv6 = frame.bytes().get(ethernet::TYPE..IP) == Some(&ethernet::IPV6.to_be_bytes());
+    let parsed = match is_bare_ipv6 {
+        true => Err(DropReason::UnknownEtherType),
+        false => decap_and_parse(frame, meta, arrival, env.snapshot, env.recorder),
+    };
+    let taken = match parsed {
         Err(DropReason::UnknownEtherType) => Err(not_ipv4(frame, meta, &arrival.port, env.snapshot)),
         Err(DropReason::NotOurMac) => for_a_neighbour(frame, meta, arrival, env).map_err(Verdict::Drop),
         taken => taken.map_err(Verdict::Drop),

@@ -1,5 +1,5 @@
-//! What the workers forward IPv6 by: pods here and behind VTEPs, and ClusterIPs. There is no way out of the cluster, and none to
-//! the node's kernel.
+//! What the workers forward IPv6 by: pods here and behind VTEPs, the node itself, and ClusterIPs. There is no way out of the
+//! cluster.
 
 use std::{collections::BTreeMap, net::Ipv6Addr};
 
@@ -9,8 +9,8 @@ use shunt_dataplane::{
     spec::{FamilySpec, MasqueradeSpec, RouteSpec, Via},
 };
 
-use super::{AttachedPorts, Identity, over_overlay, to_pod};
-use crate::{config::Ipv6, desired::State};
+use super::{AttachedPorts, Identity, over_overlay, to_kernel, to_pod};
+use crate::{config::Ipv6, desired::State, kernel::KernelView};
 
 /// The pods' gateway, answered by the switch itself on every pod's port.
 pub const GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
@@ -19,6 +19,7 @@ pub const GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 pub(super) fn compile(
     identity: &Identity,
     state: &State,
+    view: &KernelView,
     ports: &AttachedPorts<'_>,
     overlay: bool,
     services: ServiceSet<Ipv6Addr>,
@@ -26,7 +27,7 @@ pub(super) fn compile(
     let Some(ipv6) = &identity.config.ipv6 else { return FamilySpec::default() };
     let own = ipv6.overlay_address();
     FamilySpec {
-        routes: routes(ipv6, state, ports, overlay),
+        routes: routes(ipv6, state, to_kernel(identity, view, ports), ports, overlay),
         services,
         gateway: Some(GATEWAY),
         on_link: None,
@@ -42,12 +43,20 @@ pub(super) fn compile(
     }
 }
 
-fn routes(ipv6: &Ipv6, state: &State, ports: &AttachedPorts<'_>, overlay: bool) -> Vec<RouteSpec<Ipv6Addr>> {
+fn routes(
+    ipv6: &Ipv6,
+    state: &State,
+    to_kernel: Option<Via>,
+    ports: &AttachedPorts<'_>,
+    overlay: bool,
+) -> Vec<RouteSpec<Ipv6Addr>> {
     let mut routes = BTreeMap::from([
         (Ipv6Net::default(), Via::Unreachable),
         // Pods that do not exist.
         (ipv6.pod_cidr, Via::Unreachable),
     ]);
+    // Without, the switch answers for itself.
+    routes.extend(to_kernel.map(|via| (ipv6.overlay_address().into(), via)));
     let to_vteps = state.vteps().filter_map(|vtep| Some((vtep.ipv6_pod_cidr?, vtep.address)));
     routes.extend(to_vteps.map(|(prefix, vtep)| (prefix, over_overlay(overlay, vtep))));
     routes.extend(state.ports().filter_map(|port| Some((port.ipv6?.into(), to_pod(ports, port)?))));

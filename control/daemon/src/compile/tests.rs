@@ -154,15 +154,16 @@ fn every_destination_has_its_way() {
     assert_eq!(spec.ipv4.routes.len(), 6, "the pending pod has none");
 }
 
-/// A family of one's own: pods here, pods behind VTEPs, and no way out or to the kernel.
+/// A family of one's own: pods here, pods behind VTEPs, the node's kernel, and no way out.
 #[test]
-fn ipv6_has_ways_to_pods_only() {
+fn ipv6_has_ways_to_pods_and_the_node_only() {
     let ForwardingSpec { ipv6: spec, ports, .. } = compile(&identity(), &view());
     let own: Ipv6Addr = "fd00:10:244:1::".parse().unwrap();
     let pod = Via::Port { port: POD, mac: "0a:58:0a:f4:01:0a".parse().unwrap() };
     let expected = [
         ("::/0", Via::Unreachable),
         ("fd00:10:244:1::/64", Via::Unreachable),
+        ("fd00:10:244:1::/128", via(&compile(&identity(), &view()), "10.244.1.0/32").clone()),
         ("fd00:10:244:1::10/128", pod),
         ("fd00:10:244:2::/64", Via::Vtep(ip("192.168.50.2"))),
     ];
@@ -188,7 +189,7 @@ fn without_the_section_there_is_no_ipv6() {
 fn without_an_overlay_ipv6_pods_elsewhere_are_out_of_reach() {
     let spec = compile(&identity(), &KernelView { underlay: None, ..view() }).ipv6;
     assert!(spec.routes.iter().all(|route| !matches!(route.via, Via::Vtep(_))));
-    assert_eq!(spec.routes.len(), 4);
+    assert_eq!(spec.routes.len(), 5);
 }
 
 #[test]

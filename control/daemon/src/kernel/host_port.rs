@@ -6,16 +6,17 @@
 mod keep;
 mod settings;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use rtnetlink::{
     Error, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
     packet_route::{
+        address::AddressHeaderFlags,
         link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage},
         neighbour::NeighbourState,
-        route::{RouteAttribute, RouteMetric, RouteScope},
+        route::{RouteAttribute, RouteMessage, RouteMetric, RouteScope},
     },
 };
 
@@ -32,12 +33,19 @@ pub struct HostPort {
     pub mtu: u32,
     /// Longest IP packet that the way to pods carries, in bytes.
     pub path_mtu: u32,
+    /// What is reached by it, in each family of addresses.
+    pub reach: Vec<Reach>,
+}
+
+/// What is reached by the host port in one family of addresses, of which all of it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
     /// The node's own address on the overlay.
-    pub address: Ipv4Addr,
-    /// What is reached by it: pods and services.
-    pub destinations: Vec<Ipv4Net>,
-    /// The next hop of these routes, which the switch answers for.
-    pub gateway: Ipv4Addr,
+    pub address: IpAddr,
+    /// Pods and services.
+    pub destinations: Vec<IpNet>,
+    /// The next hop of the routes there, which the switch answers for.
+    pub gateway: IpAddr,
 }
 
 /// The host port cannot be made.
@@ -147,40 +155,57 @@ impl HostPort {
         settings::for_switched_packets(handle, &self.interface).await?;
         let kernel = self.end(handle, &self.interface).await?;
         let switch = self.end(handle, &self.peer).await?;
-        let index = kernel.header.index;
-        let address = handle.address().add(index, IpAddr::V4(self.address), 32).replace().execute();
-        address.await.map_err(failed(format!("give {} the address {}", self.interface, self.address)))?;
-
         let mac = switch.attributes.iter().find_map(|attribute| match attribute {
             LinkAttribute::Address(mac) => Some(mac.as_slice()),
             _ => None,
         });
-        let neighbour = handle
-            .neighbours()
-            .add(index, IpAddr::V4(self.gateway))
-            .state(NeighbourState::Permanent)
-            .link_layer_address(mac.unwrap_or_default())
-            .replace();
-        neighbour.execute().await.map_err(failed(format!("enter {} on {}", self.gateway, self.interface)))?;
-
-        let by_this_way = |route: RouteMessageBuilder<Ipv4Addr>| {
-            let mut route = route.output_interface(index).pref_source(self.address).build();
-            route.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(self.path_mtu)]));
-            route
-        };
-        // What stands in for the source of flows to this very node: it is answered by this way too.
-        let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(self.gateway, 32).scope(RouteScope::Link);
-        let what = format!("route {} by {}", self.gateway, self.interface);
-        handle.route().add(by_this_way(route)).replace().execute().await.map_err(failed(what))?;
-        for destination in &self.destinations {
-            let route = RouteMessageBuilder::<Ipv4Addr>::new()
-                .destination_prefix(destination.network(), destination.prefix_len())
-                .gateway(self.gateway)
-                .onlink();
-            let what = format!("route {destination} by {}", self.interface);
-            handle.route().add(by_this_way(route)).replace().execute().await.map_err(failed(what))?;
+        for reach in &self.reach {
+            self.lead(reach, kernel.header.index, mac.unwrap_or_default(), handle).await?;
         }
         Ok(())
+    }
+
+    /// Makes the link with this number lead to what is to be reached; `mac` is the switch's on it.
+    async fn lead(&self, reach: &Reach, index: u32, mac: &[u8], handle: &Handle) -> Result<(), HostPortError> {
+        let Reach { address, destinations, gateway } = reach;
+        let what = format!("give {} the address {address}", self.interface);
+        let mut request = handle.address().add(index, *address, IpNet::from(*address).prefix_len()).replace();
+        if address.is_ipv6() {
+            // Nobody else can have it, and until the kernel has found that out it would be of no use.
+            request.message_mut().header.flags |= AddressHeaderFlags::Nodad;
+        }
+        request.execute().await.map_err(failed(what))?;
+
+        let neighbour = handle.neighbours().add(index, *gateway).state(NeighbourState::Permanent);
+        let neighbour = neighbour.link_layer_address(mac).replace();
+        neighbour.execute().await.map_err(failed(format!("enter {gateway} on {}", self.interface)))?;
+
+        // What stands in for the source of flows to this very node: it is answered by this way too.
+        let to_gateway = (IpNet::from(*gateway), None);
+        for (destination, by) in [to_gateway].into_iter().chain(destinations.iter().map(|to| (*to, Some(*gateway)))) {
+            let what = format!("route {destination} by {}", self.interface);
+            let route = self.route(destination, by, *address, index);
+            handle.route().add(route).replace().execute().await.map_err(failed(what))?;
+        }
+        Ok(())
+    }
+
+    /// A route by the link with this number, from an address of the node; without a gateway the destination is on the link.
+    fn route(&self, destination: IpNet, gateway: Option<IpAddr>, from: IpAddr, index: u32) -> RouteMessage {
+        const FAMILY: &str = "all that is reached by it is of one family";
+        let route = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(destination.network(), destination.prefix_len())
+            .expect("a prefix is no longer than an address")
+            .output_interface(index)
+            .pref_source(from)
+            .expect(FAMILY);
+        let route = match gateway {
+            Some(gateway) => route.gateway(gateway).expect(FAMILY).onlink(),
+            None => route.scope(RouteScope::Link),
+        };
+        let mut route = route.build();
+        route.attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(self.path_mtu)]));
+        route
     }
 
     async fn end(&self, handle: &Handle, name: &str) -> Result<LinkMessage, HostPortError> {

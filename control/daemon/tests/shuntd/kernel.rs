@@ -17,7 +17,7 @@ use std::{
 use nix::sched::{CloneFlags, setns};
 use shunt_control_daemon::kernel::{
     Kernel, KernelView, Mirror,
-    host_port::{HostPort, HostPortError},
+    host_port::{HostPort, HostPortError, Reach},
 };
 use shunt_control_lab::netns::{End, Namespace, connect};
 use shunt_dataplane::net::MacAddr;
@@ -211,9 +211,18 @@ fn host_port() -> HostPort {
         queues: 2,
         mtu: 1500,
         path_mtu: 1450,
-        address: Ipv4Addr::new(10, 244, 1, 0),
-        destinations: vec!["10.244.0.0/16".parse().unwrap(), "10.96.0.0/16".parse().unwrap()],
-        gateway: Ipv4Addr::new(169, 254, 1, 1),
+        reach: vec![
+            Reach {
+                address: [10, 244, 1, 0].into(),
+                destinations: vec!["10.244.0.0/16".parse().unwrap(), "10.96.0.0/16".parse().unwrap()],
+                gateway: [169, 254, 1, 1].into(),
+            },
+            Reach {
+                address: "fd00:10:244:1::".parse().unwrap(),
+                destinations: vec!["fd00:10:244::/48".parse().unwrap(), "fd00:10:96::/112".parse().unwrap()],
+                gateway: "fe80::1".parse().unwrap(),
+            },
+        ],
     }
 }
 
@@ -239,7 +248,16 @@ fn the_host_port_is_made_and_removed() {
         assert_eq!(node.run(settings).unwrap(), "2\n1\n");
         // There is time for one to be made up.
         thread::sleep(Duration::from_millis(200));
-        assert_eq!(node.ip("-6 addr show").unwrap().matches("shunt0").count(), 0);
+        let addresses = node.ip("-6 -o addr show").unwrap();
+        assert_eq!(addresses.matches("shunt0").count(), 1, "{addresses}");
+        assert!(addresses.contains("inet6 fd00:10:244:1::/128") && !addresses.contains("tentative"), "{addresses}");
+        let routes = node.ip("-6 route show").unwrap();
+        for destination in ["fd00:10:244::/48", "fd00:10:96::/112"] {
+            let route = routes.lines().find(|line| line.starts_with(destination)).unwrap();
+            assert!(route.contains("via fe80::1 dev shunt0") && route.contains("src fd00:10:244:1::"), "{route}");
+            assert!(route.contains("mtu 1450"), "{route}");
+        }
+        assert!(gateway.contains(&format!("fe80::1 lladdr {peer} PERMANENT")), "{gateway}");
 
         host_port().remove().await.unwrap();
         assert!(!node.ip("link show").unwrap().contains("shunt0"));

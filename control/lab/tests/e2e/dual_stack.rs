@@ -63,6 +63,7 @@ fn pods_reach_one_another_over_ipv6(forwarder: Forwarder) {
         }
         checks::all_reach(lab, &[("a1", "a2"), ("a1", "b1"), ("c1", "a1")])?;
         the_switch_answers(lab)?;
+        nodes_reach_pods_and_services(lab)?;
         new_flows_go_where_they_are_meant_to(lab)
     });
 }
@@ -82,6 +83,19 @@ fn the_switch_answers(lab: &Lab) -> Result<()> {
     }
     let ping = tools::ping(&a1.namespace, "-c 1 -t 3", b1.ipv6()?)?;
     assert!(ping.is_complete() && ping.text.contains("ttl=62"), "{}", ping.text);
+    Ok(())
+}
+
+/// Their own processes, from the node's address on the overlay.
+fn nodes_reach_pods_and_services(lab: &Lab) -> Result<()> {
+    for name in ["node-a", "node-c"] {
+        let node = lab.node(name)?;
+        for pod in ["a1", "b1", "c1"] {
+            checks::reach(&node.namespace, lab.pod(pod)?.ipv6()?)?.must_hold(&format!("{name} -> {pod}"));
+        }
+        checks::spread(&node.namespace, "tcp", (IPV6_WEB, 80), 100, &BACKENDS)?.must_hold(&format!("{name} -> web"));
+        checks::spread(&node.namespace, "udp", (IPV6_DNS, 53), 100, &BACKENDS)?.must_hold(&format!("{name} -> dns"));
+    }
     Ok(())
 }
 

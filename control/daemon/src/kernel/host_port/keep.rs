@@ -1,8 +1,9 @@
 //! Keeps the host port as it was made: what somebody else takes away is put back.
 
-use std::{convert::Infallible, net::Ipv4Addr, time::Duration};
+use std::{convert::Infallible, net::IpAddr, time::Duration};
 
 use futures_util::{FutureExt, StreamExt};
+use ipnet::IpNet;
 use rtnetlink::{
     MulticastGroup, new_multicast_connection,
     packet_core::{NetlinkMessage, NetlinkPayload},
@@ -29,8 +30,14 @@ const PAUSE: Duration = Duration::from_secs(1);
 impl HostPort {
     /// Puts back what is taken from the port, for ever. `problem` says what cannot be put back.
     pub async fn keep(self, problem: watch::Sender<Option<String>>) -> Result<Infallible, HostPortError> {
-        let groups =
-            [MulticastGroup::Link, MulticastGroup::Neigh, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv4Route];
+        let groups = [
+            MulticastGroup::Link,
+            MulticastGroup::Neigh,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv4Route,
+            MulticastGroup::Ipv6Ifaddr,
+            MulticastGroup::Ipv6Route,
+        ];
         let (connection, _, mut news) = new_multicast_connection(&groups)?;
         tokio::spawn(connection);
         let mut not_before = Instant::now();
@@ -92,28 +99,45 @@ impl HostPort {
     }
 
     fn has_address(&self, address: &AddressMessage) -> bool {
-        address.attributes.contains(&AddressAttribute::Local(self.address.into()))
+        // The kernel tells of IPv6 addresses that are no peer's by another attribute.
+        let is_ours = |address: &IpAddr| self.reach.iter().any(|reach| reach.address == *address);
+        address.attributes.iter().any(|attribute| match attribute {
+            AddressAttribute::Local(address) | AddressAttribute::Address(address) => is_ours(address),
+            _ => false,
+        })
     }
 
     /// True for a route with the destination of one of ours.
     fn leads_here(&self, route: &RouteMessage) -> bool {
-        let to = |address: Ipv4Addr, prefix: u8| {
-            route.header.destination_prefix_length == prefix
-                && route.attributes.contains(&RouteAttribute::Destination(RouteAddress::Inet(address)))
+        let to = |prefix: IpNet| {
+            route.header.destination_prefix_length == prefix.prefix_len()
+                && route.attributes.contains(&RouteAttribute::Destination(route_address(prefix.network())))
         };
-        to(self.gateway, 32) || self.destinations.iter().any(|prefix| to(prefix.network(), prefix.prefix_len()))
+        self.reach.iter().any(|reach| to(reach.gateway.into()) || reach.destinations.iter().copied().any(to))
     }
 
     /// True for a route by the switch, or to it.
     fn is_gateway(&self, route: &RouteMessage) -> bool {
-        let gateway = RouteAddress::Inet(self.gateway);
+        let is_gateway = |address: &RouteAddress| self.reach.iter().any(|it| route_address(it.gateway) == *address);
         route.attributes.iter().any(|attribute| {
-            matches!(attribute, RouteAttribute::Gateway(a) | RouteAttribute::Destination(a) if *a == gateway)
+            matches!(attribute, RouteAttribute::Gateway(a) | RouteAttribute::Destination(a) if is_gateway(a))
         })
     }
 
     fn is_neighbour(&self, neighbour: &NeighbourMessage) -> bool {
-        let gateway = NeighbourAttribute::Destination(NeighbourAddress::Inet(self.gateway));
-        neighbour.attributes.contains(&gateway)
+        let entry = |gateway| {
+            NeighbourAttribute::Destination(match gateway {
+                IpAddr::V4(gateway) => NeighbourAddress::Inet(gateway),
+                IpAddr::V6(gateway) => NeighbourAddress::Inet6(gateway),
+            })
+        };
+        self.reach.iter().any(|reach| neighbour.attributes.contains(&entry(reach.gateway)))
+    }
+}
+
+fn route_address(address: IpAddr) -> RouteAddress {
+    match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
     }
 }
