@@ -4,7 +4,10 @@ use crate::{
     error::Result,
     kube_proxy::{self, Place},
     netns::Namespace,
-    plan::{GATEWAY, IPV6_GATEWAY, NodePlan, POD_MTU, Plan, PodPlan, Routing, SERVICE_CIDR, VNI, VXLAN_PORT},
+    plan::{
+        GATEWAY, IPV6_GATEWAY, IPV6_SERVICE_CIDR, NodePlan, POD_MTU, Plan, PodPlan, Routing, SERVICE_CIDR, VNI,
+        VXLAN_PORT,
+    },
 };
 
 /// Makes the node's namespace forward, and leads it to each other node's pods.
@@ -66,6 +69,7 @@ fn ipv6_overlay(namespace: &Namespace, node: &NodePlan, plan: &Plan) -> Result<(
         namespace.ip(&format!("neigh replace {gateway} lladdr {mac} dev flannel.1 nud permanent"))?;
         namespace.ip(&format!("route replace {prefix} via {gateway} dev flannel.1 onlink"))?;
     }
+    namespace.ip(&format!("route add {IPV6_SERVICE_CIDR} dev flannel.1 src {}", own.addr()))?;
     Ok(())
 }
 

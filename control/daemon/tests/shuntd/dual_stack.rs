@@ -57,7 +57,7 @@ async fn both_families_are_told_kept_and_compiled() {
     let to_node =
         RouteSpec { prefix: "fd00:10:244:2::/64".parse().unwrap(), via: Via::Vtep(Ipv4Addr::new(192, 168, 50, 2)) };
     assert!(spec.ipv6.routes.contains(&to_node), "{:?}", spec.ipv6.routes);
-    assert_eq!(spec.ipv6.routes.len(), 4, "both prefixes, node-2 and the pod");
+    assert_eq!(spec.ipv6.routes.len(), 5, "both prefixes, the node itself, node-2 and the pod");
 
     let get = v1::GetRequest { key: Some(key(v1::Kind::EndpointSlice, "default/web/web-6")) };
     let told = daemon.client.get(get).await.unwrap().into_inner().resource.unwrap().kind;
