@@ -1,4 +1,4 @@
-//! Sends IPv6 packets on their way: as [`forward`](crate::stages::forward), over its next hops.
+//! Sends IPv6 packets on their way: as `stages/forward.rs`, over its next hops.
 
 use std::hint::cold_path;
 

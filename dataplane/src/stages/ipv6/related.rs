@@ -1,4 +1,4 @@
-//! ICMPv6 errors follow the flow of the packet they are about: as [`related`](crate::stages::related), where is said how.
+//! ICMPv6 errors follow the flow of the packet they are about: as `stages/related.rs`, where is said how.
 
 use crate::{
     flow::FiveTuple,
