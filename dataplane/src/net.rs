@@ -90,9 +90,6 @@ pub trait Number: Copy + Ord + Hash + Default + Debug + BitAnd<Output = Self> + 
     /// The address.
     fn address(self) -> Self::Address;
 
-    /// How many of its bits are set.
-    fn ones(self) -> u8;
-
     /// The number that a word is, if it stands for itself.
     fn of_word(word: u64) -> Option<Self>;
 
@@ -110,16 +107,16 @@ pub trait Prefix<A: Address>:
     fn mask(&self) -> A;
     /// How many bits these are.
     fn bits(&self) -> u8;
-    /// The prefix of `network` with this length, if there are so many bits.
-    fn of(network: A, bits: u8) -> Option<Self>;
+    /// The prefix of an address with this length, if there are so many bits.
+    fn of(address: A, bits: u8) -> Option<Self>;
+    /// The prefix of the addresses that are `network` where the bits of `mask` are set, if these are the first ones.
+    fn masked(network: A, mask: A) -> Option<Self>;
     /// The prefix without host bits.
     fn truncated(&self) -> Self;
     /// The first of its addresses that a station may have.
     fn first_host(&self) -> Option<A>;
     /// Whether an address is in it.
-    fn holds(&self, address: A) -> bool {
-        address.number() & self.mask().number() == self.network().number()
-    }
+    fn holds(&self, address: A) -> bool;
 }
 
 impl Address for Ipv4Addr {
@@ -150,10 +147,6 @@ impl Number for u32 {
         self.into()
     }
 
-    fn ones(self) -> u8 {
-        self.count_ones() as u8
-    }
-
     #[inline(always)]
     fn of_word(word: u64) -> Option<u32> {
         Some(word as u32)
@@ -171,10 +164,6 @@ impl Number for u128 {
     #[inline(always)]
     fn address(self) -> Ipv6Addr {
         self.into()
-    }
-
-    fn ones(self) -> u8 {
-        self.count_ones() as u8
     }
 
     fn of_word(_: u64) -> Option<u128> {
@@ -211,8 +200,16 @@ macro_rules! prefix {
                 self.hosts().next()
             }
 
-            fn of(network: $address, bits: u8) -> Option<Self> {
-                <$net>::new(network, bits).ok()
+            fn of(address: $address, bits: u8) -> Option<Self> {
+                <$net>::new(address, bits).ok()
+            }
+
+            fn masked(network: $address, mask: $address) -> Option<Self> {
+                <$net>::with_netmask(network, mask).ok()
+            }
+
+            fn holds(&self, address: $address) -> bool {
+                self.contains(&address)
             }
         }
     };

@@ -225,6 +225,17 @@ impl<N: Packed> Batch<N> {
         })
     }
 
+    /// Takes the packets with this verdict out, in their order.
+    #[inline]
+    pub fn take_out(&mut self, verdict: Verdict, mut take: impl FnMut(Frame, &Meta<N>)) {
+        let Batch { frames, metas, .. } = self;
+        let is_it = |meta: &Meta<N>| meta.verdict() == verdict;
+        let mut its = metas.iter();
+        let frames = frames.extract_if(.., |_| its.next().is_some_and(is_it));
+        frames.zip(metas.iter().filter(|meta| is_it(meta))).for_each(|(frame, meta)| take(frame, meta));
+        metas.retain(|meta| !is_it(meta));
+    }
+
     /// Forgets what is known, when the frames have been taken out.
     pub fn clear(&mut self) {
         debug_assert!(self.frames.is_empty());

@@ -56,16 +56,12 @@ impl Lane {
     #[cold]
     pub fn take_from(&mut self, batch: &mut Batch) {
         self.due = true;
-        let Batch { frames, metas, .. } = batch;
-        let is_ours = |meta: &Meta| meta.verdict() == Verdict::Ipv6;
-        let mut its = metas.iter();
-        self.batch.frames.extend(frames.extract_if(.., |_| its.next().is_some_and(is_ours)));
-        self.batch.metas.extend(metas.iter().filter(|meta| is_ours(meta)).map(|meta| {
+        batch.take_out(Verdict::Ipv6, |frame, meta| {
             let mut found = Meta::new(meta.in_port);
             found.flags = meta.flags & Meta::DECAPSULATED;
-            found
-        }));
-        metas.retain(|meta| !is_ours(meta));
+            self.batch.frames.push(frame);
+            self.batch.metas.push(found);
+        });
     }
 
     /// Takes them from headers to verdicts, and puts them into an empty batch.

@@ -44,12 +44,7 @@ impl Oversized {
 
     /// Takes them out of a batch.
     pub fn take_from(&mut self, batch: &mut Batch) {
-        let Batch { frames, metas, .. } = batch;
-        let is_oversized = |meta: &Meta| meta.verdict() == Verdict::Oversized;
-        let mut its = metas.iter();
-        let frames = frames.extract_if(.., |_| its.next().is_some_and(is_oversized));
-        self.0.extend(frames.zip(metas.iter().copied().filter(is_oversized)));
-        metas.retain(|meta| !is_oversized(meta));
+        batch.take_out(Verdict::Oversized, |frame, meta| self.0.push_back((frame, *meta)));
     }
 
     /// Puts them back into a batch, cut into fragments that are still to be sent on, as far as there is room: in an empty batch

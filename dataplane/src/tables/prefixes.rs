@@ -29,8 +29,7 @@ impl<N: Number> Prefixes<N> {
     pub fn find(&self, address: N) -> Option<<N::Address as Address>::Net> {
         let holding = self.0.iter().filter(|prefix| address & prefix.mask == prefix.network);
         let longest = holding.max_by_key(|prefix| prefix.mask)?;
-        let bits = longest.mask.ones();
-        <N::Address as Address>::Net::of(longest.network.address(), bits)
+        <N::Address as Address>::Net::masked(longest.network.address(), longest.mask.address())
     }
 
     /// Whether there are none.

@@ -205,13 +205,6 @@ pub struct Flow {
     pub entry: u32,
 }
 
-impl Flow {
-    /// Whether another one, read at another moment, is the same flow.
-    fn is_alike(&self, other: &Flow) -> bool {
-        (self.forward, self.reply) == (other.forward, other.reply)
-    }
-}
-
 impl Conntrack {
     /// A table for `capacity` flows. Memory, taken at once: 64 bytes a flow, 32 to 64 for its slots, and at most 2 MiB
     /// for masquerade ports.
@@ -445,38 +438,41 @@ impl<B: Below> Conntrack<B> {
 
     /// Forgets a flow that was read before. True if it was still there and this call removed it.
     pub fn forget(&self, flow: &Flow) -> bool {
-        let hit = self.hit(flow.entry).filter(|hit| self.flow(hit).is_some_and(|now| now.is_alike(flow)));
-        hit.is_some_and(|hit| self.remove(&hit))
+        let [forward, _] = self.keys_of(flow.entry);
+        let hit = self.read(Slot::new(flow.entry, Direction::Forward), forward);
+        // Read after that: if it is the flow, the hit is on it, or on one that has gone.
+        let is_it = |now: Flow| (now.forward, now.reply) == (flow.forward, flow.reply);
+        hit.is_some_and(|hit| self.flow(flow.entry).is_some_and(is_it) && self.remove(&hit))
     }
 
     /// Reads every live flow, in table order. Each is consistent in itself; the whole is not a moment's picture.
     pub fn flows(&self) -> impl Iterator<Item = Flow> {
-        (0..self.high_water()).filter_map(|entry| self.flow(&self.hit(entry)?))
-    }
-
-    /// What an entry says about packets from the client.
-    fn hit(&self, entry: u32) -> Option<Hit> {
-        let [forward, _] = self.keys_of(entry);
-        self.read(Slot::new(entry, Direction::Forward), forward)
+        (0..self.high_water()).filter_map(|entry| self.flow(entry))
     }
 
     /// The flow of an entry, for people.
-    fn flow(&self, hit: &Hit) -> Option<Flow> {
-        let entry = hit.slot.entry();
+    fn flow(&self, entry: u32) -> Option<Flow> {
+        let slot = Slot::new(entry, Direction::Forward);
         let [forward, _] = self.keys_of(entry);
-        let [forward, reply] = if forward[1] & WIDE == 0 {
-            [forward, hit.other].map(|key| FiveTuple::<u32>::from_words(key).told())
+        if forward[1] & WIDE == 0 {
+            self.told::<u32>(slot, forward)
         } else {
-            let addresses = self.addresses.of(hit.slot);
-            let keys = [(forward, addresses[0]), (hit.other, addresses[1])];
-            // Another flow may have come there since.
-            self.hit(entry).filter(|now| now.activity == hit.activity && now.other == hit.other)?;
-            keys.map(|(words, addresses)| {
-                FiveTuple::<u128>::from_words(<u128 as Packed>::Key::restore(words, addresses)).told()
-            })
-        };
-        let (state, last_seen, generation) = (hit.state(), hit.last_seen(), hit.generation());
-        Some(Flow { forward, reply, state, last_seen, generation, entry })
+            let [addresses, _] = self.addresses.of(slot);
+            self.told::<u128>(slot, FlowKey::restore(forward, addresses))
+        }
+    }
+
+    /// The flow with this key, if it is the one at `slot`.
+    fn told<N: Packed>(&self, slot: Slot, key: N::Key) -> Option<Flow> {
+        let hit = self.read(slot, key)?;
+        Some(Flow {
+            forward: FiveTuple::<N>::from_words(key).told(),
+            reply: FiveTuple::<N>::from_words(hit.other).told(),
+            state: hit.state(),
+            last_seen: hit.last_seen(),
+            generation: hit.generation(),
+            entry: slot.entry(),
+        })
     }
 }
 
