@@ -73,6 +73,12 @@ pub enum QuestionError {
 }
 
 impl Question {
+    /// A packet as somebody sends it who has not been heard before: a SYN, of SCTP an INIT, as short as there can be.
+    pub fn of(tuple: FiveTuple<IpAddr>) -> Question {
+        let tcp_flags = if matches!(tuple.protocol, ipv4::TCP | ipv4::SCTP) { tcp::SYN } else { 0 };
+        Question { tuple, tcp_flags, arrival: None, length: None, dont_fragment: true, ttl: ipv4::DEFAULT_TTL }
+    }
+
     /// Where the packet comes in.
     ///
     /// # Errors

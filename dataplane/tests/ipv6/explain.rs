@@ -30,9 +30,7 @@ fn tuple(protocol: u8, src: End, dst: End) -> FiveTuple<IpAddr> {
 
 /// A SYN, if it is TCP.
 fn question(protocol: u8, src: End, dst: End) -> Question {
-    let tcp_flags = if protocol == TCP { SYN } else { 0 };
-    let tuple = tuple(protocol, src, dst);
-    Question { tuple, tcp_flags, arrival: None, length: None, dont_fragment: true, ttl: 64 }
+    Question::of(tuple(protocol, src, dst))
 }
 
 /// The answer, and the packets that were made up for it.

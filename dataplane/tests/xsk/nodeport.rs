@@ -146,8 +146,7 @@ fn switch() -> Switch {
 /// What is said to become of a connection from the client.
 fn fate(switch: &Switch, port: u16) -> Fate {
     let tuple = FiveTuple { src: CLIENT.into(), dst: NODE.into(), src_port: 1, dst_port: port, protocol: 6 };
-    let question = Question { tuple, tcp_flags: 2, arrival: None, length: None, dont_fragment: true, ttl: 64 };
-    switch.explain(question).unwrap().packet.fate
+    switch.explain(Question::of(tuple)).unwrap().packet.fate
 }
 
 #[test]

@@ -10,7 +10,7 @@ use shunt_dataplane::{
     explain::{Arrival, Explanation, Fate, Question, QuestionError, Walk},
     flow::FiveTuple,
     verdict::Verdict,
-    wire::{icmpv4, icmpv6, ipv4, ipv6, tcp},
+    wire::{icmpv4, icmpv6, ipv4, ipv6},
 };
 
 pub(super) use self::names::Names;
@@ -30,6 +30,7 @@ pub(super) fn question(request: &v1::ExplainRequest, names: &Names) -> Result<Qu
     } else if protocol == ipv6::ICMPV6 {
         return Err(FieldError::new("protocol", "58 is ICMPv6, and the source is of IPv4; use 1, ICMP"));
     }
+    let usual = Question::of(tuple);
     let is_connected = matches!(protocol, ipv4::TCP | ipv4::SCTP);
     let tcp_flags = match request.tcp_flags {
         Some(_) if !is_connected => {
@@ -39,17 +40,16 @@ pub(super) fn question(request: &v1::ExplainRequest, names: &Names) -> Result<Qu
             ));
         }
         Some(flags) => small("tcp_flags", flags, u8::MAX.into())? as u8,
-        None if is_connected => tcp::SYN,
-        None => 0,
+        None => usual.tcp_flags,
     };
-    let ttl = small("ttl", request.ttl.unwrap_or(ipv4::DEFAULT_TTL.into()), u8::MAX.into())? as u8;
+    let ttl = small("ttl", request.ttl.unwrap_or(usual.ttl.into()), u8::MAX.into())? as u8;
     let length = request.length.map(|length| small("length", length, u16::MAX.into())).transpose()?;
     Ok(Question {
         tuple,
         tcp_flags,
         arrival: arrival(request, names)?,
         length: length.map(|length| length as u16),
-        dont_fragment: request.dont_fragment.unwrap_or(true),
+        dont_fragment: request.dont_fragment.unwrap_or(usual.dont_fragment),
         ttl,
     })
 }
