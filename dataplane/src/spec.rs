@@ -66,8 +66,9 @@ pub struct PortSpec {
     /// Packets may arrive with TCP and UDP checksums left unfinished, holding only the pseudo header's sum: true for
     /// devices without wire (veth, TAP, virtio), false for a network card.
     pub unfinished_checksums: bool,
-    /// What comes in must be from this station, by its Ethernet and IP source addresses and what its ARP and neighbour discovery messages say; and
-    /// it must not be for a VTEP, as if it came from one. `None`: anybody may send, as on an uplink.
+    /// What comes in must be from this station, by its Ethernet and IP source addresses and what its ARP and neighbour
+    /// discovery messages say; and it must not be for a VTEP, as if it came from one. `None`: anybody may send, as on an
+    /// uplink.
     pub station: Option<Station>,
 }
 

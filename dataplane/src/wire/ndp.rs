@@ -138,8 +138,8 @@ struct Message {
 }
 
 impl Message {
-    /// Checks what RFC 4861 asks of both (sections 7.1.1 and 7.1.2), and that no group is the source. It may not be fragmented (RFC 6980), and no host puts other
-    /// extension headers into it: with any it is not read.
+    /// Checks what RFC 4861 asks of both (sections 7.1.1 and 7.1.2), and that no group is the source. It may not be
+    /// fragmented (RFC 6980), and no host puts other extension headers into it: with any it is not read.
     fn parse(packet: &[u8]) -> Option<Message> {
         let header: &[u8; ipv6::HEADER_LEN] = packet.first_chunk()?;
         let message = packet.get(ipv6::HEADER_LEN..ipv6::total_len(header))?;
