@@ -3,7 +3,8 @@
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use shunt_dataplane::{
-    net::{Address, MacAddr, Number, Prefix},
+    net::MacAddr,
+    snapshot::{self, Net},
     spec::{FamilySpec, ForwardingSpec},
     wire::{be16, checksum, ethernet, ipv4, ipv6, udp},
 };
@@ -20,18 +21,8 @@ pub enum IpVersion {
     V6,
 }
 
-/// A prefix of addresses of the same family as a number.
-pub type Net<N> = <<N as Number>::Address as Address>::Net;
-
 /// An address of a family, as a number.
-pub trait Family: Number {
-    /// Bytes of its header.
-    const HEADER_LEN: usize;
-    /// The Ethernet type of its packets.
-    const ETHERTYPE: u16;
-    /// Bits that the pods of a node have in common.
-    const SUBNET: u8;
-
+pub trait Family: snapshot::Family {
     /// Its part of what the switch should do.
     fn part(spec: &mut ForwardingSpec) -> &mut FamilySpec<Self::Address>;
 
@@ -43,6 +34,9 @@ pub trait Family: Number {
 
     /// A ClusterIP.
     fn service(number: u32) -> Self;
+
+    /// The prefix that the pods of a node have, of which this is one.
+    fn subnet(self) -> Net<Self>;
 
     /// The prefix that all pods have in common, and that of all services.
     fn cidrs() -> [Net<Self>; 2];
@@ -70,16 +64,7 @@ pub struct Header<N> {
     pub len: u16,
 }
 
-/// The prefix of the addresses that begin as this one does.
-pub fn subnet<N: Family>(first: N) -> Net<N> {
-    Prefix::of(first.address(), N::SUBNET).expect("an address has so many bits")
-}
-
 impl Family for u32 {
-    const HEADER_LEN: usize = ipv4::HEADER_LEN;
-    const ETHERTYPE: u16 = ethernet::IPV4;
-    const SUBNET: u8 = 24;
-
     fn part(spec: &mut ForwardingSpec) -> &mut FamilySpec<Self::Address> {
         &mut spec.ipv4
     }
@@ -94,6 +79,10 @@ impl Family for u32 {
 
     fn service(number: u32) -> u32 {
         0x0a60_0000 + number // 10.96.0.0
+    }
+
+    fn subnet(self) -> Ipv4Net {
+        Ipv4Net::new_assert(self.into(), 24)
     }
 
     fn cidrs() -> [Ipv4Net; 2] {
@@ -123,10 +112,6 @@ impl Family for u32 {
 }
 
 impl Family for u128 {
-    const HEADER_LEN: usize = ipv6::HEADER_LEN;
-    const ETHERTYPE: u16 = ethernet::IPV6;
-    const SUBNET: u8 = 64;
-
     fn part(spec: &mut ForwardingSpec) -> &mut FamilySpec<Self::Address> {
         &mut spec.ipv6
     }
@@ -141,6 +126,10 @@ impl Family for u128 {
 
     fn service(number: u32) -> u128 {
         0xfd00_0010_0096 << 80 | u128::from(number) // fd00:10:96::
+    }
+
+    fn subnet(self) -> Ipv6Net {
+        Ipv6Net::new_assert(self.into(), 64)
     }
 
     fn cidrs() -> [Ipv6Net; 2] {

@@ -5,6 +5,7 @@ use std::{net::Ipv4Addr, sync::Arc, sync::Mutex};
 use shunt_dataplane::{
     net::{MacAddr, Protocol},
     packet::BATCH,
+    snapshot::Net,
     spec::{
         Backend, FamilySpec, ForwardingSpec, PortId, PortRole, PortSpec, RouteSpec, ServiceSpec, Via, VtepSpec,
         VxlanSpec,
@@ -16,7 +17,7 @@ use shunt_dataplane::{
 
 use crate::{
     device::{Clock, Packets, Sink, Source},
-    family::{self, FRAME_LEN, Family, IpVersion, Net, datagram, subnet},
+    family::{self, FRAME_LEN, Family, IpVersion, datagram},
     measure,
 };
 
@@ -260,11 +261,11 @@ fn vtep_address(n: u32) -> Ipv4Addr {
 fn spec<N: Family>(path: Path, scale: Scale) -> ForwardingSpec {
     let mut routes = Vec::new();
     for node in 0..VTEPS {
-        routes.push(RouteSpec { prefix: subnet(N::pod(node + 2, 0)), via: Via::Vtep(vtep_address(node)) });
+        routes.push(RouteSpec { prefix: N::pod(node + 2, 0).subnet(), via: Via::Vtep(vtep_address(node)) });
     }
     for network in 0..scale.routes {
         let via = Via::Gateway { port: UPLINK, mac: Some(PEER_MAC) };
-        routes.push(RouteSpec { prefix: subnet(N::outside(network, 0)), via });
+        routes.push(RouteSpec { prefix: N::outside(network, 0).subnet(), via });
     }
     for pod in 2..252 {
         let prefix = Net::<N>::from(N::pod(HERE, pod).address());

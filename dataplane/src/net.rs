@@ -107,8 +107,6 @@ pub trait Prefix<A: Address>:
     fn mask(&self) -> A;
     /// How many bits these are.
     fn bits(&self) -> u8;
-    /// The prefix of an address with this length, if there are so many bits.
-    fn of(address: A, bits: u8) -> Option<Self>;
     /// The prefix of the addresses that are `network` where the bits of `mask` are set, if these are the first ones.
     fn masked(network: A, mask: A) -> Option<Self>;
     /// The prefix without host bits.
@@ -198,10 +196,6 @@ macro_rules! prefix {
 
             fn first_host(&self) -> Option<$address> {
                 self.hosts().next()
-            }
-
-            fn of(address: $address, bits: u8) -> Option<Self> {
-                <$net>::new(address, bits).ok()
             }
 
             fn masked(network: $address, mask: $address) -> Option<Self> {

@@ -15,7 +15,7 @@ use crate::{
     snapshot::Snapshot,
     spec::PortRole,
     stages::{
-        Stages, forward,
+        forward::{self, Forward},
         fragments::{self, Held},
         limit, local,
         oversize::Oversized,
@@ -146,11 +146,11 @@ impl Pipeline {
 
 /// Sends the switch's own messages instead of the packets they are about.
 #[cold]
-fn answer<N: Stages>(batch: &mut Batch<N>, budget: &mut TokenBucket, ip_id: &mut u16, env: &Env<impl Recorder>) {
+fn answer<N: Forward>(batch: &mut Batch<N>, budget: &mut TokenBucket, ip_id: &mut u16, env: &Env<impl Recorder>) {
     for (frame, meta) in batch.packets() {
         let Verdict::Owed(answer) = meta.verdict() else { continue };
         let allowed = answer == Answer::Echo || budget.take(env.now);
-        if !allowed || !N::answer(frame, meta, answer, env.snapshot) {
+        if !allowed || !local::answer(frame, meta, answer, env.snapshot) {
             meta.decide(Verdict::Drop(local::unanswered(answer)));
         } else {
             env.recorder.note(|| Step::Answered(answer));

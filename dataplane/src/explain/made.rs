@@ -6,15 +6,11 @@ use crate::{
     net::Number,
     snapshot::{Family, Snapshot},
     spec::{PortId, PortRole},
-    wire::{checksum, ethernet, icmpv4, icmpv6, ipv4, ipv6},
+    wire::{checksum, icmpv4, icmpv6, ipv4, ipv6},
 };
 
 /// A family that packets are made up of.
 pub trait Made: Family {
-    /// Bytes of its IP header.
-    const HEADER_LEN: usize;
-    /// What announces it in the Ethernet header.
-    const ETHERTYPE: u16;
     /// What its ICMP has as the type of an echo reply.
     const ECHO_REPLY: u8;
 
@@ -29,8 +25,6 @@ pub trait Made: Family {
 }
 
 impl Made for u32 {
-    const HEADER_LEN: usize = ipv4::HEADER_LEN;
-    const ETHERTYPE: u16 = ethernet::IPV4;
     const ECHO_REPLY: u8 = icmpv4::ECHO_REPLY;
 
     fn emit(question: &Question, tuple: &FiveTuple, length: u16, packet: &mut [u8]) {
@@ -58,8 +52,6 @@ impl Made for u32 {
 }
 
 impl Made for u128 {
-    const HEADER_LEN: usize = ipv6::HEADER_LEN;
-    const ETHERTYPE: u16 = ethernet::IPV6;
     const ECHO_REPLY: u8 = icmpv6::ECHO_REPLY;
 
     fn emit(question: &Question, tuple: &FiveTuple<u128>, length: u16, packet: &mut [u8]) {

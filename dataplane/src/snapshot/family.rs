@@ -7,7 +7,7 @@ use crate::{
     flow::Packed,
     net::Address,
     tables::{Endpoints, Fib, Fib6, Prefixes, ServiceIndex, ServiceTable, fib},
-    wire::{icmpv4, icmpv6, ipv4, ipv6},
+    wire::{ethernet, icmpv4, icmpv6, ipv4, ipv6},
 };
 
 /// The prefixes of a family.
@@ -19,6 +19,10 @@ pub trait Family: Packed {
     type Fib: Send + Sync;
     /// Where that lies.
     type View<'a>: Copy;
+    /// What announces its packets in the Ethernet header.
+    const ETHERTYPE: u16;
+    /// Bytes of its IP header, without options or extension headers.
+    const HEADER_LEN: usize;
     /// The number of its ICMP in the IP header.
     const ICMP: u8;
     /// What that has as the type of an echo request, where other protocols have the destination port.
@@ -86,6 +90,8 @@ impl<N: Family> Clone for Tables<N> {
 impl Family for u32 {
     type Fib = Fib;
     type View<'a> = fib::View<'a>;
+    const ETHERTYPE: u16 = ethernet::IPV4;
+    const HEADER_LEN: usize = ipv4::HEADER_LEN;
     const ICMP: u8 = ipv4::ICMP;
     const ECHO_REQUEST: u16 = icmpv4::ECHO_REQUEST as u16;
     const RELAYS: bool = true;
@@ -125,6 +131,8 @@ impl Family for u32 {
 impl Family for u128 {
     type Fib = Fib6;
     type View<'a> = &'a Fib6;
+    const ETHERTYPE: u16 = ethernet::IPV6;
+    const HEADER_LEN: usize = ipv6::HEADER_LEN;
     const ICMP: u8 = ipv6::ICMPV6;
     const ECHO_REQUEST: u16 = icmpv6::ECHO_REQUEST as u16;
     const RELAYS: bool = false;

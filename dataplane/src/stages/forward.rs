@@ -9,16 +9,36 @@ use crate::{
     packet::{Batch, Meta},
     pipeline::Env,
     record::{Recorder, Step},
-    stages::{Stages, fragments, local, nat, oversize, relay, route::Routes},
+    stages::{
+        fragments,
+        local::{self, Speak},
+        nat, oversize, relay,
+        route::Routes,
+    },
     verdict::{Answer, DropReason, Verdict},
     wire::{ethernet, ipv4, put16, udp, vxlan},
 };
 
 const IP: usize = ethernet::HEADER_LEN;
 
+/// A family whose packets are sent on.
+pub trait Forward: Speak {
+    /// Sends a packet to its next hop, or says what becomes of it otherwise.
+    fn send(
+        frame: &mut Frame,
+        meta: &Meta<Self>,
+        next_hop: &NextHop,
+        ip_id: &mut u16,
+        env: &Env<impl Recorder>,
+    ) -> Result<(), Verdict>;
+
+    /// What becomes of a packet that is longer than `mtu`.
+    fn too_long(packet: &[u8], mtu: u16) -> Verdict;
+}
+
 /// Routes every pending packet and sends it on its way, or finds that its sender is owed an answer, or that it has to be cut.
 #[inline(never)]
-pub fn run<N: Stages>(batch: &mut Batch<N>, ip_id: &mut u16, env: &Env<impl Recorder>) {
+pub fn run<N: Forward>(batch: &mut Batch<N>, ip_id: &mut u16, env: &Env<impl Recorder>) {
     let mut id = *ip_id;
     let mut owes = false;
     let routes = Routes::of(env.snapshot);
@@ -40,46 +60,51 @@ pub fn run<N: Stages>(batch: &mut Batch<N>, ip_id: &mut u16, env: &Env<impl Reco
     batch.owes |= owes;
 }
 
-/// Sends a packet to its next hop, or says what becomes of it otherwise.
-#[inline(always)]
-pub(super) fn send(
-    frame: &mut Frame,
-    meta: &Meta,
-    next_hop: &NextHop,
-    ip_id: &mut u16,
-    env: &Env<impl Recorder>,
-) -> Result<(), Verdict> {
-    let Some((head, rest)) = frame.bytes_mut().split_first_chunk_mut::<{ IP + ipv4::HEADER_LEN }>() else {
-        return Err(fate(Verdict::Drop(DropReason::Truncated)));
-    };
-    let (ethernet, ip) = ethernet::split(head);
-    let inner = Inner { ecn: ip[ipv4::TOS] & ipv4::ECN_CE, total_len: ipv4::total_len(ip) };
-    // To what sends nothing, nothing may go: its MTU is 0.
-    if inner.total_len > next_hop.mtu {
-        return Err(unsent(frame, meta, next_hop, env));
+impl Forward for u32 {
+    #[inline(always)]
+    fn send(
+        frame: &mut Frame,
+        meta: &Meta,
+        next_hop: &NextHop,
+        ip_id: &mut u16,
+        env: &Env<impl Recorder>,
+    ) -> Result<(), Verdict> {
+        let Some((head, rest)) = frame.bytes_mut().split_first_chunk_mut::<{ IP + ipv4::HEADER_LEN }>() else {
+            return Err(fate(Verdict::Drop(DropReason::Truncated)));
+        };
+        let (ethernet, ip) = ethernet::split(head);
+        let inner = Inner { ecn: ip[ipv4::TOS] & ipv4::ECN_CE, total_len: ipv4::total_len(ip) };
+        // To what sends nothing, nothing may go: its MTU is 0.
+        if inner.total_len > next_hop.mtu {
+            return Err(unsent(frame, meta, next_hop, env));
+        }
+        if ip[ipv4::TTL] <= 1 {
+            return Err(fate(Verdict::Owed(Answer::TimeExceeded)));
+        }
+        ipv4::decrement_ttl(ip);
+        // Where the endpoint's node answers directly, it translates.
+        if meta.has(Meta::TRANSLATE) && next_hop.kind != Kind::Relay {
+            let options = usize::from(meta.ip_header_len) - ipv4::HEADER_LEN;
+            let translate = if meta.has(Meta::FRAGMENT) { fragments::translate } else { nat::translate };
+            translate(ip, &mut rest[options..], meta);
+            env.recorder.note(|| Step::Rewritten { to: FiveTuple::<u32>::from_words(meta.other).reversed().told() });
+        }
+        if next_hop.kind == Kind::Plain {
+            ethernet.copy_from_slice(&next_hop.header[vxlan::OVERHEAD..]);
+            return Ok(());
+        }
+        let hash = if meta.has(Meta::HASHED) { meta.hash } else { env.conntrack.hash(meta.key) };
+        wrap(frame, next_hop, inner, hash, ip_id, env)?;
+        if next_hop.kind == Kind::Relay {
+            cold_path();
+            relay::name(frame, vxlan::OVERHEAD, (meta.other[0] >> 32) as u32);
+        }
+        Ok(())
     }
-    if ip[ipv4::TTL] <= 1 {
-        return Err(fate(Verdict::Owed(Answer::TimeExceeded)));
+
+    fn too_long(packet: &[u8], mtu: u16) -> Verdict {
+        oversize::verdict(packet, mtu)
     }
-    ipv4::decrement_ttl(ip);
-    // Where the endpoint's node answers directly, it translates.
-    if meta.has(Meta::TRANSLATE) && next_hop.kind != Kind::Relay {
-        let options = usize::from(meta.ip_header_len) - ipv4::HEADER_LEN;
-        let translate = if meta.has(Meta::FRAGMENT) { fragments::translate } else { nat::translate };
-        translate(ip, &mut rest[options..], meta);
-        env.recorder.note(|| Step::Rewritten { to: FiveTuple::<u32>::from_words(meta.other).reversed().told() });
-    }
-    if next_hop.kind == Kind::Plain {
-        ethernet.copy_from_slice(&next_hop.header[vxlan::OVERHEAD..]);
-        return Ok(());
-    }
-    let hash = if meta.has(Meta::HASHED) { meta.hash } else { env.conntrack.hash(meta.key) };
-    wrap(frame, next_hop, inner, hash, ip_id, env)?;
-    if next_hop.kind == Kind::Relay {
-        cold_path();
-        relay::name(frame, vxlan::OVERHEAD, (meta.other[0] >> 32) as u32);
-    }
-    Ok(())
 }
 
 /// Puts a packet into a VXLAN packet for its next hop; `hash` is its flow's.
@@ -138,15 +163,21 @@ pub(super) fn fate(verdict: Verdict) -> Verdict {
 
 /// What becomes of a packet that is too long for its next hop, or has none.
 #[cold]
-fn unsent(frame: &mut Frame, meta: &Meta, next_hop: &NextHop, env: &Env<impl Recorder>) -> Verdict {
+pub(super) fn unsent<N: Forward>(
+    frame: &mut Frame,
+    meta: &Meta<N>,
+    next_hop: &NextHop,
+    env: &Env<impl Recorder>,
+) -> Verdict {
+    let services = &env.snapshot.of::<N>().services;
     match next_hop.kind {
-        Kind::Plain | Kind::Overlay | Kind::Relay => oversize::verdict(&frame.bytes()[IP..], next_hop.mtu),
+        Kind::Plain | Kind::Overlay | Kind::Relay => N::too_long(&frame.bytes()[IP..], next_hop.mtu),
         Kind::Local if local::echo(frame, meta) => Verdict::Owed(Answer::Echo),
         Kind::Local => Verdict::Drop(DropReason::SwitchAddress),
-        Kind::Unreachable if meta.dst() >= 0xe000_0000 => Verdict::Drop(DropReason::ForwardedBroadcast),
+        Kind::Unreachable if N::is_group(meta.dst()) => Verdict::Drop(DropReason::ForwardedBroadcast),
         Kind::Unreachable => Verdict::Owed(Answer::NetUnreachable),
         // As kube-proxy has it: refused if the address is a service's, or the sender would wait in vain.
-        Kind::ServiceRange if env.snapshot.ipv4.services.has_vip(meta.dst()) => Verdict::Owed(Answer::PortUnreachable),
+        Kind::ServiceRange if services.has_vip(meta.dst()) => Verdict::Owed(Answer::PortUnreachable),
         Kind::ServiceRange => Verdict::Drop(DropReason::NoService),
         Kind::Unresolved => Verdict::Drop(DropReason::Unresolved),
     }

@@ -18,7 +18,7 @@ use crate::{
     record::{Recorder, Step},
     snapshot::Family,
     spec::PortRole,
-    stages::{Stages, nat, track},
+    stages::{nat, track},
     tables::recent::Key,
     time::Now,
     verdict::{DropReason, Verdict},
@@ -111,7 +111,7 @@ impl<N: Packed> Default for Held<N> {
 /// Gives the fragments among packets with ports theirs. Those about which something is not known yet leave the batch to
 /// wait; those that need not wait any longer come back into it.
 #[cold]
-pub fn run<N: Stages>(batch: &mut Batch<N>, held: &mut Held<N>, env: &Env<impl Recorder>) {
+pub fn run<N: Fragmented>(batch: &mut Batch<N>, held: &mut Held<N>, env: &Env<impl Recorder>) {
     // Otherwise nothing needs ports.
     let needed = track::is_needed::<N>(env);
     let mut at = 0;
@@ -142,7 +142,7 @@ pub fn run<N: Stages>(batch: &mut Batch<N>, held: &mut Held<N>, env: &Env<impl R
 }
 
 /// Moves those about which all is known now, and those that waited too long, back into the batch as far as it has room.
-fn release<N: Stages>(batch: &mut Batch<N>, held: &mut Held<N>, env: &Env<impl Recorder>) {
+fn release<N: Fragmented>(batch: &mut Batch<N>, held: &mut Held<N>, env: &Env<impl Recorder>) {
     let mut room = BATCH - batch.len();
     let ready = held.0.extract_if(.., |waiting| {
         if room == 0 {
@@ -172,7 +172,7 @@ fn is_copy<N: Family>(frame: &Frame, meta: &Meta<N>, env: &Env<impl Recorder>) -
 
 /// Finds out a fragment's ports: from itself if it is the first, and all others learn them. False if they, or what else has
 /// to be known about it, are not known: of a copy also the flow, without which the fragment is the kernel's.
-fn is_known<N: Stages, R: Recorder>(frame: &Frame, meta: &mut Meta<N>, is_copy: bool, env: &Env<R>) -> bool {
+fn is_known<N: Fragmented, R: Recorder>(frame: &Frame, meta: &mut Meta<N>, is_copy: bool, env: &Env<R>) -> bool {
     let packet = &frame.bytes()[IP..];
     let l4 = &packet[usize::from(meta.ip_header_len)..];
     let Piece { id, offset, is_last } = N::piece(packet);
@@ -227,6 +227,12 @@ fn has_ports<N: Family>(meta: &Meta<N>) -> bool {
     Protocol::of(meta.protocol()).is_some()
 }
 
+/// A family whose packets may be fragments.
+pub trait Fragmented: Family {
+    /// What a fragment says about itself; `packet` is one, from its IP header on.
+    fn piece(packet: &[u8]) -> Piece;
+}
+
 /// What a fragment says about itself.
 pub struct Piece {
     /// The datagram's identification.
@@ -237,9 +243,8 @@ pub struct Piece {
     pub is_last: bool,
 }
 
-impl Piece {
-    /// What an IPv4 header says.
-    pub(super) fn of(packet: &[u8]) -> Piece {
+impl Fragmented for u32 {
+    fn piece(packet: &[u8]) -> Piece {
         let fragment = be16(packet, ipv4::FRAGMENT);
         let (offset, is_last) = (fragment & ipv4::OFFSET, fragment & ipv4::MORE_FRAGMENTS == 0);
         Piece { id: be16(packet, ipv4::ID).into(), offset, is_last }

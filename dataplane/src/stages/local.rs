@@ -3,9 +3,10 @@
 use std::net::Ipv4Addr;
 
 use crate::{
+    flow::FiveTuple,
     io::Frame,
     packet::Meta,
-    snapshot::{Guard, PortEntry, Snapshot},
+    snapshot::{Family, Guard, PortEntry, Snapshot},
     spec::{PortId, PortRole},
     verdict::{Answer, DropReason, Verdict},
     wire::{arp, be16, ethernet, icmpv4, ipv4},
@@ -52,64 +53,92 @@ fn spoofed(frame: &[u8], guard: &Guard) -> Option<DropReason> {
     }
 }
 
-/// Turns an echo request to the switch into its reply, ICMP part only; false if it is none.
-#[cold]
-pub fn echo(frame: &mut Frame, meta: &Meta) -> bool {
-    meta.protocol() == ipv4::ICMP
-        && !meta.has(Meta::FRAGMENT)
-        && icmpv4::answer_echo(&mut frame.bytes_mut()[IP + usize::from(meta.ip_header_len)..])
+/// A family that the switch speaks.
+pub trait Speak: Family {
+    /// An ICMP error.
+    type Error;
+    /// Bytes of the packet it is about that an error carries at most.
+    const QUOTE_LEN: usize;
+
+    /// Whether an address is a group's: nobody's alone.
+    fn is_group(address: Self) -> bool;
+
+    /// Turns an echo request from `src` to `dst` into its reply; false if `message` is none, or damaged.
+    fn answer_echo(message: &mut [u8], src: Self, dst: Self) -> bool;
+
+    /// Whether no error may be sent about ICMP messages of this type.
+    fn is_error(kind: u8) -> bool;
+
+    /// Whether an error may be about `packet`, even if it is a fragment and not the first.
+    fn may_be_told(packet: &[u8]) -> bool;
+
+    /// The error that an answer is, if the family has such a one; `mtu` is of the packet's next hop.
+    fn error(answer: Answer, mtu: u16) -> Option<Self::Error>;
+
+    /// Writes an error's header in front of the quoted packet; `message` is both.
+    fn emit_error(error: Self::Error, message: &mut [u8], src: Self, dst: Self);
+
+    /// Writes the IP header of a message with so many bytes, which the switch sends on: that takes one from the hops it has.
+    fn emit_header(packet: &mut [u8], src: Self, dst: Self, len: u16);
+
+    /// Sends an answer at once if no route leads to whom it is for; otherwise it is still to be sent. Says what becomes of it.
+    fn reply(_: &mut Frame, _: &Meta<Self>, _: Answer, _: &Snapshot) -> Option<Verdict> {
+        Some(Verdict::Pending)
+    }
 }
 
-/// Makes of a packet the message about it, addressed to its sender, and leaves it pending and unrouted. False if no
-/// message may be sent (RFC 1122, section 3.2.2; RFC 1812, section 4.3.2.7) or there is no address to send it from.
+/// Turns an echo request to the switch into its reply, ICMP part only; false if it is none.
 #[cold]
-pub fn answer(frame: &mut Frame, meta: &mut Meta, answer: Answer, snapshot: &Snapshot) -> bool {
-    let replied_to = (meta.src(), meta.dst());
+pub fn echo<N: Speak>(frame: &mut Frame, meta: &Meta<N>) -> bool {
+    let message = &mut frame.bytes_mut()[IP + usize::from(meta.ip_header_len)..];
+    meta.protocol() == N::ICMP && !meta.has(Meta::FRAGMENT) && N::answer_echo(message, meta.src(), meta.dst())
+}
+
+/// Makes of a packet the message about it, addressed to its sender, and leaves it pending and unrouted if a route may lead there.
+/// False if no message may be sent (RFC 1122, section 3.2.2; RFC 1812, section 4.3.2.7; RFC 4443, section 2.4 (e)) or there is
+/// no address to send it from.
+#[cold]
+pub fn answer<N: Speak>(frame: &mut Frame, meta: &mut Meta<N>, answer: Answer, snapshot: &Snapshot) -> bool {
+    let (sender, asked) = (meta.src(), meta.dst());
     let message_len;
     let from;
     if answer == Answer::Echo {
-        from = replied_to.1;
+        from = asked;
         let header_len = usize::from(meta.ip_header_len);
         message_len = frame.len() - IP - header_len;
-        // The reply has no options: it starts where the header without them ends.
-        if !frame.reframe(IP + header_len, IP + ipv4::HEADER_LEN) {
+        // The reply has no options or extension headers: it starts where the header without them ends.
+        if !frame.reframe(IP + header_len, IP + N::HEADER_LEN) {
             return false;
         }
     } else {
-        from = snapshot.ipv4.router;
-        if from == 0 || meta.answer.is_some() || !may_be_answered(frame, meta) {
+        from = snapshot.of::<N>().router;
+        if from == N::default() || meta.answer.is_some() || !may_be_answered(frame, meta) {
             return false;
         }
-        let Some(error) = error(answer, meta, snapshot) else { return false };
-        let quote = (frame.len() - IP).min(icmpv4::QUOTE_LEN);
-        let room = IP + ipv4::HEADER_LEN + icmpv4::HEADER_LEN;
+        let Some(error) = N::error(answer, snapshot.next_hop(meta.next_hop).mtu) else { return false };
+        let quote = (frame.len() - IP).min(N::QUOTE_LEN);
+        let room = IP + N::HEADER_LEN + icmpv4::HEADER_LEN;
         if !frame.set_len(IP + quote) || !frame.reframe(IP, room) {
             return false;
         }
         message_len = icmpv4::HEADER_LEN + quote;
-        error.emit(&mut frame.bytes_mut()[IP + ipv4::HEADER_LEN..]);
+        N::emit_error(error, &mut frame.bytes_mut()[IP + N::HEADER_LEN..], from, sender);
     }
-    let header = ipv4::Header {
-        tos: 0,
-        total_len: (ipv4::HEADER_LEN + message_len) as u16,
-        id: 0,
-        // An atomic datagram needs no identification (RFC 6864).
-        flags: ipv4::DF,
-        // One more than it is to have, as forwarding takes one.
-        ttl: ipv4::DEFAULT_TTL + 1,
-        protocol: ipv4::ICMP,
-        src: from,
-        dst: replied_to.0,
-    };
     let bytes = frame.bytes_mut();
-    bytes[ethernet::TYPE..IP].copy_from_slice(&ethernet::IPV4.to_be_bytes());
-    header.emit(&mut bytes[IP..]);
-    meta.key = [u64::from(from) << 32 | u64::from(replied_to.0), u64::from(ipv4::ICMP)];
-    meta.ip_header_len = ipv4::HEADER_LEN as u8;
+    bytes[ethernet::TYPE..IP].copy_from_slice(&N::ETHERTYPE.to_be_bytes());
+    N::emit_header(&mut bytes[IP..], from, sender, message_len as u16);
+    meta.key = FiveTuple { src: from, dst: sender, protocol: N::ICMP, ..FiveTuple::default() }.to_words();
+    meta.ip_header_len = N::HEADER_LEN as u8;
     meta.flags = 0;
     meta.answer = Some(answer);
-    meta.decide(Verdict::Pending);
-    true
+    N::reply(frame, meta, answer, snapshot).map(|verdict| meta.decide(verdict)).is_some()
+}
+
+fn may_be_answered<N: Speak>(frame: &Frame, meta: &Meta<N>) -> bool {
+    let packet = &frame.bytes()[IP..];
+    let about_an_error =
+        meta.protocol() == N::ICMP && packet.get(usize::from(meta.ip_header_len)).is_none_or(|kind| N::is_error(*kind));
+    !about_an_error && !N::is_group(meta.dst()) && N::may_be_told(packet)
 }
 
 /// The reason to give for a packet whose answer was not sent.
@@ -125,20 +154,44 @@ pub fn unanswered(answer: Answer) -> DropReason {
     }
 }
 
-fn error(answer: Answer, meta: &Meta, snapshot: &Snapshot) -> Option<icmpv4::Error> {
-    match answer {
-        Answer::TimeExceeded => Some(icmpv4::Error::TimeExceeded),
-        Answer::FragmentationNeeded => Some(icmpv4::Error::FragmentationNeeded(snapshot.next_hop(meta.next_hop).mtu)),
-        Answer::NetUnreachable => Some(icmpv4::Error::NetUnreachable),
-        Answer::PortUnreachable => Some(icmpv4::Error::PortUnreachable),
-        Answer::Arp | Answer::Advertisement | Answer::PacketTooBig | Answer::Echo => None,
-    }
-}
+impl Speak for u32 {
+    type Error = icmpv4::Error;
+    const QUOTE_LEN: usize = icmpv4::QUOTE_LEN;
 
-fn may_be_answered(frame: &Frame, meta: &Meta) -> bool {
-    let packet = &frame.bytes()[IP..];
-    let later_fragment = be16(packet, ipv4::FRAGMENT) & ipv4::OFFSET != 0;
-    let about_an_error = meta.protocol() == ipv4::ICMP
-        && packet.get(usize::from(meta.ip_header_len)).is_none_or(|kind| icmpv4::is_error(*kind));
-    !later_fragment && !about_an_error && meta.dst() < 0xe000_0000
+    /// Multicast, and above.
+    fn is_group(address: u32) -> bool {
+        address >= 0xe000_0000
+    }
+
+    fn answer_echo(message: &mut [u8], _: u32, _: u32) -> bool {
+        icmpv4::answer_echo(message)
+    }
+
+    fn is_error(kind: u8) -> bool {
+        icmpv4::is_error(kind)
+    }
+
+    fn may_be_told(packet: &[u8]) -> bool {
+        be16(packet, ipv4::FRAGMENT) & ipv4::OFFSET == 0
+    }
+
+    fn error(answer: Answer, mtu: u16) -> Option<icmpv4::Error> {
+        match answer {
+            Answer::TimeExceeded => Some(icmpv4::Error::TimeExceeded),
+            Answer::FragmentationNeeded => Some(icmpv4::Error::FragmentationNeeded(mtu)),
+            Answer::NetUnreachable => Some(icmpv4::Error::NetUnreachable),
+            Answer::PortUnreachable => Some(icmpv4::Error::PortUnreachable),
+            Answer::Arp | Answer::Advertisement | Answer::PacketTooBig | Answer::Echo => None,
+        }
+    }
+
+    fn emit_error(error: icmpv4::Error, message: &mut [u8], _: u32, _: u32) {
+        error.emit(message);
+    }
+
+    fn emit_header(packet: &mut [u8], src: u32, dst: u32, len: u16) {
+        let (total_len, ttl) = (ipv4::HEADER_LEN as u16 + len, ipv4::DEFAULT_TTL + 1);
+        // An atomic datagram needs no identification (RFC 6864).
+        ipv4::Header { tos: 0, total_len, id: 0, flags: ipv4::DF, ttl, protocol: ipv4::ICMP, src, dst }.emit(packet);
+    }
 }

@@ -1,11 +1,11 @@
 //! What the switch says itself to who speaks IPv6: who has the gateway's address, echo replies, ICMPv6 errors.
 
 use crate::{
-    flow::FiveTuple,
     io::Frame,
     packet::Meta,
     snapshot::{PortEntry, Snapshot},
     spec::PortRole,
+    stages::local::Speak,
     verdict::{Answer, DropReason, Verdict},
     wire::{
         ethernet, icmpv6, ipv6,
@@ -43,83 +43,54 @@ pub fn discovery(frame: &mut Frame, meta: &Meta<u128>, port: &PortEntry, snapsho
     }
 }
 
-/// Turns an echo request to the switch into its reply, ICMPv6 part only; false if it is none.
-#[cold]
-pub fn echo(frame: &mut Frame, meta: &Meta<u128>) -> bool {
-    meta.protocol() == ipv6::ICMPV6
-        && !meta.has(Meta::FRAGMENT)
-        && icmpv6::answer_echo(&mut frame.bytes_mut()[IP + usize::from(meta.ip_header_len)..], meta.src(), meta.dst())
-}
+impl Speak for u128 {
+    type Error = icmpv6::Error;
+    const QUOTE_LEN: usize = icmpv6::QUOTE_LEN;
 
-/// Makes of a packet the message about it, addressed to its sender, and leaves it pending and unrouted. False if no
-/// message may be sent (RFC 4443, section 2.4 (e)) or there is no address to send it from.
-#[cold]
-pub fn answer(frame: &mut Frame, meta: &mut Meta<u128>, answer: Answer, snapshot: &Snapshot) -> bool {
-    let (sender, asked) = (meta.src(), meta.dst());
-    let message_len;
-    let from;
-    if answer == Answer::Echo {
-        from = asked;
-        let header_len = usize::from(meta.ip_header_len);
-        message_len = frame.len() - IP - header_len;
-        // The reply has no extension headers.
-        if !frame.reframe(IP + header_len, IP + ipv6::HEADER_LEN) {
-            return false;
-        }
-    } else {
-        from = snapshot.ipv6.router;
-        if from == 0 || meta.answer.is_some() || !may_be_answered(frame, meta) {
-            return false;
-        }
-        let Some(error) = error(answer, meta, snapshot) else { return false };
-        let quote = (frame.len() - IP).min(icmpv6::QUOTE_LEN);
-        let room = IP + ipv6::HEADER_LEN + icmpv6::HEADER_LEN;
-        if !frame.set_len(IP + quote) || !frame.reframe(IP, room) {
-            return false;
-        }
-        message_len = icmpv6::HEADER_LEN + quote;
-        error.emit(&mut frame.bytes_mut()[IP + ipv6::HEADER_LEN..], from, sender);
+    fn is_group(address: u128) -> bool {
+        ipv6::is_multicast(address)
     }
-    let header = ipv6::Header {
-        traffic_class: 0,
-        payload_len: message_len as u16,
-        next_header: ipv6::ICMPV6,
-        // One more than it is to have, as forwarding takes one.
-        hop_limit: ipv6::DEFAULT_HOP_LIMIT + 1,
-        src: from,
-        dst: sender,
-    };
-    header.emit(&mut frame.bytes_mut()[IP..]);
-    let tuple = FiveTuple { src: from, dst: sender, protocol: ipv6::ICMPV6, ..FiveTuple::default() };
-    meta.key = tuple.to_words();
-    meta.ip_header_len = ipv6::HEADER_LEN as u8;
-    meta.flags = 0;
-    meta.answer = Some(answer);
-    if ipv6::is_link_local(sender) {
-        // No route leads there: it is on the link that it came from, as parsing saw.
+
+    fn answer_echo(message: &mut [u8], src: u128, dst: u128) -> bool {
+        icmpv6::answer_echo(message, src, dst)
+    }
+
+    fn is_error(kind: u8) -> bool {
+        icmpv6::is_error(kind)
+    }
+
+    /// RFC 4443 names no fragments among what no error may be about.
+    fn may_be_told(_: &[u8]) -> bool {
+        true
+    }
+
+    fn error(answer: Answer, mtu: u16) -> Option<icmpv6::Error> {
+        match answer {
+            Answer::TimeExceeded => Some(icmpv6::Error::HopLimitExceeded),
+            Answer::PacketTooBig => Some(icmpv6::Error::PacketTooBig(mtu.into())),
+            Answer::NetUnreachable => Some(icmpv6::Error::NoRoute),
+            Answer::PortUnreachable => Some(icmpv6::Error::PortUnreachable),
+            Answer::Arp | Answer::Advertisement | Answer::Echo | Answer::FragmentationNeeded => None,
+        }
+    }
+
+    fn emit_error(error: icmpv6::Error, message: &mut [u8], src: u128, dst: u128) {
+        error.emit(message, src, dst);
+    }
+
+    fn emit_header(packet: &mut [u8], src: u128, dst: u128, len: u16) {
+        let (next_header, hop_limit) = (ipv6::ICMPV6, ipv6::DEFAULT_HOP_LIMIT + 1);
+        ipv6::Header { traffic_class: 0, payload_len: len, next_header, hop_limit, src, dst }.emit(packet);
+    }
+
+    /// A link-local address is on the link that the packet came from, as parsing saw.
+    fn reply(frame: &mut Frame, meta: &Meta<u128>, answer: Answer, snapshot: &Snapshot) -> Option<Verdict> {
+        if !ipv6::is_link_local(meta.dst()) {
+            return Some(Verdict::Pending);
+        }
         let PortEntry { mac, guard, .. } = *snapshot.port(meta.in_port);
-        let Some(guard) = guard else { return false };
         frame.bytes_mut()[IP + ipv6::HOP_LIMIT] = ipv6::DEFAULT_HOP_LIMIT;
-        ethernet::emit(frame.bytes_mut(), guard.station(), mac, ethernet::IPV6);
-        meta.decide(Verdict::Answer(answer, meta.in_port));
-    } else {
-        meta.decide(Verdict::Pending);
+        ethernet::emit(frame.bytes_mut(), guard?.station(), mac, ethernet::IPV6);
+        Some(Verdict::Answer(answer, meta.in_port))
     }
-    true
-}
-
-fn error(answer: Answer, meta: &Meta<u128>, snapshot: &Snapshot) -> Option<icmpv6::Error> {
-    match answer {
-        Answer::TimeExceeded => Some(icmpv6::Error::HopLimitExceeded),
-        Answer::PacketTooBig => Some(icmpv6::Error::PacketTooBig(snapshot.next_hop(meta.next_hop).mtu.into())),
-        Answer::NetUnreachable => Some(icmpv6::Error::NoRoute),
-        Answer::PortUnreachable => Some(icmpv6::Error::PortUnreachable),
-        Answer::Arp | Answer::Advertisement | Answer::Echo | Answer::FragmentationNeeded => None,
-    }
-}
-
-fn may_be_answered(frame: &Frame, meta: &Meta<u128>) -> bool {
-    let about_an_error = meta.protocol() == ipv6::ICMPV6
-        && frame.bytes().get(IP + usize::from(meta.ip_header_len)).is_none_or(|kind| icmpv6::is_error(*kind));
-    !about_an_error && !ipv6::is_multicast(meta.dst())
 }

@@ -8,7 +8,12 @@ use crate::{
     record::{Recorder, Step},
     snapshot::{PortEntry, Snapshot},
     spec::PortRole,
-    stages::{fragments::Piece, ipv6::local, parse::finish_checksum, track},
+    stages::{
+        fragments::{Fragmented, Piece},
+        ipv6::local,
+        parse::finish_checksum,
+        track,
+    },
     verdict::{DropReason, Verdict},
     wire::{be16, checksum, ethernet, icmpv6, ipv4, ipv6, sctp, tcp, udp},
 };
@@ -89,10 +94,12 @@ fn take(
     Ok(())
 }
 
-/// What the header of a fragment says, which parsing has found.
-pub(in crate::stages) fn piece(packet: &[u8]) -> Piece {
-    let fragment = ipv6::transport(packet).and_then(|transport| transport.fragment).expect("it is a fragment");
-    Piece { id: fragment.id, offset: fragment.offset, is_last: !fragment.more }
+impl Fragmented for u128 {
+    fn piece(packet: &[u8]) -> Piece {
+        let fragment = ipv6::transport(packet).and_then(|transport| transport.fragment);
+        let fragment = fragment.expect("parsing has found its header");
+        Piece { id: fragment.id, offset: fragment.offset, is_last: !fragment.more }
+    }
 }
 
 /// What the headers say.
@@ -123,17 +130,20 @@ fn parse(bytes: &[u8]) -> Result<Packet, DropReason> {
     let header_len = u8::try_from(transport.offset).map_err(|_| DropReason::BadIpHeader)?;
     let l4 = packet.get(transport.offset..len).ok_or(DropReason::BadIpHeader)?;
     let (src, dst, protocol) = (ipv6::src(packet), ipv6::dst(packet), transport.protocol);
-    let (mut ports, mut tcp_flags, mut flags, mut sum) = ([0; 2], 0, 0, None);
-    let mut is_of_the_link = false;
+    let (mut ports, mut tcp_flags, mut flags) = ([0; 2], 0, 0);
+    let (mut looks_unfinished, mut is_of_the_link) = (false, false);
+    let pseudo = || checksum::pseudo_header_v6(src, dst, protocol, l4.len() as u32);
     let two = |l4: &[u8]| [be16(l4, 0), be16(l4, 2)];
     if !transport.is_whole() {
         flags = Meta::FRAGMENT;
     } else if protocol == ipv4::UDP {
         let l4 = l4.first_chunk::<{ udp::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
-        (ports, sum) = (two(l4), Some(be16(l4, udp::CHECKSUM)));
+        ports = two(l4);
+        looks_unfinished = be16(l4, udp::CHECKSUM) == checksum::fold(pseudo());
     } else if protocol == ipv4::TCP {
         let l4 = l4.first_chunk::<{ tcp::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
-        (ports, tcp_flags, sum) = (two(l4), l4[tcp::FLAGS], Some(be16(l4, tcp::CHECKSUM)));
+        (ports, tcp_flags) = (two(l4), l4[tcp::FLAGS]);
+        looks_unfinished = be16(l4, tcp::CHECKSUM) == checksum::fold(pseudo());
     } else if protocol == ipv6::ICMPV6 {
         let header = l4.first_chunk().ok_or(DropReason::BadL4Header)?;
         let echo = icmpv6::echo_ports(header);
@@ -141,13 +151,10 @@ fn parse(bytes: &[u8]) -> Result<Packet, DropReason> {
         flags = if icmpv6::follows_a_flow(header[0]) { Meta::ICMP_ERROR } else { 0 };
         is_of_the_link = icmpv6::is_of_the_link(header[0]);
     } else if protocol == ipv4::SCTP {
-        let header = l4.first_chunk::<{ sctp::HEADER_LEN }>().ok_or(DropReason::BadL4Header)?;
+        let header = l4.first_chunk().ok_or(DropReason::BadL4Header)?;
         (ports, tcp_flags) = (two(header), sctp::flags(l4));
+        looks_unfinished = sctp::is_unfinished(header);
     }
-    let looks_unfinished = match sum {
-        Some(sum) => sum == checksum::fold(checksum::pseudo_header_v6(src, dst, protocol, l4.len() as u32)),
-        None => flags == 0 && protocol == ipv4::SCTP && l4.first_chunk().is_some_and(sctp::is_unfinished),
-    };
     let [src_port, dst_port] = ports;
     let tuple = FiveTuple { src, dst, src_port, dst_port, protocol };
     Ok(Packet { tuple, tcp_flags, flags, header_len, end: IP + len, looks_unfinished, is_of_the_link })
