@@ -10,16 +10,7 @@ use std::{
 
 use shunt_dataplane::io::{Frame, FramePool, Occupancy, PacketIo};
 
-use crate::measure;
-
-/// Packets of one length, one behind the other.
-#[derive(Clone, Debug, Default)]
-pub struct Packets {
-    /// Bytes of each.
-    pub len: usize,
-    /// All of them.
-    pub bytes: Vec<u8>,
-}
+use crate::{measure, packets::Packets};
 
 /// Time between a batch being in hand and being queued for sending.
 #[derive(Debug, Default)]

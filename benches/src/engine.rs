@@ -18,8 +18,10 @@ use crate::{
 const FEW: u32 = 10_000;
 /// As few flows as are measured of IPv6.
 const FEW_OF_IPV6: u32 = 1_000;
+/// Batches that a side has in its turn. Were it one, each would find the caches as the other has left them, of addresses, too.
+const TURN: usize = 32;
 /// Scenarios whose new flows are measured of IPv6 at most: few flows are soon open, and to make a scenario takes long.
-const SCENARIOS_OF_IPV6: u64 = 8;
+const SCENARIOS_OF_IPV6: usize = 8;
 
 /// How much to measure.
 pub struct Plan {
@@ -100,18 +102,17 @@ pub fn beside_ipv4(path: Path, scale: Scale, batches: usize, case: &str, ledger:
     let make = || [IpVersion::V4, IpVersion::V6].map(|version| Scenario::of(version, path, scale));
     let mut scenarios = make();
     let mut left = scenarios[0].batches();
-    let batches = batches.min(usize::try_from(left.saturating_mul(SCENARIOS_OF_IPV6)).unwrap_or(usize::MAX));
+    let batches = batches.min(left.saturating_mul(SCENARIOS_OF_IPV6));
     let mut samples = [const { Vec::new() }; 2];
-    for _ in 0..batches {
+    while samples[0].len() < batches {
         if left == 0 {
             scenarios = make();
             left = scenarios[0].batches();
         }
-        left -= 1;
+        let turn = TURN.min(left).min(batches - samples[0].len());
+        left -= turn;
         for (scenario, samples) in scenarios.iter_mut().zip(&mut samples) {
-            let (cycles, packets, _) = scenario.batch();
-            assert_eq!(packets, BATCH as u64, "{}: every packet is sent", path.name());
-            samples.push(cycles as f64 / packets as f64);
+            samples.extend((0..turn).map(|_| one(scenario, path).0));
         }
     }
     let [ipv4, ipv6] = samples.map(|samples| median(&samples).expect("a plan has batches"));
@@ -128,17 +129,19 @@ pub fn whole(path: Path, scale: Scale, batches: usize, case: &str, ledger: &mut 
     let mut probe = Probe::new(scale.flows as usize, scenario.requests());
     let (mut engine, mut limit, mut allocations) = (Vec::new(), Vec::new(), 0);
     let mut left = scenario.batches();
-    for _ in 0..batches {
+    while engine.len() < batches {
         if left == 0 {
             scenario = Scenario::new(path, scale);
             left = scenario.batches();
         }
-        let (cycles, packets, calls) = scenario.batch();
-        left -= 1;
-        assert_eq!(packets, BATCH as u64, "{}: every packet is sent", path.name());
-        engine.push(cycles as f64 / packets as f64);
-        limit.push(probe.batch() as f64 / BATCH as f64);
-        allocations += calls;
+        let turn = TURN.min(left).min(batches - engine.len());
+        left -= turn;
+        for _ in 0..turn {
+            let (cycles, calls) = one(&mut scenario, path);
+            engine.push(cycles);
+            allocations += calls;
+        }
+        limit.extend((0..turn).map(|_| probe.batch() as f64 / BATCH as f64));
     }
     let cycles = median(&engine).expect("a plan has batches");
     let limit = median(&limit).expect("a plan has batches");
@@ -152,4 +155,11 @@ pub fn whole(path: Path, scale: Scale, batches: usize, case: &str, ledger: &mut 
         record("new flows", Unit::FlowsPerSecond, measure::cycles_per_second() / cycles);
     }
     cycles
+}
+
+/// One batch: its cycles per packet, and calls of the allocator.
+fn one(scenario: &mut Scenario, path: Path) -> (f64, u64) {
+    let (cycles, packets, calls) = scenario.batch();
+    assert_eq!(packets, BATCH as u64, "{}: every packet is sent", path.name());
+    (cycles as f64 / packets as f64, calls)
 }

@@ -3,7 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`engine`], [`stages`], [`churn`] | part 1, the engine in memory: whole paths, stage by stage, and flows that come and go |
-//! | [`scenario`], [`family`], [`device`], [`probe`], [`measure`] | what that is made of: paths, IPv4 and IPv6, devices, the limit probe, cycles and allocations |
+//! | [`scenario`], [`packets`], [`family`], [`device`], [`probe`], [`measure`] | what that is made of: paths, their packets, IPv4 and IPv6, devices, the limit probe, cycles and allocations |
 //! | [`veth`] | part 2, contenders end to end between two veths |
 //! | [`applications`] | part 3, iperf3, sockperf and wrk between two nodes |
 //! | [`control`] | part 4, changes and storms of them |
@@ -23,6 +23,7 @@ pub mod generators;
 pub mod machine;
 pub mod markdown;
 pub mod measure;
+pub mod packets;
 pub mod page;
 pub mod peers;
 pub mod probe;

@@ -11,8 +11,9 @@ use shunt_dataplane::{
 };
 
 use crate::{
-    device::{Clock, Packets, Source},
+    device::{Clock, Source},
     measure,
+    packets::Packets,
 };
 
 /// Tables of the size the engine's are for as many flows, filled so that every access is a random one.

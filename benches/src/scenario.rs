@@ -11,27 +11,28 @@ use shunt_dataplane::{
         VxlanSpec,
     },
     time::Now,
-    wire::{be16, ethernet, ipv4, udp, vxlan},
+    wire::{ethernet, ipv4, vxlan},
     worker::Stepped,
 };
 
 use crate::{
-    device::{Clock, Packets, Sink, Source},
-    family::{self, FRAME_LEN, Family, IpVersion, datagram},
+    device::{Clock, Sink, Source},
+    family::{self, Family, IpVersion},
     measure,
+    packets::{self, Packets},
 };
 
 const UPLINK: PortId = PortId(0);
 const POD: PortId = PortId(1);
-const UPLINK_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
-const POD_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
-const VTEP_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 3]);
-const PEER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 4]);
-const UNDERLAY: u32 = 0xc0a8_3201; // 192.168.50.1
-const VTEPS: u32 = 250;
+pub(crate) const UPLINK_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+pub(crate) const POD_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
+pub(crate) const VTEP_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 3]);
+pub(crate) const PEER_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 4]);
+pub(crate) const UNDERLAY: u32 = 0xc0a8_3201; // 192.168.50.1
+pub(crate) const VTEPS: u32 = 250;
 const BACKENDS: u32 = 10;
 /// The number of this node; those of the others follow.
-const HERE: u32 = 1;
+pub(crate) const HERE: u32 = 1;
 /// Nanoseconds from one batch to the next, at most.
 const TICK: u64 = 100_000;
 
@@ -101,18 +102,6 @@ impl Scale {
     pub const USUAL: Scale = Scale { flows: 131_072, routes: 4_750, services: 1_000 };
 }
 
-/// A small generator (SplitMix64): the same packets on every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u32) -> u32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((((z ^ (z >> 31)) >> 32) * u64::from(limit)) >> 32) as u32
-    }
-}
-
 /// One path at one scale, ready to run.
 pub struct Scenario {
     path: Path,
@@ -166,19 +155,16 @@ impl Scenario {
         let mut switch = Stepped::new(1, 4 * BATCH as u32, capacity, 1).expect("descriptors for a waker");
         switch.publish(&spec::<N>(path, scale)).expect("the spec is sound");
         let clock = Arc::new(Clock::default());
-        let forward = Arc::new(packets::<N>(path, scale));
-        let replies = path == Path::DecapServiceReply;
-        let packets = if replies { Arc::new(answers::<N>(&mut switch, &forward)) } else { forward };
+        let packets = match path {
+            Path::ServiceEncap | Path::DecapServiceReply => established::<N>(path, scale, &mut switch),
+            Path::Route | Path::RouteEncap | Path::DecapRoute | Path::NewFlow => packets::requests::<N>(path, scale),
+        };
+        let packets = Arc::new(packets);
         let (input, output) = path.ports();
-        check::<N>(path, scale, &packets, input, output, if replies { Some(&mut switch) } else { None });
+        let knows_flows = path == Path::DecapServiceReply;
+        check::<N>(path, scale, &packets, input, output, if knows_flows { Some(&mut switch) } else { None });
         attach(&mut switch, input, output, packets.clone(), &clock, None);
-        let mut scenario = Scenario { path, version, scale, switch, clock, packets, tick, now: 0 };
-        if path == Path::ServiceEncap {
-            for _ in 0..scale.flows.div_ceil(BATCH as u32) {
-                scenario.batch();
-            }
-        }
-        scenario
+        Scenario { path, version, scale, switch, clock, packets, tick, now: 0 }
     }
 
     /// Runs one batch: cycles, packets sent, allocator calls. Opens new flows only as long as there are unused packets:
@@ -211,8 +197,8 @@ impl Scenario {
     }
 
     /// How many batches can be measured before the scenario must be made anew.
-    pub fn batches(&self) -> u64 {
-        if self.path == Path::NewFlow { u64::from(self.scale.flows) / BATCH as u64 } else { u64::MAX }
+    pub fn batches(&self) -> usize {
+        if self.path == Path::NewFlow { self.scale.flows as usize / BATCH } else { usize::MAX }
     }
 
     /// The packets.
@@ -225,8 +211,8 @@ impl Scenario {
         match self.path {
             Path::ServiceEncap | Path::NewFlow => self.packets(),
             _ => Arc::new(match self.version {
-                IpVersion::V4 => packets::<u32>(Path::ServiceEncap, self.scale),
-                IpVersion::V6 => packets::<u128>(Path::ServiceEncap, self.scale),
+                IpVersion::V4 => packets::requests::<u32>(Path::ServiceEncap, self.scale),
+                IpVersion::V6 => packets::requests::<u128>(Path::ServiceEncap, self.scale),
             }),
         }
     }
@@ -251,7 +237,7 @@ fn port(id: PortId, role: PortRole, mac: MacAddr) -> PortSpec {
     PortSpec { id, role, mac, mtu: 1500, unfinished_checksums: role != PortRole::Uplink, station: None }
 }
 
-fn vtep_address(n: u32) -> Ipv4Addr {
+pub(crate) fn vtep_address(n: u32) -> Ipv4Addr {
     Ipv4Addr::from(UNDERLAY + 1 + n)
 }
 
@@ -307,85 +293,23 @@ fn spec<N: Family>(path: Path, scale: Scale) -> ForwardingSpec {
     spec
 }
 
-/// One packet of every flow, in random order.
-fn packets<N: Family>(path: Path, scale: Scale) -> Packets {
-    let flows = scale.flows;
-    let mut random = Random(u64::from(flows));
-    let mut packets = Packets { len: FRAME_LEN, bytes: Vec::with_capacity(flows as usize * FRAME_LEN) };
-    if path == Path::DecapRoute {
-        packets.len += vxlan::OVERHEAD;
-    }
-    // Flow numbers go into client address and port, so that all differ; what they are to is random.
-    let mut order: Vec<u32> = (0..flows).collect();
-    for at in (1..order.len()).rev() {
-        order.swap(at, random.below(at as u32 + 1) as usize);
-    }
-    for flow in order {
-        let local_pod = N::pod(HERE, 2 + flow % 250);
-        let remote_pod = N::pod(2 + random.below(VTEPS), 2 + random.below(200));
-        let port = 1024 + (flow / 250) as u16;
-        let inner = |mac, src, dst, dst_port| datagram(mac, PEER_MAC, (src, port), (dst, dst_port));
-        match path {
-            Path::Route => {
-                let dst = N::outside(random.below(scale.routes), random.below(256));
-                packets.bytes.extend(inner(UPLINK_MAC, local_pod, dst, 9));
-            }
-            Path::RouteEncap => packets.bytes.extend(inner(POD_MAC, local_pod, remote_pod, 9)),
-            Path::DecapRoute => {
-                packets.bytes.extend(encapsulated(&inner(VTEP_MAC, remote_pod, local_pod, 9), flow % VTEPS));
-            }
-            Path::ServiceEncap | Path::NewFlow | Path::DecapServiceReply => {
-                packets.bytes.extend(inner(POD_MAC, local_pod, N::service(random.below(scale.services)), 80));
-            }
-        }
-    }
-    packets
-}
-
-fn encapsulated(inner: &[u8], vtep: u32) -> Vec<u8> {
-    let len = vxlan::OVERHEAD + inner.len();
-    let mut bytes = vec![0; len];
-    let ip = ethernet::HEADER_LEN;
-    ethernet::emit(&mut bytes, UPLINK_MAC, PEER_MAC, ethernet::IPV4);
-    ipv4::Header {
-        tos: 0,
-        total_len: (len - ip) as u16,
-        id: 1,
-        flags: 0,
-        ttl: 64,
-        protocol: ipv4::UDP,
-        src: vtep_address(vtep).into(),
-        dst: UNDERLAY,
-    }
-    .emit(&mut bytes[ip..]);
-    let l4 = ip + ipv4::HEADER_LEN;
-    udp::emit(&mut bytes[l4..], 50_000, 8472, (len - l4) as u16);
-    vxlan::emit(&mut bytes[l4 + udp::HEADER_LEN..], 1);
-    bytes[vxlan::OVERHEAD..].copy_from_slice(inner);
-    bytes
-}
-
-/// Opens every flow and turns each packet that goes to a backend into the backend's answer.
-fn answers<N: Family>(switch: &mut Stepped, requests: &Arc<Packets>) -> Packets {
-    let copies = Arc::new(Mutex::new(Vec::new()));
-    let clock = Arc::new(Clock::default());
-    attach(switch, POD, UPLINK, requests.clone(), &clock, Some(copies.clone()));
-    let count = requests.bytes.len() / requests.len;
+/// Opens every flow. Returns a packet of each as the path has them, in an order that has nothing to do with that in which they
+/// were opened: or what belongs to them would lie in the table in the order in which it is needed.
+fn established<N: Family>(path: Path, scale: Scale, switch: &mut Stepped) -> Packets {
+    let requests = Arc::new(packets::requests::<N>(path, scale));
+    let copies = (path == Path::DecapServiceReply).then(Arc::default);
+    attach(switch, POD, UPLINK, requests.clone(), &Arc::default(), copies.clone());
+    let count = requests.count();
     for batch in 0..count.div_ceil(BATCH) + 1 {
         switch.step(0, Now(10_000_000_000 + batch as u64 * 1000));
     }
     switch.detach(0, UPLINK);
     switch.detach(0, POD);
-    let requests = std::mem::take(&mut *copies.lock().expect("no holder panics"));
-    let mut packets = Packets { len: FRAME_LEN + vxlan::OVERHEAD, bytes: Vec::new() };
-    for request in &requests[..count] {
-        let outer_dst = ipv4::dst(&request[ethernet::HEADER_LEN..]);
-        let inner = &request[vxlan::OVERHEAD + ethernet::HEADER_LEN..];
-        let family::Header { src: client, dst: backend, .. } = N::header(inner).expect("a request's header");
-        let client_port = be16(inner, N::HEADER_LEN);
-        let answer = datagram(VTEP_MAC, PEER_MAC, (backend, 8080), (client, client_port));
-        packets.bytes.extend(encapsulated(&answer, outer_dst - UNDERLAY - 1));
-    }
+    let mut packets = match copies {
+        Some(sent) => packets::answers::<N>(&sent.lock().expect("no holder panics")[..count]),
+        None => Arc::unwrap_or_clone(requests),
+    };
+    packets.shuffle();
     packets
 }
 

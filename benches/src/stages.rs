@@ -34,7 +34,7 @@ const STAGES: [&str; 4] = ["parse", "track", "service", "forward"];
 pub fn run(path: Path, scale: Scale, batches: usize, ledger: &mut Ledger) {
     eprintln!("engine: stages of {}", path.name());
     let mut scenario = Scenario::new(path, scale);
-    let batches = batches.min(usize::try_from(scenario.batches()).unwrap_or(usize::MAX));
+    let batches = batches.min(scenario.batches());
     let mut source = Source::new(scenario.packets(), Arc::default());
     let mut pool = FramePool::on_heap(2 * BATCH as u32);
     let mut batch = Batch::new();
