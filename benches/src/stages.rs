@@ -61,9 +61,11 @@ pub fn run(path: Path, scale: Scale, batches: usize, ledger: &mut Ledger) {
         let unusual = u16::from(Meta::ICMP_ERROR | Meta::FRAGMENT) | parse::IPV6;
         assert_eq!(flags & unusual, 0, "{}: the usual stages are enough", path.name());
         lap(0);
-        track::run(&mut batch, &mut slots, &env);
+        let all_known = track::run(&mut batch, &mut slots, &env);
         lap(1);
-        service::run(&mut batch, &mut opening, &env);
+        if !all_known {
+            service::run(&mut batch, &mut opening, &env);
+        }
         lap(2);
         forward::run(&mut batch, &mut ip_id, &env);
         lap(3);

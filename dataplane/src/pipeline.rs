@@ -95,8 +95,10 @@ impl Pipeline {
             fragments::run(batch, &mut self.held, env);
         }
         self.ipv6.look_after_held();
-        track::run(batch, &mut self.slots, env);
-        service::run(batch, &mut self.opening, env);
+        let all_known = track::run(batch, &mut self.slots, env);
+        if !all_known {
+            service::run(batch, &mut self.opening, env);
+        }
         forward::run(batch, &mut self.ip_id, env);
         if batch.owes {
             answer(batch, &mut self.error_budget, &mut self.ip_id, env);

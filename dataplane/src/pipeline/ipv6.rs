@@ -73,8 +73,10 @@ impl Lane {
             ipv6::related::run(batch, env);
             fragments::run(batch, held, env);
         }
-        track::run(batch, slots, env);
-        service::run(batch, opening, env);
+        let all_known = track::run(batch, slots, env);
+        if !all_known {
+            service::run(batch, opening, env);
+        }
         forward::run(batch, ip_id, env);
         if batch.owes {
             answer(batch, errors, ip_id, env);

@@ -220,7 +220,7 @@ fn set_ports<N: Family>(meta: &mut Meta<N>, ports: u32, env: &Env<impl Recorder>
     let (src_port, dst_port) = ((ports >> 16) as u16, ports as u16);
     env.recorder.note(|| Step::FragmentPorts { ports: (src_port, dst_port) });
     meta.key = FiveTuple { src_port, dst_port, ..FiveTuple::<N>::from_words(meta.key) }.to_words();
-    track::ask(meta, env.conntrack);
+    track::hash(meta, env.conntrack);
 }
 
 fn has_ports<N: Family>(meta: &Meta<N>) -> bool {

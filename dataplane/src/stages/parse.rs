@@ -3,13 +3,14 @@
 use crate::{
     flow::FiveTuple,
     io::Frame,
-    packet::{Batch, Meta},
+    packet::{BATCH, Batch, Meta},
     pipeline::Env,
     record::{Recorder, Step},
     snapshot::{Family, PortEntry, Snapshot},
     spec::PortRole,
     stages::{
-        decap, local, track,
+        decap, local,
+        track::{self, ASKED_AT_ONCE},
         usual::{self, Arrival},
     },
     verdict::{DropReason, Verdict},
@@ -52,14 +53,20 @@ fn arrive<const OVERLAY: bool, const GUARD: bool>(
 ) -> u16 {
     let overlay = arrival.overlay.unwrap_or_default();
     let tracking = track::is_needed::<u32>(env);
+    let at_once = if tracking { ASKED_AT_ONCE } else { BATCH };
     let mut flags = 0;
-    for (frame, meta) in frames.iter_mut().zip(metas) {
-        if usual::take::<OVERLAY, GUARD>(frame, meta, arrival, &overlay, env.recorder) {
-            if tracking {
-                track::ask(meta, env.conntrack);
+    for (frames, metas) in frames.chunks_mut(at_once).zip(metas.chunks_mut(at_once)) {
+        for (frame, meta) in frames.iter_mut().zip(&mut *metas) {
+            if usual::take::<OVERLAY, GUARD>(frame, meta, arrival, &overlay, env.recorder) {
+                if tracking {
+                    track::hash(meta, env.conntrack);
+                }
+            } else {
+                flags |= take(frame, meta, arrival, tracking, env);
             }
-        } else {
-            flags |= take(frame, meta, arrival, tracking, env);
+        }
+        if tracking {
+            track::ask(metas, env.conntrack);
         }
     }
     flags
@@ -79,7 +86,7 @@ fn take(frame: &mut Frame, meta: &mut Meta, arrival: &Arrival, tracking: bool, e
         taken => taken.map_err(Verdict::Drop),
     };
     match taken {
-        Ok(()) if tracking => track::ask(meta, env.conntrack),
+        Ok(()) if tracking => track::hash(meta, env.conntrack),
         Ok(()) => {}
         Err(verdict) => meta.decide(verdict),
     }

@@ -12,7 +12,8 @@ use crate::{
     stages::{
         lost, masquerade,
         relay::{self, Way},
-        select, track,
+        select,
+        track::{self, ASKED_AT_ONCE},
     },
     tables::{
         Origin, ServiceIndex,
@@ -108,26 +109,28 @@ pub fn run<N: Family>(batch: &mut Batch<N>, opening: &mut Opening, env: &Env<imp
             services.get(*service).choice(*origin).prefetch(batch.metas[usize::from(*at)].hash);
         }
     }
-    new.retain_mut(|new| {
-        let (frame, meta) = (&batch.frames[usize::from(new.at)], &mut batch.metas[usize::from(new.at)]);
-        match new.service.map_or(Ok(None), |service| choose(frame, meta, services.get(service), new.origin, env)) {
-            Ok(relay) => {
-                new.relay = relay;
-                new.hash = env.conntrack.hash(meta.other);
-                env.conntrack.prefetch_place(new.hash);
-                return true;
+    for group in new.chunks_mut(ASKED_AT_ONCE) {
+        for new in &mut *group {
+            let (frame, meta) = (&batch.frames[usize::from(new.at)], &mut batch.metas[usize::from(new.at)]);
+            match new.service.map_or(Ok(None), |service| choose(frame, meta, services.get(service), new.origin, env)) {
+                Ok(relay) => {
+                    new.relay = relay;
+                    new.hash = env.conntrack.hash(meta.other);
+                }
+                Err(DropReason::NoBackend) => {
+                    meta.decide(Verdict::Owed(Answer::PortUnreachable));
+                    batch.owes = true;
+                }
+                Err(reason) => meta.decide(Verdict::Drop(reason)),
             }
-            Err(DropReason::NoBackend) => {
-                meta.decide(Verdict::Owed(Answer::PortUnreachable));
-                batch.owes = true;
-            }
-            Err(reason) => meta.decide(Verdict::Drop(reason)),
         }
-        false
-    });
+        group.iter().for_each(|new| env.conntrack.prefetch_place(new.hash));
+    }
     for New { at, hash, relay, .. } in new.drain(..) {
         let meta = &mut batch.metas[usize::from(at)];
-        if let Err(reason) = open(meta, hash, relay, entries, env) {
+        if meta.is_pending()
+            && let Err(reason) = open(meta, hash, relay, entries, env)
+        {
             meta.decide(Verdict::Drop(reason));
         }
     }
