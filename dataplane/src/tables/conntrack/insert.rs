@@ -254,8 +254,21 @@ impl<B: Below> Conntrack<B> {
     /// neighbour, and the second pair.
     #[inline(always)]
     pub(super) fn home(&self, hash: u64, at: usize) -> usize {
-        let first = if at < 2 { hash as usize & self.bucket_mask } else { self.second_home(hash) };
-        first ^ at & 1
+        let first = self.bucket(hash as u32);
+        let own_of_pair = if at < 2 { first } else { self.second_home(hash, first) };
+        own_of_pair ^ at & 1
+    }
+
+    /// A bucket of another pair, which has little to do with the one the hash names directly: `first`.
+    #[cold]
+    fn second_home(&self, hash: u64, first: usize) -> usize {
+        self.bucket((hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32) & !3 | (first ^ 2) & 3
+    }
+
+    /// Each bucket has an equal part of all numbers: it takes no power of two of them.
+    #[inline(always)]
+    fn bucket(&self, number: u32) -> usize {
+        ((u64::from(number) * self.buckets.len() as u64) >> 32) as usize
     }
 
     #[inline(always)]

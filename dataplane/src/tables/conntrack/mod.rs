@@ -80,7 +80,6 @@ const NEXT_INCARNATION: u64 = 4;
 #[derive(Debug)]
 pub struct Conntrack<B: Below = Nothing> {
     buckets: Arena,
-    bucket_mask: usize,
     entries: Arena,
     /// Of entries whose keys stand for longer ones.
     addresses: Addresses,
@@ -206,15 +205,15 @@ pub struct Flow {
 }
 
 impl Conntrack {
-    /// A table for `capacity` flows. Memory, taken at once: 64 bytes a flow, 32 to 64 for its slots, and at most 2 MiB
-    /// for masquerade ports.
+    /// A table for `capacity` flows. Memory, taken at once: 64 bytes a flow, 32 for its slots, and at most 2 MiB for
+    /// masquerade ports.
     pub fn new(capacity: u32, seed: FlowSeed) -> Conntrack {
         let capacity = capacity.clamp(1, (1 << 30) - 1);
-        // Two keys a flow in buckets of 8, at most half full.
-        let buckets = (capacity as usize / 2).next_power_of_two().max(4);
+        // Two keys a flow in buckets of 8, half full. Rounded up to a power of two, they could be twice as many, and the fewer
+        // pages and lines there are, the less it costs to get at one.
+        let buckets = (capacity as usize).div_ceil(2).next_multiple_of(HOMES);
         Conntrack {
             buckets: Arena::new(buckets),
-            bucket_mask: buckets - 1,
             entries: Arena::new(capacity as usize),
             addresses: Addresses::new(capacity as usize),
             free: FreeList::new(),
@@ -315,13 +314,6 @@ impl<B: Below> Conntrack<B> {
             self.strays.prefetch(bucket);
         }
         found
-    }
-
-    /// A bucket of another pair, which has little to do with the one the hash names directly.
-    #[inline]
-    fn second_home(&self, hash: u64) -> usize {
-        (hash as usize ^ (hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24) as usize) & !3 & self.bucket_mask
-            | (hash as usize ^ 2) & 3
     }
 
     #[inline(always)]

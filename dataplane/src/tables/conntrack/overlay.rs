@@ -63,7 +63,6 @@ impl<'a> Conntrack<Base<'a>> {
         let buckets = ROOM / 2;
         Conntrack {
             buckets: Arena::new(buckets),
-            bucket_mask: buckets - 1,
             entries: Arena::new(ROOM),
             addresses: Addresses::new(ROOM),
             free: FreeList::new(),
