@@ -3,14 +3,13 @@
 use crate::{
     flow::FiveTuple,
     io::Frame,
-    packet::{BATCH, Batch, Meta},
+    packet::{Batch, Meta},
     pipeline::Env,
     record::{Recorder, Step},
     snapshot::{Family, PortEntry, Snapshot},
     spec::PortRole,
     stages::{
-        decap, local,
-        track::{self, ASKED_AT_ONCE},
+        decap, local, track,
         usual::{self, Arrival},
     },
     verdict::{DropReason, Verdict},
@@ -53,22 +52,16 @@ fn arrive<const OVERLAY: bool, const GUARD: bool>(
 ) -> u16 {
     let overlay = arrival.overlay.unwrap_or_default();
     let tracking = track::is_needed::<u32>(env);
-    let at_once = if tracking { ASKED_AT_ONCE } else { BATCH };
     let mut flags = 0;
-    for (frames, metas) in frames.chunks_mut(at_once).zip(metas.chunks_mut(at_once)) {
-        for (frame, meta) in frames.iter_mut().zip(&mut *metas) {
-            if usual::take::<OVERLAY, GUARD>(frame, meta, arrival, &overlay, env.recorder) {
-                if tracking {
-                    track::hash(meta, env.conntrack);
-                }
-            } else {
-                flags |= take(frame, meta, arrival, tracking, env);
+    track::asking(frames, metas, tracking, env, |frame, meta| {
+        if usual::take::<OVERLAY, GUARD>(frame, meta, arrival, &overlay, env.recorder) {
+            if tracking {
+                track::hash(meta, env.conntrack);
             }
+        } else {
+            flags |= take(frame, meta, arrival, tracking, env);
         }
-        if tracking {
-            track::ask(metas, env.conntrack);
-        }
-    }
+    });
     flags
 }
 

@@ -10,7 +10,7 @@ use crate::{
     spec::{Affinity, Backend, Endpoint, Scheduler},
     stages::track,
     tables::{
-        hash::mix,
+        hash::{among, mix},
         service::{Choice, Service},
     },
 };
@@ -166,8 +166,7 @@ fn least<N: Family>(
         let mut hash = meta.hash;
         for _ in 0..COMPARED {
             hash = mix(hash);
-            let at = (u128::from(hash) * endpoints.len() as u128) >> 64;
-            Some(endpoints[at as usize]).filter(usable).into_iter().for_each(&mut consider);
+            Some(endpoints[among(endpoints.len(), hash)]).filter(usable).into_iter().for_each(&mut consider);
         }
     }
     best.map(|(_, _, backend)| backend).or_else(|| choice.select(meta.hash))

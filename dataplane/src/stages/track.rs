@@ -2,6 +2,7 @@
 
 use crate::{
     flow::{FiveTuple, FlowKey},
+    io::Frame,
     packet::{BATCH, Batch, Meta},
     pipeline::Env,
     record::{Known, Recorder, Step},
@@ -24,11 +25,29 @@ pub fn is_needed<N: Family>(env: &Env<impl Recorder>) -> bool {
     env.snapshot.of::<N>().tracks || env.conntrack.in_use() != 0
 }
 
-/// Packets whose buckets are [asked for](ask) at once. A prefetch does not retire before its page is found, and so nothing behind
-/// it does; in a big table that takes long. With the parsing of a packet between one prefetch and the next, one page was looked
-/// for after the other: 10M flows cost a quarter more. With more packets at once, they wait for the caches instead: 131,072 flows
-/// cost a tenth more.
+/// Packets whose buckets are asked for at once. A prefetch does not retire before its page is found, and so nothing behind it
+/// does: with the parsing of a packet between one and the next, a big table's pages would be looked for one after the other. With
+/// more packets at once, they would wait for a small table's lines instead (`docs/decisions/0003-one-connection-table.md`).
 pub const ASKED_AT_ONCE: usize = 16;
+
+/// Has every packet taken in hand, and asks for the buckets of those that are [hashed](hash) then (and for some bucket, where one
+/// is not: that costs less than to find out), if flows are looked up at all: if `tracking`.
+#[inline(always)]
+pub fn asking<N: Family>(
+    frames: &mut [Frame],
+    metas: &mut [Meta<N>],
+    tracking: bool,
+    env: &Env<impl Recorder>,
+    mut take: impl FnMut(&mut Frame, &mut Meta<N>),
+) {
+    let at_once = if tracking { ASKED_AT_ONCE } else { BATCH };
+    for (frames, metas) in frames.chunks_mut(at_once).zip(metas.chunks_mut(at_once)) {
+        frames.iter_mut().zip(&mut *metas).for_each(|(frame, meta)| take(frame, meta));
+        if tracking {
+            metas.iter().for_each(|meta| env.conntrack.prefetch_bucket(meta.hash));
+        }
+    }
+}
 
 /// Hashes a packet's tuple, if it is of a protocol that has ports, or an echo.
 #[inline(always)]
@@ -37,12 +56,6 @@ pub fn hash<N: Family>(meta: &mut Meta<N>, conntrack: &Conntrack<impl Below>) {
         meta.hash = conntrack.hash(meta.key);
         meta.flags |= Meta::HASHED;
     }
-}
-
-/// Asks for the buckets of packets that are hashed (and for some bucket, where one is not: that costs less than to find out).
-#[inline(always)]
-pub fn ask<N: Family>(metas: &[Meta<N>], conntrack: &Conntrack<impl Below>) {
-    metas.iter().for_each(|meta| conntrack.prefetch_bucket(meta.hash));
 }
 
 /// Finds the flow of every packet that is hashed. In two passes, so that the cache misses of a whole batch overlap: first all

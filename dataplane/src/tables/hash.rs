@@ -28,6 +28,12 @@ impl Hasher {
     }
 }
 
+/// The number below `n` that a hash's upper bits name: each has an equal part of all hashes, without a division.
+#[inline(always)]
+pub(crate) fn among(n: usize, hash: u64) -> usize {
+    ((u128::from(hash) * n as u128) >> 64) as usize
+}
+
 /// The 128-bit product of two words, its halves folded by exclusive or.
 #[inline(always)]
 pub(crate) fn folded_multiply(a: u64, b: u64) -> u64 {

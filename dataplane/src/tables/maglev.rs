@@ -8,7 +8,11 @@
 
 use std::{net::Ipv4Addr, sync::Arc};
 
-use super::{arena::prefetch, hash::Hasher, rendezvous};
+use super::{
+    arena::prefetch,
+    hash::{Hasher, among},
+    rendezvous,
+};
 use crate::{
     net::{Address, Number},
     spec::{Backend, Endpoint},
@@ -157,9 +161,8 @@ fn table_size(backends: usize) -> u32 {
 /// A number below `n` from a hash, without division.
 #[inline(always)]
 fn reduce(hash: u64, n: usize) -> usize {
-    // The product by n below looks at the upper bits; the first one carries the lower bits there.
-    let hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    ((u128::from(hash) * n as u128) >> 64) as usize
+    // The product carries the lower bits to the upper ones.
+    among(n, hash.wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
 /// A backend at its turn: the next slot it prefers and the stride to the ones after.

@@ -12,7 +12,7 @@ use crate::{
         fragments::{Fragmented, Piece},
         ipv6::local,
         parse::finish_checksum,
-        track::{self, ASKED_AT_ONCE},
+        track,
     },
     verdict::{DropReason, Verdict},
     wire::{be16, checksum, ethernet, icmpv6, ipv4, ipv6, sctp, tcp, udp},
@@ -27,21 +27,15 @@ const IP: usize = ethernet::HEADER_LEN;
 pub fn run(batch: &mut Batch<u128>, env: &Env<impl Recorder>) -> u8 {
     let tracking = track::is_needed::<u128>(env);
     let mut flags = 0;
-    let Batch { frames, metas, .. } = batch;
-    for (frames, metas) in frames.chunks_mut(ASKED_AT_ONCE).zip(metas.chunks_mut(ASKED_AT_ONCE)) {
-        for (frame, meta) in frames.iter_mut().zip(&mut *metas) {
-            let port = env.snapshot.port(meta.in_port);
-            match take(frame, meta, port, env.snapshot, env.recorder) {
-                Ok(()) if tracking => track::hash(meta, env.conntrack),
-                Ok(()) => {}
-                Err(verdict) => meta.decide(verdict),
-            }
-            flags |= meta.flags;
+    track::asking(&mut batch.frames, &mut batch.metas, tracking, env, |frame, meta| {
+        let port = env.snapshot.port(meta.in_port);
+        match take(frame, meta, port, env.snapshot, env.recorder) {
+            Ok(()) if tracking => track::hash(meta, env.conntrack),
+            Ok(()) => {}
+            Err(verdict) => meta.decide(verdict),
         }
-        if tracking {
-            track::ask(metas, env.conntrack);
-        }
-    }
+        flags |= meta.flags;
+    });
     flags
 }
 

@@ -22,7 +22,10 @@ use super::{
 };
 use crate::{
     flow::FlowKey,
-    tables::arena::{AtomicU64, Ordering, fence},
+    tables::{
+        arena::{AtomicU64, Ordering, fence},
+        hash::among,
+    },
 };
 
 /// Why a flow was not put into the table.
@@ -254,7 +257,8 @@ impl<B: Below> Conntrack<B> {
     /// neighbour, and the second pair.
     #[inline(always)]
     pub(super) fn home(&self, hash: u64, at: usize) -> usize {
-        let first = self.bucket(hash as u32);
+        // By the lower half: the tag is of the upper one.
+        let first = among(self.buckets.len(), hash << 32);
         let own_of_pair = if at < 2 { first } else { self.second_home(hash, first) };
         own_of_pair ^ at & 1
     }
@@ -262,13 +266,7 @@ impl<B: Below> Conntrack<B> {
     /// A bucket of another pair, which has little to do with the one the hash names directly: `first`.
     #[cold]
     fn second_home(&self, hash: u64, first: usize) -> usize {
-        self.bucket((hash.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32) & !3 | (first ^ 2) & 3
-    }
-
-    /// Each bucket has an equal part of all numbers: it takes no power of two of them.
-    #[inline(always)]
-    fn bucket(&self, number: u32) -> usize {
-        ((u64::from(number) * self.buckets.len() as u64) >> 32) as usize
+        among(self.buckets.len(), hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)) & !3 | (first ^ 2) & 3
     }
 
     #[inline(always)]

@@ -15,7 +15,10 @@ use std::ops::RangeInclusive;
 use super::{Below, Conntrack, Key};
 use crate::{
     flow::{FiveTuple, FlowKey},
-    tables::arena::{Arena, AtomicU64, Ordering},
+    tables::{
+        arena::{Arena, AtomicU64, Ordering},
+        hash::among,
+    },
 };
 
 /// Bits for all ports, in cache lines; for few where loom tracks every word.
@@ -157,8 +160,8 @@ impl<B: Below> Conntrack<B> {
 
 /// The port of `range` that a hash's high bits name.
 fn nth(range: &RangeInclusive<u16>, hash: u64) -> u16 {
-    let count = u64::from(*range.end() - *range.start()) + 1;
-    range.start() + ((u128::from(hash) * u128::from(count)) >> 64) as u16
+    let count = usize::from(*range.end() - *range.start()) + 1;
+    range.start() + among(count, hash) as u16
 }
 
 #[cfg(all(test, not(loom)))]
