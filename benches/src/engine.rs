@@ -100,21 +100,15 @@ pub fn run(plan: &Plan, ledger: &mut Ledger) {
 pub fn beside_ipv4(path: Path, scale: Scale, batches: usize, case: &str, ledger: &mut Ledger) {
     eprintln!("engine: {case}");
     let make = || [IpVersion::V4, IpVersion::V6].map(|version| Scenario::of(version, path, scale));
-    let mut scenarios = make();
-    let mut left = scenarios[0].batches();
-    let batches = batches.min(left.saturating_mul(SCENARIOS_OF_IPV6));
+    let scenarios = make();
+    let each = scenarios[0].batches();
+    let batches = batches.min(each.saturating_mul(SCENARIOS_OF_IPV6));
     let mut samples = [const { Vec::new() }; 2];
-    while samples[0].len() < batches {
-        if left == 0 {
-            scenarios = make();
-            left = scenarios[0].batches();
-        }
-        let turn = TURN.min(left).min(batches - samples[0].len());
-        left -= turn;
+    in_turns(batches, each, scenarios, make, |scenarios, turn| {
         for (scenario, samples) in scenarios.iter_mut().zip(&mut samples) {
             samples.extend((0..turn).map(|_| one(scenario, path).0));
         }
-    }
+    });
     let [ipv4, ipv6] = samples.map(|samples| median(&samples).expect("a plan has batches"));
     let mut record = |metric, unit, value| ledger.record(Part::Engine, case, "Shunt", metric, unit, value);
     record("cycles per packet", Unit::Cycles, ipv6);
@@ -125,24 +119,18 @@ pub fn beside_ipv4(path: Path, scale: Scale, batches: usize, case: &str, ledger:
 /// Medians over many batches of a path, engine and limit probe in turns. Returns the engine's cycles per packet.
 pub fn whole(path: Path, scale: Scale, batches: usize, case: &str, ledger: &mut Ledger) -> f64 {
     eprintln!("engine: {case}");
-    let mut scenario = Scenario::new(path, scale);
+    let make = || Scenario::new(path, scale);
+    let scenario = make();
     let mut probe = Probe::new(scale.flows as usize, scenario.requests());
     let (mut engine, mut limit, mut allocations) = (Vec::new(), Vec::new(), 0);
-    let mut left = scenario.batches();
-    while engine.len() < batches {
-        if left == 0 {
-            scenario = Scenario::new(path, scale);
-            left = scenario.batches();
-        }
-        let turn = TURN.min(left).min(batches - engine.len());
-        left -= turn;
+    in_turns(batches, scenario.batches(), scenario, make, |scenario, turn| {
         for _ in 0..turn {
-            let (cycles, calls) = one(&mut scenario, path);
+            let (cycles, calls) = one(scenario, path);
             engine.push(cycles);
             allocations += calls;
         }
         limit.extend((0..turn).map(|_| probe.batch() as f64 / BATCH as f64));
-    }
+    });
     let cycles = median(&engine).expect("a plan has batches");
     let limit = median(&limit).expect("a plan has batches");
     let mut record = |metric, unit, value| ledger.record(Part::Engine, case, "Shunt", metric, unit, value);
@@ -155,6 +143,27 @@ pub fn whole(path: Path, scale: Scale, batches: usize, case: &str, ledger: &mut 
         record("new flows", Unit::FlowsPerSecond, measure::cycles_per_second() / cycles);
     }
     cycles
+}
+
+/// Has `batches` played, so many a turn, by a scenario that has as many as `each`, and then by others like it.
+fn in_turns<S>(
+    batches: usize,
+    each: usize,
+    mut scenario: S,
+    make: impl Fn() -> S,
+    mut play: impl FnMut(&mut S, usize),
+) {
+    let (mut played, mut left) = (0, each);
+    while played < batches {
+        if left == 0 {
+            scenario = make();
+            left = each;
+        }
+        let turn = TURN.min(left).min(batches - played);
+        play(&mut scenario, turn);
+        played += turn;
+        left -= turn;
+    }
 }
 
 /// One batch: its cycles per packet, and calls of the allocator.

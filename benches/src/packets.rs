@@ -1,6 +1,7 @@
 //! The packets that a path has: prepared, so that dealing them out is all that is done while it is measured.
 
 use shunt_dataplane::wire::{be16, ethernet, ipv4, udp, vxlan};
+use shunt_pktgen::random::Random;
 
 use crate::{
     family::{self, FRAME_LEN, Family, datagram},
@@ -22,57 +23,34 @@ impl Packets {
         self.bytes.len() / self.len
     }
 
-    /// Puts them into another order.
-    pub fn shuffle(&mut self) {
-        let Packets { len, .. } = *self;
-        Random(1).shuffle(self.count(), |at, other| {
-            let (before, from) = self.bytes.split_at_mut(at * len);
-            before[other * len..][..len].swap_with_slice(&mut from[..len]);
-        });
-    }
-}
-
-/// A small generator (SplitMix64): the same packets on every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u32) -> u32 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((((z ^ (z >> 31)) >> 32) * u64::from(limit)) >> 32) as u32
-    }
-
-    /// An order of `len` things, as swaps: of one, and one before it.
-    fn shuffle(&mut self, len: usize, mut swap: impl FnMut(usize, usize)) {
-        for at in (1..len).rev() {
-            let other = self.below(at as u32 + 1) as usize;
-            if other < at {
-                swap(at, other);
-            }
-        }
+    /// The same in another order.
+    pub fn shuffled(&self) -> Packets {
+        let mut packets: Vec<&[u8]> = self.bytes.chunks_exact(self.len).collect();
+        Random::new(1).shuffle(&mut packets);
+        Packets { len: self.len, bytes: packets.concat() }
     }
 }
 
 /// One packet of every flow, in random order, as it comes in first.
 pub fn requests<N: Family>(path: Path, scale: Scale) -> Packets {
     let flows = scale.flows;
-    let mut random = Random(u64::from(flows));
+    let mut random = Random::new(flows.into());
     let mut packets = Packets { len: FRAME_LEN, bytes: Vec::with_capacity(flows as usize * FRAME_LEN) };
     if path == Path::DecapRoute {
         packets.len += vxlan::OVERHEAD;
     }
     // Flow numbers go into client address and port, so that all differ; what they are to is random.
     let mut order: Vec<u32> = (0..flows).collect();
-    random.shuffle(order.len(), |at, other| order.swap(at, other));
+    random.shuffle(&mut order);
+    let mut below = |limit: u32| random.below(limit.into()) as u32;
     for flow in order {
         let local_pod = N::pod(HERE, 2 + flow % 250);
-        let remote_pod = N::pod(2 + random.below(VTEPS), 2 + random.below(200));
+        let remote_pod = N::pod(2 + below(VTEPS), 2 + below(200));
         let port = 1024 + (flow / 250) as u16;
         let inner = |mac, src, dst, dst_port| datagram(mac, PEER_MAC, (src, port), (dst, dst_port));
         match path {
             Path::Route => {
-                let dst = N::outside(random.below(scale.routes), random.below(256));
+                let dst = N::outside(below(scale.routes), below(256));
                 packets.bytes.extend(inner(UPLINK_MAC, local_pod, dst, 9));
             }
             Path::RouteEncap => packets.bytes.extend(inner(POD_MAC, local_pod, remote_pod, 9)),
@@ -80,7 +58,7 @@ pub fn requests<N: Family>(path: Path, scale: Scale) -> Packets {
                 packets.bytes.extend(encapsulated(&inner(VTEP_MAC, remote_pod, local_pod, 9), flow % VTEPS));
             }
             Path::ServiceEncap | Path::NewFlow | Path::DecapServiceReply => {
-                packets.bytes.extend(inner(POD_MAC, local_pod, N::service(random.below(scale.services)), 80));
+                packets.bytes.extend(inner(POD_MAC, local_pod, N::service(below(scale.services)), 80));
             }
         }
     }

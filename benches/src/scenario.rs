@@ -305,12 +305,10 @@ fn established<N: Family>(path: Path, scale: Scale, switch: &mut Stepped) -> Pac
     }
     switch.detach(0, UPLINK);
     switch.detach(0, POD);
-    let mut packets = match copies {
-        Some(sent) => packets::answers::<N>(&sent.lock().expect("no holder panics")[..count]),
-        None => Arc::unwrap_or_clone(requests),
-    };
-    packets.shuffle();
-    packets
+    match copies {
+        Some(sent) => packets::answers::<N>(&sent.lock().expect("no holder panics")[..count]).shuffled(),
+        None => requests.shuffled(),
+    }
 }
 
 /// Runs some packets through a switch of their own (or the one that knows their flows) and looks at what comes out:

@@ -16,6 +16,11 @@ impl Random {
         mix(self.0)
     }
 
+    /// The next number, as one below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.draw() % limit
+    }
+
     /// The next number, from 0 to below 1.
     pub fn unit(&mut self) -> f64 {
         (self.draw() >> 11) as f64 / (1_u64 << 53) as f64
@@ -24,7 +29,7 @@ impl Random {
     /// Puts a slice into random order (Fisher and Yates).
     pub fn shuffle<T>(&mut self, slice: &mut [T]) {
         for at in (1..slice.len()).rev() {
-            slice.swap(at, (self.draw() % (at as u64 + 1)) as usize);
+            slice.swap(at, self.below(at as u64 + 1) as usize);
         }
     }
 
