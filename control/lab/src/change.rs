@@ -137,10 +137,21 @@ pub fn restart_under_a_connection(lab: &mut Lab, node: &str, end: End) -> Result
     restart_under(lab, node, end, held)
 }
 
-/// Opens a TCP connection over which messages go to and fro for a while.
+/// Opens a TCP connection over which messages go to and fro for `time`, and returns when it stands.
 pub fn hold(lab: &Lab, from: &Namespace, to: SocketAddrV4, time: Duration) -> Result<probe::Running> {
+    hold_slowly(lab, from, to, time, Duration::from_millis(5))
+}
+
+/// As [`hold`], with a `pause` between one message and the next.
+pub fn hold_slowly(
+    lab: &Lab,
+    from: &Namespace,
+    to: SocketAddrV4,
+    time: Duration,
+    pause: Duration,
+) -> Result<probe::Running> {
     let log = lab.log(&format!("hold-{}", STREAMS.fetch_add(1, Ordering::Relaxed)));
-    probe::start(from, &["hold", &to.to_string(), &time.as_millis().to_string()], &log)
+    probe::hold::start(from, to.into(), time, pause, &log)
 }
 
 /// As [`restart_under_a_connection`], for one that is [held](hold) already.

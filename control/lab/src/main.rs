@@ -74,7 +74,6 @@ enum Probe {
         to: SocketAddr,
         milliseconds: u64,
         /// Milliseconds between two messages.
-        #[arg(default_value_t = 5)]
         pause: u64,
     },
     /// Send a crafted VXLAN packet, given as JSON.

@@ -44,10 +44,15 @@ impl Running {
         self.0.ended().is_some()
     }
 
-    /// Waits for its end and reads its report.
+    /// What it has said so far.
+    fn output(&self) -> String {
+        self.0.log()
+    }
+
+    /// Waits for its end and reads its report, the last line that it said.
     pub fn finish<T: DeserializeOwned>(mut self, patience: std::time::Duration) -> Result<T> {
         let status = self.0.wait(patience)?;
-        let (command, output) = (self.0.line().to_owned(), self.0.log());
+        let (command, output) = (self.0.line().to_owned(), self.output());
         if status.success() {
             read(&command, output)
         } else {
@@ -62,7 +67,7 @@ fn any_address(to: SocketAddr) -> IpAddr {
 }
 
 fn read<T: DeserializeOwned>(command: &str, output: String) -> Result<T> {
-    serde_json::from_str(&output).map_err(|error| LabError::Unreadable {
+    serde_json::from_str(output.lines().last().unwrap_or_default()).map_err(|error| LabError::Unreadable {
         command: command.to_owned(),
         reason: error.to_string(),
         output,

@@ -11,7 +11,7 @@ use shunt_control_lab::{
     checks,
     cluster::{Exposure, Policy, Service},
     plan::{FRAMES, Forwarder, Plan, TCP_PORT, UDP_PORT, WEB},
-    probe::{self, hold::HoldReport},
+    probe::hold::HoldReport,
     shunt_node::ShuntNode,
     tools,
     trial::{trial, trial_alone},
@@ -99,10 +99,10 @@ fn established_connections_through_a_service_outlive_a_restart() {
         node.namespace.ip("route add default via 192.168.50.254")?;
         let (pod, port) = (SocketAddrV4::new(vip, 80), SocketAddrV4::new(node.plan.underlay(), NODE_PORT));
         let mut held = Vec::new();
-        for at in 0..CONNECTIONS {
-            for (from, to, pause) in [(&lab.pod("a1")?.namespace, pod, "5"), (&outsider, port, "5000")] {
-                let log = lab.log(&format!("held-{}-{at}", to.port()));
-                held.push(probe::start(from, &["hold", &to.to_string(), "5500", pause], &log)?);
+        for _ in 0..CONNECTIONS {
+            for (from, to, pause) in [(&lab.pod("a1")?.namespace, pod, 5), (&outsider, port, 5000)] {
+                let [time, pause] = [5500, pause].map(Duration::from_millis);
+                held.push(change::hold_slowly(lab, from, to, time, pause)?);
             }
         }
         let (shunt, namespace) = lab.node_mut("node-a")?.shunt_mut()?;

@@ -4,7 +4,7 @@
 use std::{fs, net::SocketAddrV4, path::Path, time::Duration};
 
 use shunt_control_lab::{
-    Result, binaries, checks,
+    Result, binaries, change, checks,
     command::run,
     plan::{Forwarder, Plan, TCP_PORT},
     probe::{self, hold::HoldReport},
@@ -78,8 +78,8 @@ fn a_node_moves_to_shunt_and_back() {
 
         // Connections of its pods, to this node and to another one, live through all of it.
         let hold = |from: &str, to: &str| -> Result<probe::Running> {
-            let to = SocketAddrV4::new(lab.pod(to)?.address(), TCP_PORT).to_string();
-            probe::start(&lab.pod(from)?.namespace, &["hold", &to, "9000"], &lab.log(&format!("hold-{from}")))
+            let to = SocketAddrV4::new(lab.pod(to)?.address(), TCP_PORT);
+            change::hold(lab, &lab.pod(from)?.namespace, to, Duration::from_secs(9))
         };
         let held = [hold("a1", "b1")?, hold("c1", "a2")?];
         // As if it had been cut off in the middle: it goes on, and again there is nothing left to do.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use shunt_control_lab::{
-    Result, binaries, checks,
+    Result, binaries, change, checks,
     cluster::Service,
     command::run,
     error::LabError,
@@ -35,10 +35,9 @@ fn the_node_outlives_its_daemon() {
         // Programs on the uplink's address: `ssh` on TCP 22, DNS on UDP 53.
         let _server =
             lab.serve_at(&lab.node("node-a")?.namespace, "uplink", 22, &[SocketAddrV4::new(node, 53).into()])?;
-        let to = |port| SocketAddrV4::new(node, port).to_string();
-        let ssh = probe::start(&lab.node("node-c")?.namespace, &["hold", &to(22), "6000"], &lab.log("ssh"))?;
-        let dns =
-            probe::start(&lab.node("node-c")?.namespace, &["stream", &to(53), "200", "1200", "100"], &lab.log("dns"))?;
+        let (from, to) = (&lab.node("node-c")?.namespace, |port| SocketAddrV4::new(node, port));
+        let ssh = change::hold(lab, from, to(22), Duration::from_secs(6))?;
+        let dns = probe::start(from, &["stream", &to(53).to_string(), "200", "1200", "100"], &lab.log("dns"))?;
 
         for kill in [false, true] {
             assert!(pinged(lab, "a1", "b1")? && pinged(lab, "a1", "a2")?);

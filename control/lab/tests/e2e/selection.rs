@@ -154,7 +154,6 @@ fn a_silent_backend_s_new_connections_go_to_another_one() {
             .flat_map(|from_to| [from_to; 4])
             .map(|(from, to)| change::hold(lab, from, to, Duration::from_secs(5)))
             .collect::<Result<Vec<_>>>()?;
-        std::thread::sleep(Duration::from_millis(500));
         for silent in ["a2", "b1"] {
             let pod = &lab.pod(silent)?.namespace;
             pod.run("nft add table inet silent")?;

@@ -8,7 +8,7 @@ use std::{
 
 use shunt_control_lab::{
     capture::Capture,
-    checks,
+    change, checks,
     cluster::{Cluster, Endpoint, Service},
     for_both_forwarders,
     plan::{DNS, Forwarder, Plan, TCP_PORT, UDP_PORT, WEB},
@@ -181,7 +181,7 @@ fn udp_conntrack_when_the_server_pod_cycles() {
         };
         is_down()?;
         tell(&[Endpoint::ready(b1)])?;
-        let held = probe::start(a1, &["hold", &web.to_string(), "5000"], &lab.log("hold"))?;
+        let held = change::hold(lab, a1, web, Duration::from_secs(5))?;
         let stream = probe::start(a1, &["stream", &dns.to_string(), "200", "1000", "100"], &lab.log("stream"))?;
         until_at("both to be at b1", at(b1, b1))?;
 
