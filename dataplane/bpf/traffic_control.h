@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What XDP cannot see or do, by two programs of traffic control (tcx, Linux 6.6):
+ * What XDP cannot see or do, by programs of traffic control (tcx, Linux 6.6):
  *
  *   shunt_from_node  at the egress of uplink and lo: what the node's own processes send to a frontend of a service is led
- *                    to the host port, as if a route did.
+ *                    to the host port, as if a route did; and so are their answers to clients that the switch led to them.
+ *   shunt_to_node    at the ingress of the host port's other end: notes who was led to the node's own processes.
+ *   shunt_guard      at the egress of uplinks, behind all others, and it stays when the daemon ends: while nobody leads
+ *                    those answers, they must not leave as they are. Their client would reset the connection.
  *   shunt_overtaking at the ingress of an uplink: a fragment that came before its datagram's first one may be the switch's
  *                    and may be the kernel's, so both get it.
  */
@@ -29,6 +32,27 @@ struct {
 	TYPE(value, struct host_port);
 } host_port SEC(".maps");
 
+/* What a process of the node sends to who was led to it. Addresses and ports in network order. */
+struct answer {
+	u32 source;
+	u32 destination;
+	struct ports ports;
+	u8 protocol;
+	u8 zero[3];
+};
+
+/* After that without a packet of its client, in nanoseconds, an answer may leave: there may be no daemon any more. */
+#define GUARDED_FOR 600000000000ULL
+
+/* With the time of their clients' last packets, in nanoseconds. Sized as `fragmented` is. The oldest ones that nobody uses give
+ * way; a packet of their client brings them back. */
+struct {
+	NUMBER(type, BPF_MAP_TYPE_LRU_HASH);
+	NUMBER(max_entries, 1);
+	TYPE(key, struct answer);
+	TYPE(value, u64);
+} answers SEC(".maps");
+
 INLINE const struct host_port *way_to_switch(void)
 {
 	const u32 zero = 0;
@@ -50,16 +74,53 @@ INLINE const struct ipv4 *ipv4_of(const struct __sk_buff *skb, u32 *header)
 	return ip->version_ihl >> 4 == 4 && *header >= sizeof(*ip) ? ip : 0;
 }
 
-/* Whether a packet of the node's is to a frontend. The kernel sends fragments in their order. */
-INLINE int is_to_frontend(const struct ipv4 *ip, const struct ports *ports, const void *end)
+/* What answers a packet to a process of the node. */
+INLINE struct answer answer_to(const struct ipv4 *ip, const struct ports *ports)
 {
+	return (struct answer){
+		.source = ip->destination, .destination = ip->source, .protocol = ip->protocol,
+		.ports = { .source = ports->destination, .destination = ports->source },
+	};
+}
+
+/* When the client that a packet answers sent its last one; 0: it answers none that the switch led here. */
+INLINE const u64 *answered(const struct ipv4 *ip, const struct ports *ports)
+{
+	struct answer answer = {
+		.source = ip->source, .destination = ip->destination, .protocol = ip->protocol, .ports = *ports,
+	};
+
+	return bpf_map_lookup_elem(&answers, &answer);
+}
+
+/* Whether an ICMP message is about what such a client sent. */
+INLINE int is_about_led(const struct icmp *icmp, const void *end)
+{
+	const struct ipv4 *quoted = (const void *)(icmp + 1);
+	const struct ports *ports = (const void *)(quoted + 1);
+	struct answer answer;
+
+	if ((const void *)(ports + 1) > end || icmp->type != UNREACHABLE || quoted->version_ihl != 0x45 ||
+	    quoted->fragment & be16(OFFSET) || !has_ports(quoted->protocol))
+		return 0;
+	answer = answer_to(quoted, ports);
+	return bpf_map_lookup_elem(&answers, &answer) != 0;
+}
+
+/* Whether a packet of the node's goes by the switch. The kernel sends fragments in their order. */
+INLINE int is_led(const struct ipv4 *ip, const void *l4, const void *end)
+{
+	const struct ports *ports = l4;
 	int taken;
 
+	if (ip->protocol == PROTOCOL_ICMP)
+		return !(ip->fragment & be16(OFFSET)) && is_about_led(l4, end);
 	if (!has_ports(ip->protocol))
 		return 0;
 	if (ip->fragment & be16(OFFSET))
 		return whose(ip) == SWITCH;
-	taken = (const void *)(ports + 1) <= end && is_frontend(ip->destination, ports->destination, ip->protocol);
+	taken = (const void *)(ports + 1) <= end &&
+		(is_frontend(ip->destination, ports->destination, ip->protocol) || answered(ip, ports));
 	return ip->fragment & be16(MORE_FRAGMENTS) ? note_whose(ip, taken) : taken;
 }
 
@@ -136,7 +197,7 @@ int shunt_from_node(struct __sk_buff *skb)
 	if (!ip)
 		return TCX_NEXT;
 	l4 = (const void *)ip + header;
-	if (!is_to_frontend(ip, l4, end))
+	if (!is_led(ip, l4, end))
 		return TCX_NEXT;
 	host = way_to_switch();
 	if (!host)
@@ -146,6 +207,56 @@ int shunt_from_node(struct __sk_buff *skb)
 	if (bpf_skb_store_bytes(skb, 0, &host->stations, sizeof(host->stations), 0))
 		return TCX_DROP;
 	return bpf_redirect(host->ifindex, 0);
+}
+
+/* What comes in here for the node's own address the switch has translated, or is a pod's, whose answers come this way anyhow. */
+SEC("classifier")
+int shunt_to_node(struct __sk_buff *skb)
+{
+	const void *end = (const void *)(long)skb->data_end;
+	const u32 zero = 0;
+	const struct masquerade *own = bpf_map_lookup_elem(&masquerade, &zero);
+	const struct ports *ports;
+	const struct ipv4 *ip;
+	const u64 now = bpf_ktime_get_ns();
+	struct answer answer;
+	u64 *noted;
+	u32 header;
+
+	ip = ipv4_of(skb, &header);
+	if (!ip || !own || ip->destination != own->address || !has_ports(ip->protocol) || ip->fragment & be16(OFFSET))
+		return TCX_NEXT;
+	ports = (const void *)ip + header;
+	if ((const void *)(ports + 1) > end)
+		return TCX_NEXT;
+	answer = answer_to(ip, ports);
+	noted = bpf_map_lookup_elem(&answers, &answer);
+	if (noted)
+		*noted = now;
+	else
+		bpf_map_update_elem(&answers, &answer, &now, 0);
+	return TCX_NEXT;
+}
+
+SEC("classifier")
+int shunt_guard(struct __sk_buff *skb)
+{
+	const void *end = (const void *)(long)skb->data_end;
+	const struct ports *ports;
+	const struct ipv4 *ip;
+	const u64 *noted;
+	u32 header;
+
+	if (skb->ingress_ifindex)
+		return TCX_NEXT;
+	ip = ipv4_of(skb, &header);
+	if (!ip || !has_ports(ip->protocol) || ip->fragment & be16(OFFSET))
+		return TCX_NEXT;
+	ports = (const void *)ip + header;
+	if ((const void *)(ports + 1) > end)
+		return TCX_NEXT;
+	noted = answered(ip, ports);
+	return noted && bpf_ktime_get_ns() - *noted < GUARDED_FOR ? TCX_DROP : TCX_NEXT;
 }
 
 SEC("classifier")

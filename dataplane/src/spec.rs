@@ -311,6 +311,10 @@ pub struct MasqueradeSpec<A: Address = Ipv4Addr> {
     pub ports: RangeInclusive<u16>,
     /// Flows of pods that leave the cluster are masqueraded, but for those to these destinations; `None`: no flows are.
     pub egress: Option<Vec<A::Net>>,
+    /// Answers that the node's own processes send from the address on the underlay come back to the switch, though they are for
+    /// somebody outside: programs beside the uplinks' classifiers lead them to the host port. So flows from outside to such
+    /// a process can keep their source.
+    pub answers_led: bool,
 }
 
 /// What is had once for each family of addresses.

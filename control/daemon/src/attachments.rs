@@ -223,8 +223,9 @@ fn log_attached(info: &PortInfo, role: PortRole) {
     if let Some(why) = &info.not_led {
         tracing::warn!(
             interface,
-            "the node's own processes do not reach node ports, load balancer addresses and external IPs by the switch, and \
-             fragments that overtake their first one on the uplink are lost: no tc program is attached: {why}"
+            "the node's own processes do not reach node ports, load balancer addresses and external IPs by the switch, nor do \
+             they see the addresses of clients outside, and fragments that overtake their first one on the uplink are lost: \
+             no tc program is attached: {why}"
         );
     }
 }

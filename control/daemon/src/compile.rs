@@ -123,7 +123,7 @@ pub fn compile(
             gateway: Some(GATEWAY),
             on_link: Some(node.pod_cidr),
             router: Some(node.overlay_address()),
-            masquerade: Some(masquerade(identity, view)),
+            masquerade: Some(masquerade(identity, view, ports)),
             pod_cidrs: vec![node.cluster_cidr],
             service_cidrs: vec![node.service_cidr],
         },
@@ -175,13 +175,18 @@ fn bandwidth(state: &State, ports: &AttachedPorts<'_>) -> BTreeMap<PortId, Bandw
 }
 
 /// The addresses that stand in for others; an uplink without one is as good as none.
-fn masquerade(identity: &Identity, view: &KernelView) -> MasqueradeSpec {
-    let (config, overlay) = (&identity.config.masquerade, identity.config.node.overlay_address());
+fn masquerade(identity: &Identity, view: &KernelView, ports: &AttachedPorts<'_>) -> MasqueradeSpec {
+    let (config, node) = (&identity.config.masquerade, &identity.config.node);
+    let overlay = node.overlay_address();
+    let uplink = ports.by_interface.get(identity.config.uplink.as_str());
+    let has_programs = uplink.is_some_and(|(_, info)| info.not_led.is_none());
     MasqueradeSpec {
         overlay,
         underlay: view.underlay.unwrap_or(overlay),
         ports: config.ports.clone(),
         egress: config.egress.clone(),
+        // An isolated node's own processes are not led anywhere.
+        answers_led: has_programs && ports.host.is_some() && view.underlay.is_some() && !node.isolated,
     }
 }
 

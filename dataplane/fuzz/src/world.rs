@@ -124,7 +124,13 @@ fn spec(which: usize) -> ForwardingSpec {
     };
     // Where flows leave the cluster, and how they do.
     let kept = vec!["10.245.0.0/24".parse().expect("a prefix")];
-    let masquerade = MasqueradeSpec { overlay: OVERLAY, underlay: UNDERLAY, ports: MASQUERADE, egress: Some(kept) };
+    let masquerade = MasqueradeSpec {
+        overlay: OVERLAY,
+        underlay: UNDERLAY,
+        ports: MASQUERADE,
+        egress: Some(kept),
+        answers_led: true,
+    };
     ForwardingSpec {
         bandwidth: Default::default(),
         ports: vec![

@@ -7,7 +7,7 @@ use crate::{
     net::Address,
     next_hop::Kind,
     spec::{FamilySpec, PortRole},
-    tables::Prefixes,
+    tables::{Origin, Prefixes},
 };
 
 /// How sources are replaced.
@@ -23,6 +23,8 @@ pub struct Masquerade<N> {
     pub ports: RangeInclusive<u16>,
     /// Where flows that leave the cluster keep their source; `None`: they keep it everywhere.
     egress: Option<Prefixes<N>>,
+    /// Whether what the node's own processes answer from the underlay's address comes back to us, whoever it is for.
+    answers_led: bool,
 }
 
 impl<N: Family> Masquerade<N> {
@@ -38,6 +40,7 @@ impl<N: Family> Masquerade<N> {
             towards_node: spec.gateway.unwrap_or(wanted.overlay).number(),
             ports: wanted.ports.clone(),
             egress: wanted.egress.as_deref().map(Prefixes::new),
+            answers_led: wanted.answers_led,
         }))
     }
 
@@ -66,11 +69,12 @@ impl Snapshot {
         }
     }
 
-    /// Whether answers of an endpoint at `dst` to `src` would not come back here, or not to who asked: they meet where both
-    /// are the same; the kernel keeps packets between its own addresses, and answers who is outside by itself; and nobody
-    /// outside the cluster knows the way to the node's address on the overlay, nor to a pod whose flows are masqueraded.
+    /// Whether answers of an endpoint at `dst` to `src`, of a flow that comes from `origin`, would not come back here, or not to
+    /// who asked: they meet where both are the same; the kernel keeps packets between its own addresses, and answers who is
+    /// outside by itself unless its answers [are led](Snapshot::leads_answers_of) here; and nobody outside the cluster knows
+    /// the way to the node's address on the overlay, nor to a pod whose flows are masqueraded.
     #[inline]
-    pub fn answers_go_astray<N: Family>(&self, src: N, dst: N) -> bool {
+    pub fn answers_go_astray<N: Family>(&self, origin: Origin, src: N, dst: N) -> bool {
         if src == dst || self.leaves_the_cluster(src, dst) {
             return true;
         }
@@ -78,7 +82,15 @@ impl Snapshot {
         if self.is_pod(dst) && !is_own(dst) {
             return false;
         }
-        is_own(src) || is_own(dst) && !self.is_pod(src)
+        let is_led = || origin == Origin::Outside && self.leads_answers_of(dst);
+        is_own(src) || is_own(dst) && !self.is_pod(src) && !is_led()
+    }
+
+    /// Whether what a process of the node answers from `address` to who came by an uplink is led here.
+    #[inline]
+    pub fn leads_answers_of<N: Family>(&self, address: N) -> bool {
+        let masquerade = self.of::<N>().masquerade.as_ref();
+        masquerade.is_some_and(|masquerade| masquerade.answers_led && masquerade.underlay == address)
     }
 
     /// Whether a flow from `src` to `dst` is one of a pod that leaves the cluster and is masqueraded.

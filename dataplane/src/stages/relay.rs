@@ -31,7 +31,8 @@ pub enum Way {
 /// The way to an endpoint at `address` on which a source outside can be kept; `None`: its answers have to come back here.
 pub fn way<N: Family>(address: N, snapshot: &Snapshot) -> Option<Way> {
     let next_hop = snapshot.next_hop(snapshot.route(address));
-    if next_hop.kind == Kind::Plain && snapshot.port(next_hop.port).role == Some(PortRole::Pod) {
+    let is_pod = next_hop.kind == Kind::Plain && snapshot.port(next_hop.port).role == Some(PortRole::Pod);
+    if is_pod || snapshot.leads_answers_of(address) {
         return Some(Way::Here);
     }
     next_hop.relay.map(Way::Relayed)

@@ -194,7 +194,7 @@ fn choose<N: Family>(
     if N::is_vtep(env.snapshot, backend.address.number(), backend.port, meta.protocol()) {
         return Err(DropReason::VtepOnly);
     }
-    let go_astray = env.snapshot.answers_go_astray(forward.src, translated.dst);
+    let go_astray = env.snapshot.answers_go_astray(origin, forward.src, translated.dst);
     let direct = origin == Origin::Outside && service.direct && !go_astray;
     let way = if direct { relay::way(translated.dst, env.snapshot) } else { None };
     if way.is_none() && (choice.masquerade || go_astray) {

@@ -52,8 +52,8 @@ pub struct PortInfo {
     pub zero_copy: bool,
     /// Why not, if [`MemoryChoice::ZeroCopy`] was asked for.
     pub why_copy: Option<String>,
-    /// Of an uplink: why what the node's own processes send to services by it or by `lo` is not led to the switch, and
-    /// fragments that overtake their first one are lost. `None`: neither is so.
+    /// Of an uplink: why what the node's own processes send to services by it or by `lo`, and what they answer to who came by
+    /// it, is not led to the switch, and fragments that overtake their first one are lost. `None`: none of it is so.
     pub not_led: Option<String>,
 }
 

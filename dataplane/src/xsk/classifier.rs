@@ -19,8 +19,12 @@ use aya::{
 use ipnet::Ipv4Net;
 
 use super::{
-    HostPort, Interface, NodeTraffic, XskDevice, XskError, error::bpf_hint, node_traffic::Taken, survey::program_name,
-    traffic_control::TrafficControl, with_sources,
+    HostPort, Interface, NodeTraffic, XskDevice, XskError,
+    error::bpf_hint,
+    node_traffic::Taken,
+    survey::program_name,
+    traffic_control::{LeadError, TrafficControl},
+    with_sources,
 };
 use crate::spec::PortRole;
 
@@ -39,6 +43,9 @@ const UPLINK_PROGRAM: &str = "shunt_uplink";
 
 /// Frontends of services that an uplink can take.
 const MAX_FRONTENDS: u32 = 1 << 18;
+
+/// Flows to the node's own processes whose answers an uplink leads to the switch.
+const MAX_LED: u32 = 1 << 17;
 
 /// Datagrams in fragments, of translated flows, that an uplink can follow at a time.
 const MAX_FRAGMENTED: u32 = 1 << 13;
@@ -113,6 +120,7 @@ impl Classifier {
             .map_max_entries("sockets", interface.queues)
             .map_max_entries("frontends", if role == PortRole::Uplink { MAX_FRONTENDS } else { 1 })
             .map_max_entries("fragmented", if role == PortRole::Uplink { MAX_FRAGMENTED } else { 1 })
+            .map_max_entries("answers", if role == PortRole::Uplink { MAX_LED } else { 1 })
             .load(OBJECT)
             .map_err(|e| load(with_sources(&e), errno(&e)))?;
         let [sockets, filters, native, frontends, masquerade, host_port] =
@@ -178,8 +186,9 @@ impl Classifier {
         self.beside.as_ref().map_or(Ok(false), |beside| beside.leads(&self.program, packet)).map_err(failed)
     }
 
-    /// Why what the node's own processes send to frontends is not led to the switch, and fragments that overtake the first
-    /// one are lost: the programs that see to it are not beside an uplink's classifier. `None`: they are, or it is no uplink.
+    /// Why what the node's own processes send to frontends, and answer to clients outside, is not led to the switch, and
+    /// fragments that overtake the first one are lost: the programs that see to it are not beside an uplink's classifier.
+    /// `None`: they are, or it is no uplink.
     pub fn missing(&self) -> Option<&str> {
         self.beside.as_ref().and_then(TrafficControl::missing)
     }
@@ -248,13 +257,19 @@ impl Classifier {
         result.map_err(|(map, e)| self.map_error(map, &e))
     }
 
-    /// Says where an uplink's programs lead what is the switch's, while traffic flows; `None`: nowhere.
+    /// Says where an uplink's programs lead what is the switch's, while traffic flows; `None`: nowhere. One of them is attached
+    /// there.
     ///
     /// # Errors
-    /// [`XskError::Map`] with the kernel's reason.
+    /// [`XskError::Map`] or [`XskError::AttachTraffic`] with the kernel's reason.
     pub fn lead(&mut self, to: Option<&HostPort>) -> Result<(), XskError> {
-        let result = self.beside.as_mut().map_or(Ok(()), |beside| beside.lead(to));
-        result.map_err(|e| self.map_error("host_port", &e))
+        let Some(beside) = &mut self.beside else { return Ok(()) };
+        beside.lead(&mut self.program, to).map_err(|error| match (error, to) {
+            (LeadError::Program(e), Some(to)) => {
+                XskError::AttachTraffic { interface: to.kernel.name.clone(), reason: with_sources(&e) }
+            }
+            (error, _) => self.map_error("host_port", &error),
+        })
     }
 
     fn map_error(&self, map: &'static str, error: &dyn std::error::Error) -> XskError {

@@ -145,6 +145,14 @@ pub enum XskError {
         /// What to do.
         hint: &'static str,
     },
+    /// The program of the host port's other end could not be attached.
+    #[error("interface {interface}: cannot attach a tc program: {reason}")]
+    AttachTraffic {
+        /// Interface.
+        interface: String,
+        /// What failed.
+        reason: String,
+    },
     /// One of the classifier's maps refused an entry.
     #[error("interface {interface}: cannot update the classifier's {map} map: {reason}")]
     Map {

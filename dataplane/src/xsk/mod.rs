@@ -29,6 +29,7 @@ mod anchor;
 mod classifier;
 mod device;
 mod error;
+mod guard;
 mod held;
 mod interface;
 pub mod kernel;

@@ -1,6 +1,6 @@
-//! Two programs beside an uplink's classifier, for what XDP cannot see or do (`bpf/traffic_control.h`): they lead what the
-//! node's own processes send to frontends of services to the switch, and give it copies of fragments that overtake the first
-//! one of their datagram. Why: `docs/decisions/0013-the-node-s-own-way-to-node-ports.md` and
+//! The programs beside an uplink's classifier, for what XDP cannot see or do (`bpf/traffic_control.h`): they lead what the
+//! node's own processes send to frontends of services to the switch, and what they answer to clients that it led to them; and
+//! give it copies of fragments that overtake the first one of their datagram. Why: `docs/decisions/0013-the-node-s-own-way-to-node-ports.md` and
 //! `docs/decisions/0015-fragments-that-overtake-the-first-one.md`.
 //!
 //! As the classifier, they hang on links that end with this process. Older kernels have none for them, and then no program
@@ -8,17 +8,22 @@
 
 use aya::{
     Ebpf,
-    maps::{Array, MapData, MapError},
+    maps::{Array, HashMap, MapData, MapError},
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun, TestRunOptions, links::FdLink,
         tc::TcAttachOptions,
     },
 };
 
-use super::{Interface, kernel, with_sources};
+use super::{
+    Interface,
+    guard::{self, ANSWERS, Answer, Former, GUARD},
+    kernel, with_sources,
+};
 use crate::{net::MacAddr, stages::fragments::OVERTAKER};
 
 const FROM_NODE: &str = "shunt_from_node";
+const TO_NODE: &str = "shunt_to_node";
 const OVERTAKING: &str = "shunt_overtaking";
 
 /// `struct host_port`, as it lies in memory.
@@ -33,26 +38,45 @@ pub struct HostPort {
     pub switch: MacAddr,
 }
 
-/// The programs on one uplink and on `lo`. Dropping it detaches them.
+/// The programs on one uplink, on `lo` and on the node's end of the host port. Dropping it detaches them.
 pub(super) struct TrafficControl {
     host_port: Array<MapData, Value>,
-    /// Or why they are not there.
+    /// On the uplink and `lo`, or why they are not there.
     links: Result<Vec<FdLink>, String>,
+    /// Where they lead, and the program there.
+    led: Option<(HostPort, FdLink)>,
+}
+
+/// Why programs do not lead elsewhere.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LeadError {
+    #[error(transparent)]
+    Map(#[from] MapError),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
 }
 
 impl TrafficControl {
     /// Attaches the programs, if this kernel can. They let all pass until they are [led](TrafficControl::lead) somewhere.
     pub(super) fn attach(program: &mut Ebpf, host_port: Array<MapData, Value>, uplink: &Interface) -> TrafficControl {
+        let former = Former::on(uplink);
         let places = [
             (FROM_NODE, uplink.name.as_str(), TcAttachType::Egress),
             (FROM_NODE, "lo", TcAttachType::Egress),
             (OVERTAKING, &uplink.name, TcAttachType::Ingress),
         ];
-        let load = [FROM_NODE, OVERTAKING].into_iter().try_for_each(|name| named(program, name).load());
-        let links = load.and_then(|()| {
+        let load = [FROM_NODE, TO_NODE, OVERTAKING, GUARD].into_iter().try_for_each(|name| named(program, name).load());
+        let links = load.and_then(|()| -> Result<Vec<_>, ProgramError> {
+            former.hand_over(&mut answers(program));
             places.into_iter().map(|(name, interface, way)| attach(named(program, name), interface, way)).collect()
         });
-        TrafficControl { host_port, links: links.map_err(|e| refusal(&with_sources(&e), &kernel::release())) }
+        let guarded = links.and_then(|links| {
+            guard::stay(named(program, GUARD), uplink)?;
+            former.detach(uplink)?;
+            Ok(links)
+        });
+        let links = guarded.map_err(|e| refusal(&with_sources(&e), &kernel::release()));
+        TrafficControl { host_port, links, led: None }
     }
 
     /// Why the programs are not there; `None`: they are.
@@ -61,8 +85,15 @@ impl TrafficControl {
     }
 
     /// Leads what is the switch's to this host port, or nothing anywhere.
-    pub(super) fn lead(&mut self, to: Option<&HostPort>) -> Result<(), MapError> {
-        self.host_port.set(0, to.map_or([0; 32], value), 0)
+    pub(super) fn lead(&mut self, program: &mut Ebpf, to: Option<&HostPort>) -> Result<(), LeadError> {
+        if self.links.is_err() || self.led.as_ref().map(|(host_port, _)| host_port) == to {
+            return Ok(());
+        }
+        self.led = None;
+        let link = to.map(|to| attach(named(program, TO_NODE), &to.kernel.name, TcAttachType::Ingress)).transpose()?;
+        self.host_port.set(0, to.map_or([0; 32], value), 0)?;
+        self.led = to.cloned().zip(link);
+        Ok(())
     }
 
     /// Whether a packet of the node's own, from its Ethernet header on, is led to the switch: the kernel runs the program on
@@ -80,6 +111,10 @@ impl TrafficControl {
         let result = program.test_run(TestRunOptions { data_in: Some(packet), ..TestRunOptions::new() });
         result.map(|result| result.return_value == TCX_REDIRECT)
     }
+}
+
+fn answers(program: &mut Ebpf) -> HashMap<&mut MapData, Answer, u64> {
+    program.map_mut(ANSWERS).expect("the object defines this map").try_into().expect("it is a hash map")
 }
 
 fn named<'a>(program: &'a mut Ebpf, name: &str) -> &'a mut SchedClassifier {

@@ -94,7 +94,13 @@ pub fn spec(services: Vec<ServiceSpec<Ipv6Addr>>) -> ForwardingSpec {
             services: services.into_iter().collect(),
             gateway: Some(v6("fe80::1")),
             router: Some(own),
-            masquerade: Some(MasqueradeSpec { overlay: own, underlay: own, ports: 61_000..=62_000, egress: None }),
+            masquerade: Some(MasqueradeSpec {
+                overlay: own,
+                underlay: own,
+                ports: 61_000..=62_000,
+                egress: None,
+                answers_led: false,
+            }),
             pod_cidrs: vec!["fd00:10:244::/48".parse().unwrap()],
             service_cidrs: vec!["fd00:10:96::/112".parse().unwrap()],
             ..FamilySpec::default()

@@ -121,6 +121,19 @@ fn dsr_keeps_the_source_of_what_is_for_an_endpoint_here() {
 }
 
 #[test]
+fn dsr_keeps_the_source_of_what_is_for_a_process_of_the_node_whose_answers_are_led() {
+    for protocol in PROTOCOLS {
+        let mut spec = spec(direct(protocol, &[(NODE, 8080)], &[]));
+        spec.ipv4.masquerade.as_mut().unwrap().answers_led = true;
+        let mut world = World::new(&spec);
+        let asked = (opening(protocol), (OUTSIDE, 4000), FRONTENDS[1]);
+        let came = world.pass(UPLINK, asked);
+        assert_eq!(came, (HOST, (asked.0, asked.1, (NODE, 8080))), "the policy Cluster would replace the source");
+        world.answer(came, (UPLINK, asked));
+    }
+}
+
+#[test]
 fn dsr_falls_back_to_masquerade_where_the_way_is_no_direct_vtep() {
     let asked = (Kind::Tcp("S"), (OUTSIDE, 1000), FRONTENDS[1]);
     let service = || direct(Protocol::Tcp, &[(REMOTE[0], 8080)], &[]);

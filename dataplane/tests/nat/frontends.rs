@@ -1,6 +1,6 @@
 //! NodePorts, load balancer addresses and external IPs: what comes natively over the uplink.
 
-use std::time::Duration;
+use std::{net::Ipv4Addr, time::Duration};
 
 use shunt_dataplane::{
     net::Protocol,
@@ -10,7 +10,7 @@ use shunt_dataplane::{
 
 use crate::world::*;
 
-const EXTERNAL: std::net::Ipv4Addr = std::net::Ipv4Addr::new(198, 51, 100, 7);
+const EXTERNAL: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 
 fn nodeport(from_outside: Rule, all: &[End]) -> ServiceSpec {
     let service = service(Protocol::Tcp, all);
@@ -70,7 +70,7 @@ fn what_the_classifier_took_and_nobody_knows_goes_to_the_kernel() {
 /// An endpoint that is a process of a node: the kernel there answers whoever asks, and not always by way of the switch.
 #[test]
 fn host_network_endpoints_answer_by_the_switch() {
-    let on = |node: std::net::Ipv4Addr| service(Protocol::Tcp, &[(node, 6443)]);
+    let on = |node: Ipv4Addr| service(Protocol::Tcp, &[(node, 6443)]);
     let spec_of = |node| spec(vec![nodeport(rule(&[(node, 6443)], false), &[(node, 6443)]), on(node)]);
 
     // On this node. A pod's source is kept: the kernel answers it through the switch.
@@ -102,6 +102,40 @@ fn host_network_endpoints_answer_by_the_switch() {
     let came = world.pass(POD_A, from_a_pod);
     assert_eq!((came.0, came.1.1.0, came.1.2), (HOST, NODE, (OTHER_NODE, 6443)));
     world.answer((UPLINK, came.1), (POD_A, from_a_pod));
+}
+
+/// The same where programs lead what the node's processes answer to the switch: who is outside is known to them.
+#[test]
+fn external_traffic_policy_local_keeps_the_source_where_answers_are_led() {
+    let at = |endpoint| nodeport(rule(&[endpoint], false), &[endpoint]);
+    let balanced = ServiceSpec { vip: EXTERNAL, port: 443, ..at((NODE, 6443)) };
+    let replaced = ServiceSpec { port: 30_081, ..nodeport(rule(&[(NODE, 6443)], true), &[]) };
+    let on_overlay = ServiceSpec { port: 30_082, ..at((OVERLAY, 6443)) };
+    let mut led = spec(vec![at((NODE, 6443)), balanced, replaced, on_overlay, service(Protocol::Tcp, &[(NODE, 6443)])]);
+    led.ipv4.masquerade.as_mut().unwrap().answers_led = true;
+    let mut world = World::new(&led);
+
+    let asked = syn((OUTSIDE, 1000), (NODE, 30_080));
+    let came = world.pass(UPLINK, asked);
+    assert_eq!(came, (HOST, syn((OUTSIDE, 1000), (NODE, 6443))));
+    world.answer(came, (UPLINK, asked));
+    // From the same port by another frontend: the answers could not be told apart.
+    let same = syn((OUTSIDE, 1000), (EXTERNAL, 443));
+    let came = world.pass(UPLINK, same);
+    assert_eq!((came.0, came.1.1.0, came.1.2), (HOST, GATEWAY, (NODE, 6443)));
+    world.answer(came, (UPLINK, same));
+    // The policy asks for it; another of the node's addresses, whose answers nobody leads; the node itself, and who says so.
+    for (port, client, to, endpoint) in [
+        (UPLINK, OUTSIDE, (NODE, 30_081), (NODE, 6443)),
+        (UPLINK, OUTSIDE, (NODE, 30_082), (OVERLAY, 6443)),
+        (HOST, OVERLAY, (VIP, 80), (NODE, 6443)),
+        (HOST, Ipv4Addr::new(172, 17, 0, 2), (VIP, 80), (NODE, 6443)),
+        (UPLINK, NODE, (EXTERNAL, 443), (NODE, 6443)),
+    ] {
+        let asked = syn((client, 2000), to);
+        let came = world.pass(port, asked);
+        assert_eq!((came.0, came.1.1.0, came.1.2), (HOST, GATEWAY, endpoint), "{asked:?}");
+    }
 }
 
 /// From the node's own stack, with its address on the overlay and with another one: the first is like a pod's.

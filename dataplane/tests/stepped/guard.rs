@@ -40,6 +40,7 @@ fn guarded(endpoints: &[Backend]) -> World {
         underlay: OURS,
         ports: 61_000..=62_000,
         egress: Some(Vec::new()),
+        answers_led: false,
     });
     spec.ipv4.routes.push(RouteSpec { prefix: VTEP.into(), via: Via::Gateway { port: UPLINK, mac: Some(POD.mac) } });
     let mut world = World::new(endpoints);

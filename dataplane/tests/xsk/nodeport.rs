@@ -119,6 +119,7 @@ fn spec(macs: [MacAddr; 2]) -> ForwardingSpec {
                 underlay: NODE,
                 ports: 61_000..=65_535,
                 egress: Some(vec![]),
+                answers_led: false,
             }),
             pod_cidrs: vec!["10.244.0.0/16".parse().unwrap()],
             ..FamilySpec::default()

@@ -208,7 +208,13 @@ fn node() -> ForwardingSpec {
             ]
             .into(),
             service_cidrs: vec!["10.96.0.0/16".parse().unwrap()],
-            masquerade: Some(MasqueradeSpec { overlay: POD, underlay: VTEP, ports: 61_000..=61_009, egress: None }),
+            masquerade: Some(MasqueradeSpec {
+                overlay: POD,
+                underlay: VTEP,
+                ports: 61_000..=61_009,
+                egress: None,
+                answers_led: false,
+            }),
             ..FamilySpec::default()
         },
         ..ForwardingSpec::default()

@@ -37,6 +37,7 @@ pub(super) fn compile(
             underlay: own,
             ports: identity.config.masquerade.ports.clone(),
             egress: None,
+            answers_led: false,
         }),
         pod_cidrs: vec![ipv6.cluster_cidr],
         service_cidrs: vec![ipv6.service_cidr],

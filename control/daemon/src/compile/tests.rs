@@ -170,7 +170,8 @@ fn ipv6_has_ways_to_pods_and_the_node_only() {
     let expected = expected.map(|(prefix, via)| RouteSpec { prefix: prefix.parse().unwrap(), via });
     assert_eq!(spec.routes, expected, "the pending pod has none");
     assert_eq!((spec.gateway, spec.router), (Some("fe80::1".parse().unwrap()), Some(own)));
-    let masquerade = MasqueradeSpec { overlay: own, underlay: own, ports: 61_000..=65_535, egress: None };
+    let masquerade =
+        MasqueradeSpec { overlay: own, underlay: own, ports: 61_000..=65_535, egress: None, answers_led: false };
     assert_eq!((spec.masquerade, spec.on_link), (Some(masquerade), None));
     let prefixes = ["fd00:10:244::/48", "fd00:10:96::/112"].map(|prefix| vec![prefix.parse().unwrap()]);
     assert_eq!([spec.pod_cidrs, spec.service_cidrs], prefixes);
@@ -237,10 +238,28 @@ fn the_nodes_addresses_stand_in() {
         underlay: ip("192.168.50.1"),
         ports: 61_000..=65_535,
         egress: Some(vec![net("10.0.0.0/8")]),
+        answers_led: true,
     };
     assert_eq!(masquerade(&view()), expected);
     let without = KernelView { underlay: None, ..view() };
-    assert_eq!(masquerade(&without), MasqueradeSpec { underlay: ip("10.244.1.0"), ..expected });
+    assert_eq!(masquerade(&without), MasqueradeSpec { underlay: ip("10.244.1.0"), answers_led: false, ..expected });
+}
+
+#[test]
+fn answers_are_led_where_uplink_and_host_port_are_attached_with_their_programs() {
+    let led = |isolated, not_led: Option<&str>, host| {
+        let mut identity = identity();
+        identity.config.node.isolated = isolated;
+        let uplink = PortInfo { not_led: not_led.map(str::to_owned), ..info(UPLINK, "eth0") };
+        let by_interface = [("eth0", (PortRole::Uplink, &uplink))].into();
+        let ports = AttachedPorts { by_interface, uplink: Some(UPLINK), host };
+        let spec = super::compile(&identity, &state(), &view(), &ports, Services::default());
+        spec.ipv4.masquerade.unwrap().answers_led
+    };
+    assert!(led(false, None, Some(HOST)));
+    assert!(!led(false, Some("Linux 6.6 or newer is needed"), Some(HOST)));
+    assert!(!led(false, None, None));
+    assert!(!led(true, None, Some(HOST)));
 }
 
 #[test]

@@ -49,7 +49,8 @@ fn kernel_release(diagnosis: &mut Diagnosis, release: String) {
         }
         Some(version) if version < kernel::WITH_TCX => {
             let advice = "6.6 or newer leads what the node's own processes send to node ports, load balancer addresses and \
-                          external IPs to the switch, and keeps fragments that overtake their first one on the uplink";
+                          external IPs to the switch, shows them the addresses of clients outside, and keeps fragments that \
+                          overtake their first one on the uplink";
             diagnosis.warn("kernel", release, advice);
         }
         Some(_) => diagnosis.ok("kernel", release),

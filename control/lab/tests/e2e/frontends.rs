@@ -32,24 +32,24 @@ for_both_forwarders!(
     multiport_endpoints_and_same_port_on_different_protocols,
 );
 
-const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 200);
-const NODE_A: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
-const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 254);
-const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 70);
-const BALANCED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 70);
+pub const CLIENT: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 200);
+pub const NODE_A: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 1);
+pub const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 168, 50, 254);
+pub const VIP: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 70);
+pub const BALANCED: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 70);
 const EXTERNAL: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 70);
-const NODE_PORT: u16 = 30_070;
+pub const NODE_PORT: u16 = 30_070;
 const ALL: [&str; 3] = ["a2", "b1", "c1"];
 
-fn at(address: Ipv4Addr, port: u16) -> SocketAddrV4 {
+pub fn at(address: Ipv4Addr, port: u16) -> SocketAddrV4 {
     SocketAddrV4::new(address, port)
 }
 
 /// The frontends that are there for clients outside.
-const FRONTENDS: [(Ipv4Addr, u16); 3] = [(NODE_A, NODE_PORT), (BALANCED, 80), (EXTERNAL, 80)];
+pub const FRONTENDS: [(Ipv4Addr, u16); 3] = [(NODE_A, NODE_PORT), (BALANCED, 80), (EXTERNAL, 80)];
 
 /// A service with one endpoint on each node, had everywhere, for TCP and UDP by the same numbers.
-fn service(plan: &Plan, policy: Policy) -> Service {
+pub fn service(plan: &Plan, policy: Policy) -> Service {
     let backends = [plan.nodes[0].pod(2).address, plan.nodes[1].pod(1).address, plan.nodes[2].pod(1).address];
     let port = |name: &str, protocol| ServicePort { name: name.into(), protocol, port: 80, node_port: Some(NODE_PORT) };
     Service {
@@ -74,7 +74,7 @@ fn plan(forwarder: Forwarder, policy: Policy) -> Plan {
 }
 
 /// Runs `body` with a client outside who sends what is for the service's addresses to node-a.
-fn exposed(plan: Plan, body: impl FnOnce(&mut Lab, &Namespace) -> Result<()>) {
+pub fn exposed(plan: Plan, body: impl FnOnce(&mut Lab, &Namespace) -> Result<()>) {
     trial(plan, |lab| {
         let client = lab.outsider("client", CLIENT.octets()[3])?;
         for address in [BALANCED, EXTERNAL] {
@@ -90,7 +90,13 @@ fn exposed(plan: Plan, body: impl FnOnce(&mut Lab, &Namespace) -> Result<()>) {
 }
 
 /// New flows go to these, and their servers see one of `seen_as`.
-fn goes_to(from: &Namespace, protocol: &str, to: SocketAddrV4, backends: &[&str], seen_as: &[Ipv4Addr]) -> Result<()> {
+pub fn goes_to(
+    from: &Namespace,
+    protocol: &str,
+    to: SocketAddrV4,
+    backends: &[&str],
+    seen_as: &[Ipv4Addr],
+) -> Result<()> {
     let answers = checks::ask(from, protocol, to, 24 * backends.len() as u32)?;
     let servers: Vec<_> = answers.by_server.keys().map(String::as_str).collect();
     assert_eq!((servers.as_slice(), answers.failed()), (backends, 0), "{to}/{protocol}: {answers:?}");
@@ -102,7 +108,7 @@ fn goes_to(from: &Namespace, protocol: &str, to: SocketAddrV4, backends: &[&str]
 }
 
 /// No new flow gets through, for this reason.
-fn fails(from: &Namespace, to: SocketAddrV4, reason: &str) -> Result<()> {
+pub fn fails(from: &Namespace, to: SocketAddrV4, reason: &str) -> Result<()> {
     let answers = checks::ask(from, "tcp", to, 1)?;
     assert_eq!((answers.by_server.len(), answers.failed()), (0, 1), "{to}: {answers:?}");
     assert!(answers.failures.keys().all(|text| text.contains(reason)), "{to}: {answers:?}");

@@ -9,6 +9,7 @@ mod endpoints;
 mod flannel;
 mod flows;
 mod frontends;
+mod host_network;
 mod idle;
 mod intruders;
 mod ip;

@@ -82,6 +82,7 @@ pub(super) fn spec(which: usize) -> FamilySpec<Ipv6Addr> {
             underlay: ROUTER,
             ports: MASQUERADE,
             egress: None,
+            answers_led: false,
         }),
         pod_cidrs: vec!["fd00:10:244::/48".parse().expect("a prefix")],
         service_cidrs: vec!["fd00:10:96::/112".parse().expect("a prefix")],

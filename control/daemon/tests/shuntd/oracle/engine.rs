@@ -160,7 +160,13 @@ fn spec(services: ServiceSet) -> ForwardingSpec {
             services,
             gateway: Some([169, 254, 1, 1].into()),
             router: Some(OVERLAY),
-            masquerade: Some(MasqueradeSpec { overlay: OVERLAY, underlay: NODE, ports: 61_000..=65_535, egress: None }),
+            masquerade: Some(MasqueradeSpec {
+                overlay: OVERLAY,
+                underlay: NODE,
+                ports: 61_000..=65_535,
+                egress: None,
+                answers_led: true,
+            }),
             pod_cidrs: vec!["10.244.0.0/16".parse().expect("a prefix")],
             service_cidrs: vec!["10.96.0.0/16".parse().expect("a prefix")],
             ..FamilySpec::default()
