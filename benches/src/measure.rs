@@ -48,6 +48,28 @@ pub fn cycles_per_second() -> f64 {
     })
 }
 
+/// Computes for so many cycles on a core of one's own, and touches no memory. Returns how many passed.
+pub fn compute(cycles: f64) -> u64 {
+    static ROUND: OnceLock<f64> = OnceLock::new();
+    const TRIED: u64 = 10_000;
+    let each = *ROUND.get_or_init(|| {
+        let fastest = (0..100).map(|_| chain(TRIED)).min().expect("there are some");
+        fastest as f64 / TRIED as f64
+    });
+    chain((cycles / each) as u64)
+}
+
+/// Cycles that multiplications take, each of which waits for the one before.
+fn chain(rounds: u64) -> u64 {
+    let start = self::cycles();
+    let mut number = start | 1;
+    for _ in 0..rounds {
+        number = number.wrapping_mul(number | 1);
+    }
+    std::hint::black_box(number);
+    self::cycles() - start
+}
+
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
 /// The system's allocator, counting.
