@@ -191,7 +191,7 @@ impl<B: Below> Conntrack<B> {
         ours: u64,
         position: usize,
         claimed: Place<'a>,
-        mut others: u32,
+        mut others: u64,
     ) -> Claim<'a> {
         while others != 0 {
             let other = others.trailing_zeros() as usize;
@@ -204,8 +204,8 @@ impl<B: Below> Conntrack<B> {
         Claim::Pending(claimed, ours)
     }
 
-    /// Puts `ours` into an empty slot: the preferred one, else any of the key's bucket, of its neighbour, of the second
-    /// pair. SeqCst here and in [`Conntrack::alike`] orders our claim before our look at the others'.
+    /// Puts `ours` into an empty slot: the preferred one, else any of the key's bucket, of its neighbour, of the other
+    /// pairs. SeqCst here and in [`Conntrack::alike`] orders our claim before our look at the others'.
     fn claim_any(&self, hash: u64, ours: u64) -> Option<(usize, Place<'_>)> {
         let take = |position: usize| {
             let place = self.place(hash, position);
@@ -231,9 +231,9 @@ impl<B: Below> Conntrack<B> {
 
     /// The slots of a bucket, a bit each, that hold `tag` (31 bits), committed or pending.
     #[inline(always)]
-    fn alike(&self, bucket: usize, tag: u64) -> u32 {
+    fn alike(&self, bucket: usize, tag: u64) -> u64 {
         let words = self.buckets[bucket].0.iter().enumerate();
-        words.fold(0, |alike, (at, word)| alike | u32::from(word.load(Ordering::SeqCst) >> 33 == tag) << at)
+        words.fold(0, |alike, (at, word)| alike | u64::from(word.load(Ordering::SeqCst) >> 33 == tag) << at)
     }
 
     /// What another worker's claim of the same tag means for ours: nothing, or that we must go.
@@ -254,19 +254,21 @@ impl<B: Below> Conntrack<B> {
     }
 
     /// The buckets a key can be in, in the order in which all who want to put it somewhere look at them: its own, that one's
-    /// neighbour, and the second pair.
+    /// neighbour, and the other pairs.
     #[inline(always)]
     pub(super) fn home(&self, hash: u64, at: usize) -> usize {
         // By the lower half: the tag is of the upper one.
         let first = among(self.buckets.len(), hash << 32);
-        let own_of_pair = if at < 2 { first } else { self.second_home(hash, first) };
+        let own_of_pair = if at < 2 { first } else { self.other_pair(hash, first, at / 2) };
         own_of_pair ^ at & 1
     }
 
-    /// A bucket of another pair, which has little to do with the one the hash names directly: `first`.
+    /// A bucket of the `nth` pair, which has little to do with the one the hash names directly, `first`: of any group of
+    /// [`HOMES`] buckets, and in each another pair of it, so that no two are the same.
     #[cold]
-    fn second_home(&self, hash: u64, first: usize) -> usize {
-        among(self.buckets.len(), hash.wrapping_mul(0x9e37_79b9_7f4a_7c15)) & !3 | (first ^ 2) & 3
+    fn other_pair(&self, hash: u64, first: usize, nth: usize) -> usize {
+        let other = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(16 * (nth as u32 - 1));
+        among(self.buckets.len(), other) & !(HOMES - 1) | (first ^ (2 * nth)) & (HOMES - 1)
     }
 
     #[inline(always)]

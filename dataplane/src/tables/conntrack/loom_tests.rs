@@ -147,7 +147,7 @@ fn two_workers_take_different_ports() {
 /// other one does.
 #[test]
 fn two_workers_insert_the_same_flow_in_its_bucket_and_elsewhere() {
-    // A stray's place is looked for in four buckets: with three, there are millions of interleavings.
+    // A stray's place is looked for in eight buckets: with three, there are millions of interleavings.
     bounded(2, || {
         let table = table();
         let homes = |n| hashed(&table, keys(n)).map(|(_, hash)| table.home(hash, 0));
@@ -177,12 +177,12 @@ fn two_workers_insert_the_same_flow_in_its_bucket_and_elsewhere() {
 /// is half open gives way; what is not stays; and no slot is left without a flow, or a flow without its slots.
 #[test]
 fn two_workers_make_room_in_the_same_buckets() {
-    // Each looks at every slot of four buckets several times over: with two, there are millions of interleavings.
+    // Each looks at every slot of eight buckets several times over: with two, there are millions of interleavings.
     bounded(1, || {
         let table = Arc::new(Conntrack::new(5, FlowSeed::from_number(3)));
         table.insert(&NewFlow { state: FlowState::Established, ..flow(&table, 1) }).unwrap();
         table.insert(&flow(&table, 2)).unwrap();
-        // With four buckets, every key has all the slots. These lead to an entry that is free.
+        // With eight buckets, every key has all the slots. These lead to an entry that is free.
         let taken = (0x1234_5678_u64 << 33) | COMMITTED | Slot::new(4, Direction::Forward).to_word();
         let words = || table.buckets.iter().flat_map(|line| &line.0);
         words().filter(|word| word.load(Ordering::Relaxed) == 0).for_each(|word| word.store(taken, Ordering::Relaxed));

@@ -14,8 +14,8 @@
 //!                                                     7    version           incarnation | phase
 //! ```
 //!
-//! A key lives in the bucket its hash names. Where that is full, it lives in the bucket's neighbour (index xor 1), or in a
-//! second pair that the hash names: lookups go there only while there are such [strays] of the bucket.
+//! A key lives in the bucket its hash names. Where that is full, it lives in the bucket's neighbour (index xor 1), or in one
+//! of three more pairs that the hash names: lookups go there only while there are such [strays] of the bucket.
 //!
 //! - **Readers** take no lock: they copy an entry's words between two reads of its version (a seqlock).
 //! - **Writers** claim slots and entries by compare-and-swap; see `insert`.
@@ -51,8 +51,9 @@ pub type Key = [u64; 2];
 
 /// Slots of a bucket.
 const SLOTS: usize = 8;
-/// Buckets that a key can be in.
-const HOMES: usize = 4;
+/// Buckets that a key can be in: so many that of ten million flows in a table for as many none lacked a slot. Of four,
+/// 65 did.
+const HOMES: usize = 8;
 const COMMITTED: u64 = 1 << 32;
 
 const DECISION: usize = 4;

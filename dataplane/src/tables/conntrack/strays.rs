@@ -1,11 +1,11 @@
 //! How many keys are not in the bucket that their hash names, which was full when they came: a counter for every bucket.
 //!
-//! Mostly it is 0, and then whoever does not find a key in its own bucket has to look nowhere else. Three more buckets would
-//! be three more lines, of a table that no cache holds; the counters of 64 buckets are one.
+//! Mostly it is 0, and then whoever does not find a key in its own bucket has to look nowhere else. Seven more buckets would
+//! be seven more lines, of a table that no cache holds; the counters of 64 buckets are one.
 
 use crate::tables::arena::{Arena, AtomicU64, Ordering};
 
-/// Bits of a counter. They are enough: there are 24 slots for a bucket's strays, and beside these every worker counts at most
+/// Bits of a counter. They are enough: there are 56 slots for a bucket's strays, and beside these every worker counts at most
 /// one that finds no slot.
 const BITS: usize = 8;
 /// Counters in a word.
