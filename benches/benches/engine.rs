@@ -37,7 +37,7 @@ fn main() {
     for path in Path::ALL {
         for flows in FLOWS {
             let case = format!("{}: {flows} flows", path.name());
-            let _ = engine::whole(path, Scale { flows, ..Scale::USUAL }, BATCHES, &case, &mut ledger);
+            engine::whole(path, Scale { flows, ..Scale::USUAL }, None, BATCHES, &case, &mut ledger);
         }
         if Path::OF_IPV6.contains(&path) {
             for flows in FLOWS_OF_IPV6 {

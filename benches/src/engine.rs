@@ -14,7 +14,7 @@ use crate::{
     stages,
 };
 
-/// Flows that are few: what more of them cost is compared with the cost of these.
+/// Flows that are few: what more of them cost is compared, in turns, with the cost of these.
 const FEW: u32 = 10_000;
 /// As few flows as are measured of IPv6.
 const FEW_OF_IPV6: u32 = 1_000;
@@ -48,7 +48,7 @@ impl Plan {
     pub const QUICK: Plan = Plan {
         batches: 50,
         usual: Scale { flows: 5_000, ..Scale::USUAL },
-        flows: &[1_000, 5_000],
+        flows: &[1_000, 10_000, 20_000],
         routes: &[1, 1_000],
         services: &[10, 1_000],
         churn: churn::Plan { capacity: 20_000, many: 1_000_000, batches: 60 },
@@ -58,16 +58,12 @@ impl Plan {
 /// Measures all of it.
 pub fn run(plan: &Plan, ledger: &mut Ledger) {
     for path in Path::ALL {
-        let mut few = None;
+        // New ones are soon open where there are few.
+        let mut few = (path != Path::NewFlow).then(|| Scenario::new(path, Scale { flows: FEW, ..plan.usual }));
         for &flows in plan.flows {
             let case = format!("{}: {} flows", path.name(), count(flows.into()));
-            let cycles = whole(path, Scale { flows, ..plan.usual }, plan.batches, &case, ledger);
-            if flows <= FEW {
-                few = Some((flows, cycles));
-            } else if let Some((than, few)) = few {
-                let metric = format!("times that of {} flows", count(than.into()));
-                ledger.record(Part::Engine, &case, "Shunt", &metric, Unit::Number, cycles / few);
-            }
+            let few = few.as_mut().filter(|_| flows > FEW);
+            whole(path, Scale { flows, ..plan.usual }, few, plan.batches, &case, ledger);
         }
         if Path::OF_IPV6.contains(&path) {
             for flows in [FEW_OF_IPV6, plan.usual.flows] {
@@ -79,13 +75,13 @@ pub fn run(plan: &Plan, ledger: &mut Ledger) {
     for &routes in plan.routes {
         for path in [Path::Route, Path::RouteEncap] {
             let case = format!("routes, {}: {} routes", path.name(), count(routes.into()));
-            whole(path, Scale { routes, ..plan.usual }, plan.batches, &case, ledger);
+            whole(path, Scale { routes, ..plan.usual }, None, plan.batches, &case, ledger);
         }
     }
     for &services in plan.services {
         for path in [Path::ServiceEncap, Path::NewFlow] {
             let case = format!("services, {}: {} services", path.name(), count(services.into()));
-            whole(path, Scale { services, ..plan.usual }, plan.batches, &case, ledger);
+            whole(path, Scale { services, ..plan.usual }, None, plan.batches, &case, ledger);
         }
     }
     for path in [Path::RouteEncap, Path::DecapRoute, Path::ServiceEncap, Path::NewFlow] {
@@ -116,18 +112,30 @@ pub fn beside_ipv4(path: Path, scale: Scale, batches: usize, case: &str, ledger:
     record("times IPv4", Unit::Number, ipv6 / ipv4);
 }
 
-/// Medians over many batches of a path, engine and limit probe in turns. Returns the engine's cycles per packet.
-pub fn whole(path: Path, scale: Scale, batches: usize, case: &str, ledger: &mut Ledger) -> f64 {
+/// Medians over many batches of a path: engine, engine with a `few` flows, and limit probe in turns.
+pub fn whole(
+    path: Path,
+    scale: Scale,
+    mut few: Option<&mut Scenario>,
+    batches: usize,
+    case: &str,
+    ledger: &mut Ledger,
+) {
     eprintln!("engine: {case}");
     let make = || Scenario::new(path, scale);
     let scenario = make();
     let mut probe = Probe::new(scale.flows as usize, scenario.requests());
-    let (mut engine, mut limit, mut allocations) = (Vec::new(), Vec::new(), 0);
+    let (mut engine, mut limit, mut times_few, mut allocations) = (Vec::new(), Vec::new(), Vec::new(), 0);
     in_turns(batches, scenario.batches(), scenario, make, |scenario, turn| {
+        let start = engine.len();
         for _ in 0..turn {
             let (cycles, calls) = one(scenario, path);
             engine.push(cycles);
             allocations += calls;
+        }
+        if let Some(few) = &mut few {
+            let few: Vec<_> = (0..turn).map(|_| one(few, path).0).collect();
+            times_few.extend(median(&engine[start..]).zip(median(&few)).map(|(many, few)| many / few));
         }
         limit.extend((0..turn).map(|_| probe.batch() as f64 / BATCH as f64));
     });
@@ -142,7 +150,9 @@ pub fn whole(path: Path, scale: Scale, batches: usize, case: &str, ledger: &mut 
     if path == Path::NewFlow {
         record("new flows", Unit::FlowsPerSecond, measure::cycles_per_second() / cycles);
     }
-    cycles
+    if let Some(times) = median(&times_few) {
+        record(&format!("times that of {} flows", count(FEW.into())), Unit::Number, times);
+    }
 }
 
 /// Has `batches` played, so many a turn, by a scenario that has as many as `each`, and then by others like it.

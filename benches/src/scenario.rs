@@ -140,7 +140,9 @@ impl Scenario {
     pub fn of(version: IpVersion, path: Path, scale: Scale) -> Scenario {
         // So short that all flows have had a packet before the first of them expires.
         let tick = TICK.min(20_000_000_000 / u64::from(scale.flows.div_ceil(BATCH as u32)));
-        Scenario::with(version, path, scale, 2 * scale.flows, tick)
+        // A table as full as it gets; where flows are opened, so full only in the end.
+        let capacity = if path == Path::NewFlow { 2 * scale.flows } else { scale.flows };
+        Scenario::with(version, path, scale, capacity, tick)
     }
 
     /// As [`Scenario::new`], with room for so many flows, and so many nanoseconds from one batch to the next.
