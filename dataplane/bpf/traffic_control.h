@@ -209,7 +209,7 @@ int shunt_from_node(struct __sk_buff *skb)
 	return bpf_redirect(host->ifindex, 0);
 }
 
-/* What comes in here for the node's own address the switch has translated, or is a pod's, whose answers come this way anyhow. */
+/* What comes in here for the node's own address the switch has translated, or is a pod's, whose answers have a route this way. */
 SEC("classifier")
 int shunt_to_node(struct __sk_buff *skb)
 {
@@ -224,7 +224,8 @@ int shunt_to_node(struct __sk_buff *skb)
 	u32 header;
 
 	ip = ipv4_of(skb, &header);
-	if (!ip || !own || ip->destination != own->address || !has_ports(ip->protocol) || ip->fragment & be16(OFFSET))
+	if (!ip || !own || ip->destination != own->address || (ip->source & own->pods_mask) == own->pods ||
+	    !has_ports(ip->protocol) || ip->fragment & be16(OFFSET))
 		return TCX_NEXT;
 	ports = (const void *)ip + header;
 	if ((const void *)(ports + 1) > end)

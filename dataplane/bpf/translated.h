@@ -24,11 +24,14 @@ struct frontend {
 	u8 zero;
 };
 
-/* The address in network order, its ports in the machine's. No port is taken if the first is above the last. */
+/* The node's address, in network order, and its ports that masqueraded flows have, in the machine's: none if the first is above
+ * the last. And the pods' prefix: addresses that are `pods` under the mask. */
 struct masquerade {
 	u32 address;
 	u16 first;
 	u16 last;
+	u32 pods;
+	u32 pods_mask;
 };
 
 /* What the fragments of a datagram have in common (RFC 791, section 3.2). In network order. */

@@ -13,6 +13,8 @@ use crate::{
 
 /// `struct frontend` of the classifier, as it lies in memory.
 type Key = u64;
+/// `struct masquerade`.
+type Own = [u8; 16];
 
 /// What is the switch's.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -21,6 +23,8 @@ pub struct NodeTraffic {
     /// Those that came or went, or may have, since the uplinks were told last.
     recent: HashSet<Key>,
     masquerade: Option<(Ipv4Addr, RangeInclusive<u16>)>,
+    /// The first prefix of pods.
+    pods: Option<Ipv4Net>,
     /// Addresses that nobody outside knows the way to.
     cluster_ips: Vec<Ipv4Net>,
 }
@@ -30,6 +34,7 @@ impl NodeTraffic {
     /// nobody outside knows the way to.
     pub fn follow(&mut self, before: &ServiceSet, spec: &ForwardingSpec) {
         self.masquerade = spec.ipv4.masquerade.as_ref().map(|wanted| (wanted.underlay, wanted.ports.clone()));
+        self.pods = spec.ipv4.pod_cidrs.first().copied();
         if self.cluster_ips == spec.ipv4.service_cidrs {
             return self.follow_services(before, &spec.ipv4.services);
         }
@@ -59,14 +64,23 @@ impl NodeTraffic {
         self.recent.clear();
     }
 
-    /// `struct masquerade` of the classifier, written in one piece.
-    fn masquerade_value(&self) -> u64 {
+    fn masquerade_value(&self) -> Own {
         let (address, first, last) = match &self.masquerade {
             Some((address, ports)) => (*address, *ports.start(), *ports.end()),
             None => (Ipv4Addr::UNSPECIFIED, 1, 0),
         };
-        let ([a, b, c, d], [e, f], [g, h]) = (address.octets(), first.to_ne_bytes(), last.to_ne_bytes());
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+        // No address has the ones of a prefix that there is not.
+        let (pods, mask) = match self.pods {
+            Some(pods) => (pods.network(), pods.netmask()),
+            None => (Ipv4Addr::BROADCAST, Ipv4Addr::UNSPECIFIED),
+        };
+        let mut value = [0; 16];
+        value[..4].copy_from_slice(&address.octets());
+        value[4..6].copy_from_slice(&first.to_ne_bytes());
+        value[6..8].copy_from_slice(&last.to_ne_bytes());
+        value[8..12].copy_from_slice(&pods.octets());
+        value[12..].copy_from_slice(&mask.octets());
+        value
     }
 }
 
@@ -78,12 +92,12 @@ fn key(service: &ServiceSpec) -> Key {
 /// The classifier's maps of it, and what is in them.
 pub(super) struct Taken {
     frontends: HashMap<MapData, Key, u8>,
-    masquerade: Array<MapData, u64>,
+    masquerade: Array<MapData, Own>,
     present: HashSet<Key>,
 }
 
 impl Taken {
-    pub(super) fn new(frontends: HashMap<MapData, Key, u8>, masquerade: Array<MapData, u64>) -> Taken {
+    pub(super) fn new(frontends: HashMap<MapData, Key, u8>, masquerade: Array<MapData, Own>) -> Taken {
         Taken { frontends, masquerade, present: HashSet::new() }
     }
 

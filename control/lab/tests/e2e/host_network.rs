@@ -80,6 +80,19 @@ fn external_traffic_policy_local_keeps_the_source_towards_processes_of_the_node(
         }
         goes_to(&other.namespace, "tcp", at(NODE_A, NODE_PORT), &["node-a"], &[other.plan.underlay()])?;
         goes_to(client, "tcp", at(NODE_A, TCP_PORT), &["node-a"], &[CLIENT])?;
+        if let Ok(shunt) = lab.node("node-a")?.shunt() {
+            let flows = shunt.ctl_json(&["flow", "list", "--protocol", "tcp"])?;
+            let flows = flows["flows"].as_array().cloned().unwrap_or_default();
+            let ours = flows.iter().find(|flow| {
+                flow["vip"] == at(NODE_A, NODE_PORT).to_string()
+                    && flow["client"].as_str().is_some_and(|client| client.starts_with(&format!("{CLIENT}:")))
+            });
+            let known = ours.and_then(|flow| flow["client"].as_str()).expect("a flow of the client's").to_owned();
+            for (to, told) in [(known, "it is led to the host port"), (at(CLIENT, 1).to_string(), "past the switch")] {
+                let explained = shunt.ctl(&["explain", &at(NODE_A, TCP_PORT).to_string(), &to])?;
+                assert!(explained.contains(told), "{to}: {explained}");
+            }
+        }
         for (address, port) in FRONTENDS {
             checks::echo(client, at(address, port), 3_000_000)?.must_hold("a transfer");
         }
