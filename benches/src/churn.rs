@@ -63,8 +63,8 @@ fn steady(plan: Plan, scale: Scale, case: &str, ledger: &mut Ledger) {
         cycles.sort_unstable_by(f64::total_cmp);
         let last = cycles.len() - 1;
         for (which, at) in [("median", last / 2), ("99.9 of 100", last * 999 / 1000), ("longest", last)] {
-            let (metric, time) =
-                (format!("pause to expire flows, {which}"), cycles[at] * 1e9 / measure::cycles_per_second());
+            let metric = format!("pause to expire flows, {which}");
+            let time = cycles[at] * 1e9 / measure::cycles_per_second();
             ledger.record(Part::Engine, case, contender, &metric, Unit::Nanoseconds, time);
         }
     }

@@ -61,13 +61,13 @@ pub fn compute(cycles: f64) -> u64 {
 
 /// Cycles that multiplications take, each of which waits for the one before.
 fn chain(rounds: u64) -> u64 {
-    let start = self::cycles();
+    let start = cycles();
     let mut number = start | 1;
     for _ in 0..rounds {
         number = number.wrapping_mul(number | 1);
     }
     std::hint::black_box(number);
-    self::cycles() - start
+    cycles() - start
 }
 
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);

@@ -74,6 +74,14 @@ INLINE const struct ipv4 *ipv4_of(const struct __sk_buff *skb, u32 *header)
 	return ip->version_ihl >> 4 == 4 && *header >= sizeof(*ip) ? ip : 0;
 }
 
+/* The ports of a packet, or of the first fragment of one; 0 if it has none. */
+INLINE const struct ports *ports_of(const struct ipv4 *ip, const void *l4, const void *end)
+{
+	const struct ports *ports = l4;
+
+	return has_ports(ip->protocol) && !(ip->fragment & be16(OFFSET)) && (const void *)(ports + 1) <= end ? ports : 0;
+}
+
 /* What answers a packet to a process of the node. */
 INLINE struct answer answer_to(const struct ipv4 *ip, const struct ports *ports)
 {
@@ -97,11 +105,13 @@ INLINE const u64 *answered(const struct ipv4 *ip, const struct ports *ports)
 INLINE int is_about_led(const struct icmp *icmp, const void *end)
 {
 	const struct ipv4 *quoted = (const void *)(icmp + 1);
-	const struct ports *ports = (const void *)(quoted + 1);
+	const struct ports *ports;
 	struct answer answer;
 
-	if ((const void *)(ports + 1) > end || icmp->type != UNREACHABLE || quoted->version_ihl != 0x45 ||
-	    quoted->fragment & be16(OFFSET) || !has_ports(quoted->protocol))
+	if ((const void *)(quoted + 1) > end || icmp->type != UNREACHABLE || quoted->version_ihl != 0x45)
+		return 0;
+	ports = ports_of(quoted, quoted + 1, end);
+	if (!ports)
 		return 0;
 	answer = answer_to(quoted, ports);
 	return bpf_map_lookup_elem(&answers, &answer) != 0;
@@ -110,7 +120,7 @@ INLINE int is_about_led(const struct icmp *icmp, const void *end)
 /* Whether a packet of the node's goes by the switch. The kernel sends fragments in their order. */
 INLINE int is_led(const struct ipv4 *ip, const void *l4, const void *end)
 {
-	const struct ports *ports = l4;
+	const struct ports *ports;
 	int taken;
 
 	if (ip->protocol == PROTOCOL_ICMP)
@@ -119,8 +129,8 @@ INLINE int is_led(const struct ipv4 *ip, const void *l4, const void *end)
 		return 0;
 	if (ip->fragment & be16(OFFSET))
 		return whose(ip) == SWITCH;
-	taken = (const void *)(ports + 1) <= end &&
-		(is_frontend(ip->destination, ports->destination, ip->protocol) || answered(ip, ports));
+	ports = ports_of(ip, l4, end);
+	taken = ports && (is_frontend(ip->destination, ports->destination, ip->protocol) || answered(ip, ports));
 	return ip->fragment & be16(MORE_FRAGMENTS) ? note_whose(ip, taken) : taken;
 }
 
@@ -224,11 +234,10 @@ int shunt_to_node(struct __sk_buff *skb)
 	u32 header;
 
 	ip = ipv4_of(skb, &header);
-	if (!ip || !own || ip->destination != own->address || (ip->source & own->pods_mask) == own->pods ||
-	    !has_ports(ip->protocol) || ip->fragment & be16(OFFSET))
+	if (!ip || !own || ip->destination != own->address || (ip->source & own->pods_mask) == own->pods)
 		return TCX_NEXT;
-	ports = (const void *)ip + header;
-	if ((const void *)(ports + 1) > end)
+	ports = ports_of(ip, (const void *)ip + header, end);
+	if (!ports)
 		return TCX_NEXT;
 	answer = answer_to(ip, ports);
 	noted = bpf_map_lookup_elem(&answers, &answer);
@@ -251,12 +260,8 @@ int shunt_guard(struct __sk_buff *skb)
 	if (skb->ingress_ifindex)
 		return TCX_NEXT;
 	ip = ipv4_of(skb, &header);
-	if (!ip || !has_ports(ip->protocol) || ip->fragment & be16(OFFSET))
-		return TCX_NEXT;
-	ports = (const void *)ip + header;
-	if ((const void *)(ports + 1) > end)
-		return TCX_NEXT;
-	noted = answered(ip, ports);
+	ports = ip ? ports_of(ip, (const void *)ip + header, end) : 0;
+	noted = ports ? answered(ip, ports) : 0;
 	return noted && bpf_ktime_get_ns() - *noted < GUARDED_FOR ? TCX_DROP : TCX_NEXT;
 }
 

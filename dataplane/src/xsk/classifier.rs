@@ -19,12 +19,8 @@ use aya::{
 use ipnet::Ipv4Net;
 
 use super::{
-    HostPort, Interface, NodeTraffic, XskDevice, XskError,
-    error::bpf_hint,
-    node_traffic::Taken,
-    survey::program_name,
-    traffic_control::{LeadError, TrafficControl},
-    with_sources,
+    HostPort, Interface, NodeTraffic, XskDevice, XskError, error::bpf_hint, node_traffic::Taken, survey::program_name,
+    traffic_control::TrafficControl, with_sources,
 };
 use crate::spec::PortRole;
 
@@ -265,10 +261,9 @@ impl Classifier {
     pub fn lead(&mut self, to: Option<&HostPort>) -> Result<(), XskError> {
         let Some(beside) = &mut self.beside else { return Ok(()) };
         beside.lead(&mut self.program, to).map_err(|error| match (error, to) {
-            (LeadError::Program(e), Some(to)) => {
-                XskError::AttachTraffic { interface: to.kernel.name.clone(), reason: with_sources(&e) }
-            }
-            (error, _) => self.map_error("host_port", &error),
+            (ProgramError::MapError(e), _) => self.map_error("host_port", &e),
+            (e, Some(to)) => XskError::AttachTraffic { interface: to.kernel.name.clone(), reason: with_sources(&e) },
+            (e, None) => self.map_error("host_port", &e),
         })
     }
 

@@ -8,7 +8,7 @@
 
 use aya::{
     Ebpf,
-    maps::{Array, HashMap, MapData, MapError},
+    maps::{Array, HashMap, MapData},
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun, TestRunOptions, links::FdLink,
         tc::TcAttachOptions,
@@ -47,35 +47,10 @@ pub(super) struct TrafficControl {
     led: Option<(HostPort, FdLink)>,
 }
 
-/// Why programs do not lead elsewhere.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum LeadError {
-    #[error(transparent)]
-    Map(#[from] MapError),
-    #[error(transparent)]
-    Program(#[from] ProgramError),
-}
-
 impl TrafficControl {
     /// Attaches the programs, if this kernel can. They let all pass until they are [led](TrafficControl::lead) somewhere.
     pub(super) fn attach(program: &mut Ebpf, host_port: Array<MapData, Value>, uplink: &Interface) -> TrafficControl {
-        let former = Former::on(uplink);
-        let places = [
-            (FROM_NODE, uplink.name.as_str(), TcAttachType::Egress),
-            (FROM_NODE, "lo", TcAttachType::Egress),
-            (OVERTAKING, &uplink.name, TcAttachType::Ingress),
-        ];
-        let load = [FROM_NODE, TO_NODE, OVERTAKING, GUARD].into_iter().try_for_each(|name| named(program, name).load());
-        let links = load.and_then(|()| -> Result<Vec<_>, ProgramError> {
-            former.hand_over(&mut answers(program));
-            places.into_iter().map(|(name, interface, way)| attach(named(program, name), interface, way)).collect()
-        });
-        let guarded = links.and_then(|links| {
-            guard::stay(named(program, GUARD), uplink)?;
-            former.detach(uplink)?;
-            Ok(links)
-        });
-        let links = guarded.map_err(|e| refusal(&with_sources(&e), &kernel::release()));
+        let links = attach_all(program, uplink).map_err(|e| refusal(&with_sources(&e), &kernel::release()));
         TrafficControl { host_port, links, led: None }
     }
 
@@ -85,7 +60,7 @@ impl TrafficControl {
     }
 
     /// Leads what is the switch's to this host port, or nothing anywhere.
-    pub(super) fn lead(&mut self, program: &mut Ebpf, to: Option<&HostPort>) -> Result<(), LeadError> {
+    pub(super) fn lead(&mut self, program: &mut Ebpf, to: Option<&HostPort>) -> Result<(), ProgramError> {
         if self.links.is_err() || self.led.as_ref().map(|(host_port, _)| host_port) == to {
             return Ok(());
         }
@@ -111,6 +86,24 @@ impl TrafficControl {
         let result = program.test_run(TestRunOptions { data_in: Some(packet), ..TestRunOptions::new() });
         result.map(|result| result.return_value == TCX_REDIRECT)
     }
+}
+
+/// Attaches what is on the uplink and on `lo`. What a former process left there goes only then.
+fn attach_all(program: &mut Ebpf, uplink: &Interface) -> Result<Vec<FdLink>, ProgramError> {
+    let former = Former::on(uplink);
+    [FROM_NODE, TO_NODE, OVERTAKING, GUARD].into_iter().try_for_each(|name| named(program, name).load())?;
+    former.hand_over(&mut answers(program));
+    let links = [
+        (FROM_NODE, uplink.name.as_str(), TcAttachType::Egress),
+        (FROM_NODE, "lo", TcAttachType::Egress),
+        (OVERTAKING, &uplink.name, TcAttachType::Ingress),
+    ]
+    .into_iter()
+    .map(|(name, interface, way)| attach(named(program, name), interface, way))
+    .collect::<Result<_, _>>()?;
+    guard::stay(named(program, GUARD), uplink)?;
+    former.detach(uplink)?;
+    Ok(links)
 }
 
 fn answers(program: &mut Ebpf) -> HashMap<&mut MapData, Answer, u64> {

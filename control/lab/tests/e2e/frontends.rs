@@ -15,7 +15,7 @@ use shunt_control_lab::{
     error::Result,
     for_both_forwarders,
     netns::Namespace,
-    plan::{Forwarder, NodePlan, Plan, TCP_PORT, UDP_PORT},
+    plan::{Forwarder, Plan, TCP_PORT, UDP_PORT},
     shunt_node::ShuntNode,
     topology::Lab,
     trial::trial,
@@ -108,14 +108,14 @@ pub fn goes_to(
 }
 
 /// No new flow gets through, for this reason.
-pub fn fails(from: &Namespace, to: SocketAddrV4, reason: &str) -> Result<()> {
-    let answers = checks::ask(from, "tcp", to, 1)?;
-    assert_eq!((answers.by_server.len(), answers.failed()), (0, 1), "{to}: {answers:?}");
-    assert!(answers.failures.keys().all(|text| text.contains(reason)), "{to}: {answers:?}");
+pub fn fails(from: &Namespace, protocol: &str, to: SocketAddrV4, reason: &str) -> Result<()> {
+    let answers = checks::ask(from, protocol, to, 1)?;
+    assert_eq!((answers.by_server.len(), answers.failed()), (0, 1), "{to}/{protocol}: {answers:?}");
+    assert!(answers.failures.keys().all(|text| text.contains(reason)), "{to}/{protocol}: {answers:?}");
     Ok(())
 }
 
-const REFUSED: &str = "refused";
+pub const REFUSED: &str = "refused";
 const SILENCE: &str = "timed out";
 
 /// The addresses that may stand in for others on node-a: the kernel takes any of its own.
@@ -138,7 +138,7 @@ fn external_traffic_policy_cluster_masquerades_everywhere(forwarder: Forwarder) 
         // An endpoint reaches itself.
         goes_to(&lab.pod("a2")?.namespace, "udp", at(NODE_A, NODE_PORT), &ALL, &nodes)?;
         // A port of the node that is no service's is its kernel's: nobody listens there.
-        fails(client, at(NODE_A, NODE_PORT + 1), REFUSED)
+        fails(client, "tcp", at(NODE_A, NODE_PORT + 1), REFUSED)
     });
 }
 
@@ -163,7 +163,7 @@ fn external_traffic_policy_local_keeps_the_source_and_drops_when_none_local(forw
             goes_to(&a1.namespace, "tcp", at(address, port), &ALL, &[a1.address()])?;
         }
         checks::echo(client, at(BALANCED, 80), 1_000_000)?.must_hold("a transfer by the load balancer's address");
-        fails(client, at(NODE_A, NODE_PORT + 1), SILENCE)?;
+        fails(client, "tcp", at(NODE_A, NODE_PORT + 1), SILENCE)?;
         goes_to(&a1.namespace, "tcp", at(NODE_A, NODE_PORT + 1), &["c1"], &[a1.address()])
     });
 }
@@ -188,8 +188,8 @@ fn source_ranges_drop_others_pods_included_and_reject_when_no_endpoints(forwarde
         let other = lab.outsider("other", 201)?;
         other.ip(&format!("route add {BALANCED} via {NODE_A}"))?;
         goes_to(client, "tcp", at(BALANCED, 80), &ALL, &nodes)?;
-        fails(&other, at(BALANCED, 80), SILENCE)?;
-        fails(a1, at(BALANCED, 80), SILENCE)?;
+        fails(&other, "tcp", at(BALANCED, 80), SILENCE)?;
+        fails(a1, "tcp", at(BALANCED, 80), SILENCE)?;
         // Node ports and external IPs are not affected.
         goes_to(&other, "tcp", at(NODE_A, NODE_PORT), &ALL, &nodes)?;
         goes_to(a1, "tcp", at(EXTERNAL, 80), &ALL, &nodes)?;
@@ -200,7 +200,7 @@ fn source_ranges_drop_others_pods_included_and_reject_when_no_endpoints(forwarde
             (client, EXTERNAL, 81),
             (a1, NODE_A, NODE_PORT + 1),
         ] {
-            fails(from, at(address, port), REFUSED)?;
+            fails(from, "tcp", at(address, port), REFUSED)?;
         }
         Ok(())
     });
@@ -209,9 +209,7 @@ fn source_ranges_drop_others_pods_included_and_reject_when_no_endpoints(forwarde
 /// Endpoints that are processes of a node, of this one and of others. The kernel forwards node-c in any case.
 fn host_network_endpoints_here_and_on_other_nodes(forwarder: Forwarder) {
     let mut plan = plan(forwarder, Policy::Cluster);
-    let nodes: Vec<NodePlan> = plan.nodes.clone();
-    let on = |node: &NodePlan| Endpoint { node: node.name(), ..Endpoint::ready(node.underlay()) };
-    let every = nodes.iter().map(on).collect();
+    let every = plan.nodes.iter().map(|node| Endpoint::ready(node.underlay())).collect();
     let stream = |service: Service| Service {
         ports: service.ports.into_iter().take(1).collect(),
         targets: service.targets.into_iter().take(1).collect(),
@@ -300,14 +298,14 @@ fn change_of_type_and_ports_and_affinity_switched_on_a_node_port() {
         // Another node port, and no addresses.
         tell(typed("NodePort", Some(NODE_PORT + 5), Policy::Cluster))?;
         goes_to(client, "tcp", at(NODE_A, NODE_PORT + 5), &ALL, &nodes)?;
-        fails(client, at(NODE_A, NODE_PORT), REFUSED)?;
-        fails(client, at(BALANCED, 80), "")?;
+        fails(client, "tcp", at(NODE_A, NODE_PORT), REFUSED)?;
+        fails(client, "tcp", at(BALANCED, 80), "")?;
 
         tell(typed("NodePort", Some(NODE_PORT), Policy::Local))?;
         goes_to(client, "tcp", at(NODE_A, NODE_PORT), &["a2"], &[CLIENT])?;
 
         tell(typed("ClusterIP", None, Policy::Cluster))?;
-        fails(client, at(NODE_A, NODE_PORT), REFUSED)?;
+        fails(client, "tcp", at(NODE_A, NODE_PORT), REFUSED)?;
         goes_to(&lab.pod("a1")?.namespace, "tcp", at(VIP, 80), &ALL, &[lab.pod("a1")?.address()])?;
 
         tell(Service { session_affinity: Some("ClientIP"), ..typed("NodePort", Some(NODE_PORT), Policy::Cluster) })?;

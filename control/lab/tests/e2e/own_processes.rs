@@ -8,7 +8,7 @@ use std::{
 
 use shunt_control_lab::{
     change, checks,
-    cluster::{Cluster, Endpoint, EndpointPort, Exposure, Policy, Service, ServicePort},
+    cluster::{Cluster, EndpointPort, Exposure, Policy, Service, ServicePort},
     error::Result,
     for_both_forwarders,
     netns::{End, Namespace, connect},
@@ -18,6 +18,8 @@ use shunt_control_lab::{
     wait,
 };
 use shunt_dataplane::net::Protocol;
+
+use crate::frontends::{REFUSED, fails};
 
 for_both_forwarders!(every_kind_of_frontend_is_reached, long_packets_and_endpoints_on_nodes);
 
@@ -72,14 +74,6 @@ fn goes_to(from: &Namespace, protocol: &str, to: SocketAddrV4, backends: &[&str]
     Ok(())
 }
 
-/// At once: nobody waits for an answer.
-fn is_refused(from: &Namespace, to: SocketAddrV4) -> Result<()> {
-    let answers = checks::ask(from, "tcp", to, 1)?;
-    assert_eq!((answers.by_server.len(), answers.failed()), (0, 1), "{to}: {answers:?}");
-    assert!(answers.failures.keys().all(|text| text.contains("refused")), "{to}: {answers:?}");
-    Ok(())
-}
-
 /// Also of a service with the external policy `Local`, whose endpoints on other nodes are for the node's processes as well.
 fn every_kind_of_frontend_is_reached(forwarder: Forwarder) {
     let mut plan = Plan::three_nodes(forwarder);
@@ -116,7 +110,7 @@ fn every_kind_of_frontend_is_reached(forwarder: Forwarder) {
             }
         }
         // What is no service's is nobody else's than before.
-        is_refused(node, at(NODE_A, NODE_PORT + 9))?;
+        fails(node, "tcp", at(NODE_A, NODE_PORT + 9), REFUSED)?;
         let router = lab.serve(&lab.underlay, "router", ROUTER)?;
         checks::reach(node, ROUTER)?.must_hold("the router");
         drop(router);
@@ -128,17 +122,12 @@ fn every_kind_of_frontend_is_reached(forwarder: Forwarder) {
 /// that are processes of nodes, which announce longer segments than pods.
 fn long_packets_and_endpoints_on_nodes(forwarder: Forwarder) {
     let mut plan = Plan::three_nodes(forwarder);
-    let on = |at: usize| {
-        let node = &plan.nodes[at];
-        Endpoint { node: node.name(), ..Endpoint::ready(node.underlay()) }
-    };
-    let (here, there) = (on(0), on(2));
+    let [here, there] = [0, 2].map(|at: usize| plan.nodes[at].underlay());
     let mut services = vec![service(&plan)];
     for (number, endpoint) in [(1, here), (2, there)] {
         let vip = [10, 96, 0, 75 + number as u8].into();
         let name = format!("on-node-{number}");
-        let mut service = Service::simple(&name, vip, Protocol::Tcp, 80 + number, TCP_PORT, [endpoint.address]);
-        service.endpoints = vec![endpoint];
+        let mut service = Service::simple(&name, vip, Protocol::Tcp, 80 + number, TCP_PORT, [endpoint]);
         service.ports[0].node_port = Some(NODE_PORT + number);
         service.exposure = Some(exposure(Policy::Cluster));
         services.push(service);
@@ -182,7 +171,7 @@ fn services_uplink_and_daemon_come_and_go() {
         let mut inside = Service { exposure: None, ..everywhere.clone() };
         inside.ports.iter_mut().for_each(|port| port.node_port = None);
         tell(lab, inside)?;
-        is_refused(&lab.node("node-a")?.namespace, to)?;
+        fails(&lab.node("node-a")?.namespace, "tcp", to, REFUSED)?;
         tell(lab, everywhere.clone())?;
         goes_to(&lab.node("node-a")?.namespace, "tcp", to, &ALL)?;
 
